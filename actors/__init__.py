@@ -1,0 +1,1 @@
+"""Producers and keepers of experience: rollout, planning, evaluation and replay."""

@@ -1,0 +1,1 @@
+"""The replay: chunk store, selectors, limiter, shards and their service."""

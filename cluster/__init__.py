@@ -1,0 +1,1 @@
+"""The run: typed configuration, presets, command line, wiring, supervision and metrics."""

@@ -1,0 +1,1 @@
+"""Benchmarks behind `worldfleet bench`: one module a topic, each yielding BenchRow records."""

@@ -1,0 +1,1 @@
+"""MuJoCo 3D navigation."""

@@ -1,0 +1,146 @@
+"""The vocabulary every package shares: array specs, environment specs and time steps.
+
+Alignment (stated once, here): step t holds `observation_t`, `reward_t` (received on arriving at
+observation_t), `is_first`, `is_last` (terminated or truncated) and `is_terminal` (terminated).
+The action stored with step t is the one taken *after* seeing observation_t, so a transition is
+(observation_t, action_t, reward_{t+1}, observation_{t+1}). The action of a step with `is_last`
+is ignored by the environment: the next step is the `is_first` of a new episode, with reward 0.
+
+Letters: N environments of a vector, D features, A action size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal", "episode"})
+"""Names of stored step fields that no observation may use."""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape, dtype and bounds of one array.
+
+    Args:
+        shape: Shape of a single step, without batch axes.
+        dtype: NumPy dtype name, e.g. "float32", "uint8", "int64".
+        low: Lower bound, a scalar or one value per element (row-major).
+        high: Upper bound, like `low`.
+        num_values: For discrete ids in [0, num_values), else None.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: float | tuple[float, ...] = -np.inf
+    high: float | tuple[float, ...] = np.inf
+    num_values: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements of one step."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.num_values is not None
+
+    def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Lower and upper bounds as float32 arrays of `shape`."""
+        low, high = (
+            np.broadcast_to(np.asarray(b, np.float32).reshape(self.shape if np.size(b) > 1 else ()), self.shape)
+            for b in (self.low, self.high)
+        )
+        return low, high
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a model or an actor needs to know about an environment.
+
+    Args:
+        name: Name that `envs.registry.make_env` takes.
+        observation: Spec of every observation key.
+        action: Spec of the action.
+        max_episode_steps: Steps after which an episode is truncated, None if unbounded.
+        step_seconds: Simulated seconds per step, None where time has no unit.
+        info_keys: Per-step diagnostics, each a float32 scalar (`cost`, `is_success`).
+    """
+
+    name: str
+    observation: Mapping[str, ArraySpec]
+    action: ArraySpec
+    max_episode_steps: int | None = None
+    step_seconds: float | None = None
+    info_keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        clash = RESERVED_KEYS.intersection(self.observation)
+        if clash:
+            raise ValueError(f"observation keys {sorted(clash)} of {self.name} are reserved")
+
+
+@dataclass(frozen=True)
+class TimeStep:
+    """One step of one environment."""
+
+    observation: dict[str, NDArray[Any]]  # key -> spec.observation[key].shape
+    reward: float
+    is_first: bool
+    is_last: bool
+    is_terminal: bool
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One step of N environments. The arrays are the receiver's own: the next step never overwrites them."""
+
+    observation: dict[str, NDArray[Any]]  # key -> [N, ...]
+    reward: NDArray[np.float32]  # [N]
+    is_first: NDArray[np.bool_]  # [N]
+    is_last: NDArray[np.bool_]  # [N]
+    is_terminal: NDArray[np.bool_]  # [N]
+    info: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # spec.info_keys -> [N]
+
+    def take(self, index: NDArray[Any]) -> StepBatch:
+        """The rows `index` (ids or a boolean mask) as a new batch."""
+        return StepBatch(
+            {k: v[index] for k, v in self.observation.items()},
+            self.reward[index],
+            self.is_first[index],
+            self.is_last[index],
+            self.is_terminal[index],
+            {k: v[index] for k, v in self.info.items()},
+        )
+
+
+class Env(Protocol):
+    """A single environment."""
+
+    spec: EnvSpec
+
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> TimeStep: ...
+    def step(self, action: NDArray[Any]) -> TimeStep: ...
+    def render(self) -> NDArray[np.uint8]: ...  # [height, width, 3]
+    def close(self) -> None: ...
+
+
+class VectorEnv(Protocol):
+    """N environments stepped together.
+
+    After a step with `is_last`, the next call of `step` ignores that environment's action, resets it
+    and returns its `is_first` step: the true last observation is always seen and stored.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch: ...
+    def step(self, actions: NDArray[Any]) -> StepBatch: ...
+    def render(self, index: int = 0) -> NDArray[np.uint8]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Learning: models, losses, algorithms, optimisation, data-parallel ranks and checkpoints."""

@@ -1,0 +1,7 @@
+// One function per topic; each registers that topic's classes and functions with the module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+void init_ensemble(pybind11::module_& m);
+void init_search(pybind11::module_& m);

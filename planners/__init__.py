@@ -1,0 +1,1 @@
+"""Choosing actions by a model: sampling planners, objectives and scoring."""
