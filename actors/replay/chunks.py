@@ -1,0 +1,273 @@
+"""Storage of streams in contiguous chunks.
+
+Every key has one array of `capacity * chunk_steps` rows, cut into chunks of `chunk_steps` rows. A chunk
+belongs to one stream; all chunks of a stream but its newest are full, and they are linked in time order:
+
+    stream 7    [chunk 0 |####] -> [chunk 3 |####] -> [chunk 4 |##  ]      steps 2048 .. 4671
+    stream 9    [chunk 1 |####] -> [chunk 2 |#   ]
+
+Chunks are evicted whole, oldest first, so the stored range of a stream stays contiguous. The number of
+chunks is fixed by the byte bound and nothing is allocated later: the bound is exact. Pages of chunks
+that were never written cost no memory.
+
+Letters: B sequences, T steps, C steps per chunk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.replay.schema import Schema
+
+VERSION_BYTES = 8  # every step also stores the weights version that chose its action
+
+
+class ChunkListener(Protocol):
+    """Told of every change of the stored steps; selectors keep their books with it."""
+
+    def inserted(self, chunk: int, offset: int, count: int) -> None: ...
+    def evicted(self, chunk: int) -> None: ...
+
+
+@dataclass
+class _Stream:
+    row: int  # row of `stream_end`
+    chunks: deque[int]  # oldest first
+    start: int  # stream index of the first stored step
+    end: int  # stream index after the last stored step
+
+
+class ChunkStore:
+    """Fixed-size store of chunks.
+
+    Args:
+        schema: Columns of a step.
+        max_bytes: Bound on the bytes of all arrays.
+        chunk_steps: Steps per chunk, C.
+        listener: Told of inserts and evictions.
+
+    Raises:
+        ValueError: The bound holds less than two chunks.
+    """
+
+    def __init__(self, schema: Schema, max_bytes: int, chunk_steps: int, listener: ChunkListener | None = None) -> None:
+        self.schema = schema
+        self.chunk_steps = chunk_steps
+        self.chunk_bytes = chunk_steps * (schema.step_bytes + VERSION_BYTES)
+        self.capacity = max_bytes // self.chunk_bytes
+        self.listener = listener
+        if self.capacity < 2:
+            raise ValueError(
+                f"a shard of {max_bytes} bytes holds {self.capacity} chunks of {self.chunk_bytes} bytes "
+                f"({chunk_steps} steps); raise max_bytes or lower chunk_steps so that it holds at least 2"
+            )
+        rows = self.capacity * chunk_steps
+        self.data = {c.key: np.empty((rows, *c.shape), c.dtype) for c in schema.columns}
+        self.version = np.empty(rows, np.int64)
+        # Per chunk: the stream, its row of `stream_end`, the stream index of the first step, ...
+        self.stream_id = np.zeros(self.capacity, np.uint64)
+        self.stream_row = np.zeros(self.capacity, np.int64)
+        self.start = np.zeros(self.capacity, np.int64)
+        self.length = np.zeros(self.capacity, np.int64)  # steps stored, 0 for a free chunk
+        self.next_chunk = np.full(self.capacity, -1, np.int64)
+        self.generation = np.zeros(self.capacity, np.int64)  # grows by one at every eviction
+        self.stream_end = np.zeros(self.capacity, np.int64)  # by stream row
+        self.evicted_steps = 0
+        self._used: deque[int] = deque()  # oldest first
+        self._free = list(range(self.capacity - 1, -1, -1))
+        self._free_rows = list(range(self.capacity - 1, -1, -1))
+        self._streams: dict[int, _Stream] = {}
+
+    @property
+    def num_steps(self) -> int:
+        """Steps stored."""
+        return int(self.length.sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the chunks in use, full or not."""
+        return len(self._used) * self.chunk_bytes
+
+    @property
+    def num_chunks(self) -> int:
+        """Chunks in use."""
+        return len(self._used)
+
+    def streams(self) -> dict[int, tuple[int, int]]:
+        """(first stored step, end) of every stored stream."""
+        return {stream_id: (stream.start, stream.end) for stream_id, stream in self._streams.items()}
+
+    def append(
+        self, stream_id: int, first_step: int, version: int, data: Mapping[str, NDArray[Any]], skip: int = 0
+    ) -> None:
+        """Copy the steps `skip`.. of a block behind the last step of its stream, evicting as needed.
+
+        Args:
+            stream_id: The stream.
+            first_step: Stream index of `data[...][0]`.
+            version: Weights version of the block.
+            data: Arrays [T, ...] with exactly the schema's keys.
+            skip: Leading steps to leave out.
+        """
+        total = len(data["reward"])
+        done = skip
+        while done < total:
+            stream = self._streams.get(stream_id)
+            assert stream is None or stream.end == first_step + done
+            if stream is None or self.length[stream.chunks[-1]] == self.chunk_steps:
+                stream = self._open_chunk(stream_id, first_step + done)
+            chunk = stream.chunks[-1]
+            offset = int(self.length[chunk])
+            count = min(self.chunk_steps - offset, total - done)
+            low = chunk * self.chunk_steps + offset
+            for key, rows in self.data.items():
+                rows[low : low + count] = data[key][done : done + count]
+            self.version[low : low + count] = version
+            self.length[chunk] += count
+            stream.end += count
+            self.stream_end[stream.row] = stream.end
+            if self.listener is not None:
+                self.listener.inserted(chunk, offset, count)
+            done += count
+
+    def starts(self, length: int) -> NDArray[np.int64]:
+        """Valid starts [capacity] of a sequence of `length` steps in each chunk; they are its first offsets."""
+        after = self.stream_end[self.stream_row] - self.start - (length - 1)
+        return np.asarray(np.clip(after, 0, self.length))
+
+    def rows(self, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+        """Rows [B, T] of the arrays that hold the sequences starting at (chunk [B], offset [B])."""
+        hops, within = np.divmod(offset[:, None] + np.arange(length), self.chunk_steps)
+        most = int(hops[:, -1].max(initial=0))
+        if most == 0:
+            return np.asarray(chunk[:, None] * self.chunk_steps + within)
+        chain = np.empty((len(chunk), most + 1), np.int64)
+        chain[:, 0] = chunk
+        for hop in range(most):
+            chain[:, hop + 1] = self.next_chunk[chain[:, hop]]
+        return np.asarray(np.take_along_axis(chain, hops, 1) * self.chunk_steps + within)
+
+    def gather(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Copies of the steps `rows`, by key, with the shape of `rows` first."""
+        return {key: array.take(rows, axis=0) for key, array in self.data.items()}
+
+    def locate(self, stream_id: int, step: int) -> tuple[int, int]:
+        """(chunk, offset) of a stored step.
+
+        Raises:
+            ValueError: The step is not stored.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.start <= step < stream.end:
+            stored = "nothing" if stream is None else f"steps {stream.start} to {stream.end - 1}"
+            raise ValueError(f"step {step} of stream {stream_id} is not stored; stored is {stored}")
+        ordinal, offset = divmod(step - stream.start, self.chunk_steps)
+        return stream.chunks[ordinal], offset
+
+    def valid(self, handle: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which handles [B, 3] (chunk, offset, generation) still name the step they were given for."""
+        chunk, offset, generation = handle.T
+        inside = (chunk >= 0) & (chunk < self.capacity)
+        chunk = np.where(inside, chunk, 0)
+        return np.asarray(
+            inside & (self.generation[chunk] == generation) & (offset >= 0) & (offset < self.length[chunk])
+        )
+
+    def _open_chunk(self, stream_id: int, first_step: int) -> _Stream:
+        if not self._free:
+            self._evict_oldest()  # perhaps the last chunk of this very stream: look the stream up after it
+        chunk = self._free.pop()
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = _Stream(self._free_rows.pop(), deque(), first_step, first_step)
+            self._streams[stream_id] = stream
+        else:
+            self.next_chunk[stream.chunks[-1]] = chunk
+        stream.chunks.append(chunk)
+        self._used.append(chunk)
+        self.stream_id[chunk] = stream_id
+        self.stream_row[chunk] = stream.row
+        self.stream_end[stream.row] = stream.end
+        self.start[chunk] = first_step
+        self.next_chunk[chunk] = -1
+        return stream
+
+    def _evict_oldest(self) -> None:
+        chunk = self._used.popleft()
+        stream_id = int(self.stream_id[chunk])
+        stream = self._streams[stream_id]
+        assert stream.chunks[0] == chunk
+        stream.chunks.popleft()
+        stream.start += int(self.length[chunk])
+        if not stream.chunks:
+            del self._streams[stream_id]
+            self._free_rows.append(stream.row)
+        self.evicted_steps += int(self.length[chunk])
+        self.length[chunk] = 0
+        self.generation[chunk] += 1
+        self._free.append(chunk)
+        if self.listener is not None:
+            self.listener.evicted(chunk)
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything stored, as arrays; `load_arrays` of an equal store restores it exactly."""
+        used = np.array(self._used, np.int64)
+        rows = [np.arange(self.length[c]) + c * self.chunk_steps for c in used]
+        stored = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        state: dict[str, NDArray[Any]] = {f"data/{key}": array.take(stored, axis=0) for key, array in self.data.items()}
+        state |= {
+            "version": self.version[stored],
+            "used": used,
+            "free": np.array(self._free, np.int64),
+            "free_rows": np.array(self._free_rows, np.int64),
+            "generation": self.generation.copy(),
+            "evicted_steps": np.array(self.evicted_steps),
+        }
+        for name in ("stream_id", "stream_row", "start", "length"):
+            state[name] = getattr(self, name)[used]
+        return state
+
+    def load_arrays(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Take over the arrays of `state_arrays`.
+
+        Raises:
+            ValueError: The state is of a store with another number of chunks.
+        """
+        if len(state["generation"]) != self.capacity:
+            raise ValueError(
+                f"the saved replay has {len(state['generation'])} chunks, this one {self.capacity}: "
+                "restore it with the max_bytes, num_shards and chunk_steps it was saved with"
+            )
+        used = state["used"]
+        self.length[:] = 0
+        self.next_chunk[:] = -1
+        for name in ("stream_id", "stream_row", "start", "length"):
+            getattr(self, name)[used] = state[name]
+        self.generation[:] = state["generation"]
+        self.evicted_steps = int(state["evicted_steps"])
+        rows = [np.arange(self.length[c]) + c * self.chunk_steps for c in used]
+        stored = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        self.version[stored] = state["version"]
+        for key, array in self.data.items():
+            array[stored] = state[f"data/{key}"]
+        self._used = deque(used.tolist())
+        self._free = state["free"].tolist()
+        self._free_rows = state["free_rows"].tolist()
+        self._streams = {}
+        for chunk in self._used:
+            self._adopt(chunk)
+
+    def _adopt(self, chunk: int) -> None:
+        stream_id, row, start = int(self.stream_id[chunk]), int(self.stream_row[chunk]), int(self.start[chunk])
+        stream = self._streams.setdefault(stream_id, _Stream(row, deque(), start, start))
+        if stream.chunks:
+            self.next_chunk[stream.chunks[-1]] = chunk
+        stream.chunks.append(chunk)
+        stream.end = start + int(self.length[chunk])
+        self.stream_end[row] = stream.end

@@ -1,0 +1,209 @@
+"""One shard of the replay: deterministic, single-threaded, no transport.
+
+Letters: B sequences, T steps.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.records import Block
+from actors.replay.chunks import ChunkStore
+from actors.replay.config import ReplayConfig
+from actors.replay.schema import Schema
+from actors.replay.selectors import SELECTORS, Selector
+from learner.batch import SequenceBatch
+
+
+class ReplayShard:
+    """Keeps the newest steps of its streams and samples sequences of them.
+
+    The first block fixes the schema. A sequence may start at any stored step, cross chunks and cross
+    the ends of episodes, but never leaves its stream.
+
+    Args:
+        config: Size and sampling; the shard's byte bound is `config.shard_bytes`.
+        seed: Seed of the sampling.
+    """
+
+    def __init__(self, config: ReplayConfig, seed: int) -> None:
+        self._config = config
+        self._rng = np.random.default_rng(seed)
+        self._store: ChunkStore | None = None
+        self._selector: Selector | None = None
+        self._next_step: dict[int, int] = {}  # stream -> first step not yet inserted; outlives eviction
+        self._inserted = self._duplicates = self._sampled = 0
+
+    def insert(self, block: Block) -> int:
+        """Store a block exactly once.
+
+        A block (or its leading part) that was already inserted is acknowledged and not stored again, so
+        a sender may repeat a call whose answer it lost. The arrays are copied.
+
+        Returns:
+            Steps stored, 0 for a repeated block.
+
+        Raises:
+            ValueError: Steps of the stream are missing before the block, or the block does not fit the schema.
+        """
+        schema = Schema.of(block.data)
+        expected = self._next_step.get(block.stream_id, 0)
+        if block.first_step > expected:
+            raise ValueError(
+                f"block of stream {block.stream_id} starts at step {block.first_step}, "
+                f"but step {expected} is the next one: {block.first_step - expected} steps are missing"
+            )
+        store = self._bind(schema)
+        skip = min(expected - block.first_step, block.num_steps)
+        stored = block.num_steps - skip
+        self._duplicates += skip
+        if stored:
+            store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
+            self._next_step[block.stream_id] = block.first_step + block.num_steps
+            self._inserted += stored
+        return stored
+
+    def sample(self, batch_size: int, length: int) -> SequenceBatch:
+        """Draw `batch_size` sequences of `length` steps, with replacement.
+
+        Raises:
+            ValueError: No stored stream is that long, or a size is not positive.
+        """
+        if batch_size < 1 or length < 1:
+            raise ValueError(f"batch_size and length must be positive, got {batch_size} and {length}")
+        if self._store is None or self._selector is None or not self._selector.mass(length) > 0:
+            raise ValueError(f"no sequence of {length} steps is stored; the shard holds {self.num_steps} steps")
+        selection = self._selector.sample(self._rng, batch_size, length)
+        self._sampled += batch_size * length
+        return self._gather(self._store, selection.chunk, selection.offset, length)
+
+    def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
+        """The `length` steps of a stream from `first_step` on, as a batch of one.
+
+        Raises:
+            ValueError: Some of them are not stored.
+        """
+        if self._store is None:
+            raise ValueError(f"stream {stream_id} is not stored: the shard is empty")
+        chunk, offset = self._store.locate(stream_id, first_step)
+        self._store.locate(stream_id, first_step + length - 1)
+        return self._gather(self._store, np.array([chunk]), np.array([offset]), length)
+
+    def streams(self) -> dict[int, tuple[int, int]]:
+        """(first stored step, end) of every stored stream."""
+        return {} if self._store is None else self._store.streams()
+
+    def valid(self, handle: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which handles [B, 3] still name stored steps."""
+        return np.zeros(len(handle), np.bool_) if self._store is None else self._store.valid(handle)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps stored."""
+        return 0 if self._store is None else self._store.num_steps
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the chunks in use."""
+        return 0 if self._store is None else self._store.nbytes
+
+    def num_items(self, length: int) -> int:
+        """Valid starts of sequences of `length` steps: the shard's mass under uniform sampling."""
+        return 0 if self._store is None else int(self._store.starts(length).sum())
+
+    def mass(self, length: int) -> float:
+        """The shard's weight among its sisters when a batch draws its shard."""
+        return 0.0 if self._selector is None else float(self._selector.mass(length))
+
+    def stats(self) -> dict[str, float]:
+        """Sizes now and counts since the beginning."""
+        return {
+            "steps": self.num_steps,
+            "streams": len(self.streams()),
+            "chunks": 0 if self._store is None else self._store.num_chunks,
+            "bytes": self.nbytes,
+            "max_bytes": self._config.shard_bytes,
+            "inserted_steps": self._inserted,
+            "duplicate_steps": self._duplicates,
+            "evicted_steps": 0 if self._store is None else self._store.evicted_steps,
+            "sampled_steps": self._sampled,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """`meta` (plain, JSON-able) and `arrays`: data, books and the generator; resuming from it is exact."""
+        meta = {
+            "schema": None if self._store is None else self._store.schema.as_lists(),
+            "chunk_steps": self._config.chunk_steps,
+            "next_step": [[stream, step] for stream, step in self._next_step.items()],
+            "counters": [self._inserted, self._duplicates, self._sampled],
+            "rng": self._rng.bit_generator.state,
+        }
+        return {"meta": meta, "arrays": {} if self._store is None else self._store.state_arrays()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state of a shard of the same size.
+
+        Raises:
+            ValueError: The chunk sizes or counts differ.
+        """
+        meta = state["meta"]
+        if meta["chunk_steps"] != self._config.chunk_steps:
+            raise ValueError(f"the saved replay has chunk_steps {meta['chunk_steps']}, not {self._config.chunk_steps}")
+        self._store = self._selector = None
+        if meta["schema"] is not None:
+            self._bind(Schema.from_lists(meta["schema"])).load_arrays(state["arrays"])
+        self._next_step = {int(stream): int(step) for stream, step in meta["next_step"]}
+        self._inserted, self._duplicates, self._sampled = meta["counters"]
+        self._rng.bit_generator.state = meta["rng"]
+
+    def save(self, path: Path) -> None:
+        """Write the state as one file, committed by rename."""
+        state = self.state_dict()
+        meta = np.frombuffer(json.dumps(state["meta"]).encode(), np.uint8)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, meta=meta, **state["arrays"])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Load a file written by `save`.
+
+        Raises:
+            ValueError: The file is damaged or of a shard of another size.
+        """
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            meta = json.loads(arrays.pop("meta").tobytes())
+        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is not a readable replay file: {error}") from error
+        self.load_state_dict({"meta": meta, "arrays": arrays})
+
+    def _bind(self, schema: Schema) -> ChunkStore:
+        if self._store is None:
+            self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
+            self._selector = self._store.listener = SELECTORS[self._config.selector](self._store)
+        self._store.schema.check(schema)
+        return self._store
+
+    @staticmethod
+    def _gather(store: ChunkStore, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int) -> SequenceBatch:
+        rows = store.rows(chunk, offset, length)
+        return SequenceBatch(
+            data=store.gather(rows),
+            stream_id=store.stream_id[chunk],
+            first_step=store.start[chunk] + offset,
+            policy_version=store.version[rows[:, 0]],
+            weight=np.ones(len(chunk), np.float32),
+            handle=np.stack([chunk, offset, store.generation[chunk]], axis=1),
+        )

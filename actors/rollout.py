@@ -1,0 +1,236 @@
+"""Vectorised rollout: environments and a policy in, blocks of stored steps out; no transport.
+
+One tick acts in all N environments and stores one step of each: observation_t, reward_t and the flags of
+the step at hand, with the action that is taken after it. Steps are written into arrays [N, T, ...], so a
+block of one environment is a contiguous view and costs nothing.
+
+Letters: N environments, T steps per block, A action size.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.records import Block, Episode, Policy
+from envs.specs import StepBatch, VectorEnv
+
+MIN_BLOCK_STEPS = 64  # shorter blocks make the cost of a call dominate
+_ACTOR_BITS, _INCARNATION_BITS, _ENV_BITS = 20, 23, 20
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How experience is collected.
+
+    Args:
+        block_steps: Steps of one block of one environment.
+    """
+
+    block_steps: int = MIN_BLOCK_STEPS
+
+    def __post_init__(self) -> None:
+        if self.block_steps < MIN_BLOCK_STEPS:
+            raise ValueError(f"block_steps must be at least {MIN_BLOCK_STEPS}, got {self.block_steps}")
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What one call of `RolloutLoop.collect` produced."""
+
+    blocks: list[Block]  # the blocks completed by this call
+    episodes: list[Episode]  # the episodes that ended in this call
+    steps: int  # steps taken; those not in a completed block yet come with a later call
+    metrics: dict[str, float] = field(default_factory=dict)  # means of the policy's metrics
+    env_seconds: float = 0.0
+    policy_seconds: float = 0.0
+
+
+def pack_stream_id(actor: int, incarnation: int, env: int) -> int:
+    """A stream id of 63 bits: actor (20), incarnation (23), environment (20).
+
+    Raises:
+        ValueError: An index does not fit.
+    """
+    for name, value, bits in (
+        ("actor", actor, _ACTOR_BITS),
+        ("incarnation", incarnation, _INCARNATION_BITS),
+        ("env", env, _ENV_BITS),
+    ):
+        if not 0 <= value < 1 << bits:
+            raise ValueError(f"{name} index {value} does not fit {bits} bits")
+    return (actor << _INCARNATION_BITS | incarnation) << _ENV_BITS | env
+
+
+def unpack_stream_id(stream_id: int) -> tuple[int, int, int]:
+    """(actor, incarnation, env) of a stream id."""
+    rest, env = divmod(stream_id, 1 << _ENV_BITS)
+    actor, incarnation = divmod(rest, 1 << _INCARNATION_BITS)
+    return actor, incarnation, env
+
+
+class RolloutLoop:
+    """Runs a policy in a vector of environments; streams go on between calls of `collect`.
+
+    Args:
+        env: The environments.
+        policy: Chooses the actions.
+        seed: Root of the seeds of the environments and of the policy's rows.
+        actor: Index of the actor that owns the loop.
+        incarnation: How often that actor was started before; a new one opens new streams and new seeds.
+        config: Block size.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        policy: Policy,
+        seed: int,
+        actor: int = 0,
+        incarnation: int = 0,
+        config: RolloutConfig | None = None,
+    ) -> None:
+        self.env = env
+        self.policy = policy
+        self._seed = seed
+        self._actor = actor
+        self._length = (config or RolloutConfig()).block_steps
+        self._buffers: dict[str, NDArray[Any]] = {}
+        self.restart(incarnation)
+
+    @property
+    def incarnation(self) -> int:
+        return self._incarnation
+
+    def restart(self, incarnation: int) -> None:
+        """Drop what is not in a block yet, reset the environments and open the streams of `incarnation`.
+
+        A run that resumes calls it, and so does the run it resumes when it writes its checkpoint, so
+        that both go on alike without storing the state of a simulator.
+        """
+        num_envs = self.env.num_envs
+        self._streams = [pack_stream_id(self._actor, incarnation, n) for n in range(num_envs)]
+        self._incarnation = incarnation
+        seeds = np.random.SeedSequence([self._seed, self._actor, incarnation])
+        env_seeds, policy_seeds = seeds.generate_state(2 * num_envs, np.uint64).astype(np.uint64).reshape(2, num_envs)
+        self._carry = self.policy.initial(policy_seeds)
+        self._step = self.env.reset([int(s >> np.uint64(33)) for s in env_seeds])
+        self._first_step = 0  # stream index of the first row of the buffers
+        self._filled = 0  # rows written
+        self._block_version = self.policy.version
+        self._episode = np.full(num_envs, -1, np.int64)
+        self._return = np.zeros(num_envs, np.float64)
+        self._episode_steps = np.zeros(num_envs, np.int64)
+        self._cost = np.zeros(num_envs, np.float64)
+        self._episode_version = np.zeros(num_envs, np.int64)
+
+    def collect(self, num_ticks: int) -> RolloutResult:
+        """Take `num_ticks` steps in every environment.
+
+        Raises:
+            ValueError: `num_ticks` is not positive.
+        """
+        if num_ticks < 1:
+            raise ValueError(f"num_ticks must be at least 1, got {num_ticks}")
+        blocks: list[Block] = []
+        episodes: list[Episode] = []
+        sums: defaultdict[str, float] = defaultdict(float)
+        env_seconds = policy_seconds = 0.0
+        for _ in range(num_ticks):
+            step = self._step
+            start = perf_counter()
+            output = self.policy.act(step, self._carry, True)
+            acted = perf_counter()
+            policy_seconds += acted - start
+            self._carry = output.carry
+            for name, value in output.metrics.items():
+                sums[name] += float(value.mean())
+            self._write(step, output.action)
+            self._track(step, episodes)
+            if self._filled == self._length:
+                blocks += self._cut()
+            start = perf_counter()
+            self._step = self.env.step(output.action)
+            env_seconds += perf_counter() - start
+        means = {name: value / num_ticks for name, value in sums.items()}
+        return RolloutResult(blocks, episodes, num_ticks * self.env.num_envs, means, env_seconds, policy_seconds)
+
+    def flush(self) -> list[Block]:
+        """The steps that fill no block yet, as shorter blocks; the streams go on behind them."""
+        return self._cut() if self._filled else []
+
+    def _write(self, step: StepBatch, action: NDArray[Any]) -> None:
+        row = self._filled
+        if not self._buffers:
+            self._buffers = self._allocate(step)
+        if row == 0:
+            self._block_version = self.policy.version
+        buffers = self._buffers
+        for key, value in step.observation.items():
+            buffers[key][:, row] = value
+        buffers["action"][:, row] = action
+        buffers["reward"][:, row] = step.reward
+        buffers["is_first"][:, row] = step.is_first
+        buffers["is_last"][:, row] = step.is_last
+        buffers["is_terminal"][:, row] = step.is_terminal
+        if step.is_last.any():
+            buffers["action"][step.is_last, row] = 0
+        self._episode += step.is_first
+        buffers["episode"][:, row] = self._episode
+        self._filled = row + 1
+
+    def _track(self, step: StepBatch, episodes: list[Episode]) -> None:
+        """Sum returns and costs, and report the episodes that end with this step."""
+        if step.is_first.any():
+            first = step.is_first
+            self._return[first] = 0.0
+            self._cost[first] = 0.0
+            self._episode_steps[first] = 0
+            self._episode_version[first] = self.policy.version
+        self._return += step.reward
+        self._episode_steps += 1
+        cost = step.info.get("cost")
+        if cost is not None:
+            self._cost += cost
+        if not step.is_last.any():
+            return
+        for n in np.flatnonzero(step.is_last):
+            info = {key: float(value[n]) for key, value in step.info.items()}
+            if cost is not None:
+                info["cost"] = float(self._cost[n])
+            # An episode of T actions has T + 1 steps.
+            length = int(self._episode_steps[n]) - 1
+            episodes.append(Episode(float(self._return[n]), length, int(self._episode_version[n]), info))
+
+    def _cut(self) -> list[Block]:
+        """Hand the buffers over as one block per environment; new buffers come with the next step."""
+        blocks = [
+            Block(
+                stream,
+                self._first_step,
+                self._block_version,
+                {key: buffer[n, : self._filled] for key, buffer in self._buffers.items()},
+            )
+            for n, stream in enumerate(self._streams)
+        ]
+        self._first_step += self._filled
+        self._filled = 0
+        self._buffers = {}
+        return blocks
+
+    def _allocate(self, step: StepBatch) -> dict[str, NDArray[Any]]:
+        spec = self.env.spec
+        shape = (self.env.num_envs, self._length)
+        buffers = {key: np.empty((*shape, *s.shape), s.dtype) for key, s in spec.observation.items()}
+        assert buffers.keys() == step.observation.keys()
+        buffers["action"] = np.empty((*shape, *spec.action.shape), spec.action.dtype)
+        buffers["reward"] = np.empty(shape, np.float32)
+        for key in ("is_first", "is_last", "is_terminal"):
+            buffers[key] = np.empty(shape, np.bool_)
+        buffers["episode"] = np.empty(shape, np.int64)
+        return buffers

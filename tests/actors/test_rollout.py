@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from actors.random_policy import RandomPolicy
+from actors.replay.config import ReplayConfig
+from actors.replay.sharded import ShardedReplay
+from actors.rollout import RolloutConfig, RolloutLoop, pack_stream_id, unpack_stream_id
+from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, episode_length
+
+
+def test_stream_ids_pack_and_unpack_to_the_edges() -> None:
+    top = ((1 << 20) - 1, (1 << 23) - 1, (1 << 20) - 1)
+    assert pack_stream_id(*top) == (1 << 63) - 1
+    assert unpack_stream_id(pack_stream_id(5, 3, 2)) == (5, 3, 2)
+    assert unpack_stream_id(pack_stream_id(*top)) == top
+    with pytest.raises(ValueError, match="env index 1048576"):
+        pack_stream_id(0, 0, 1 << 20)
+
+
+def test_blocks_follow_one_another_across_calls_of_any_length() -> None:
+    loop = RolloutLoop(CounterVectorEnv(3), CheckingPolicy(), seed=1, actor=4, incarnation=2)
+    blocks = []
+    for ticks in (1, 63, 70, 100, 22):
+        result = loop.collect(ticks)
+        assert result.steps == 3 * ticks
+        blocks += result.blocks
+    assert len(blocks) == 3 * 4
+    for n in range(3):
+        mine = [b for b in blocks if b.stream_id == pack_stream_id(4, 2, n)]
+        assert [b.first_step for b in mine] == [0, 64, 128, 192]
+        total = np.concatenate([b.data["count"][:, 1] for b in mine])
+        np.testing.assert_array_equal(total, np.arange(256))
+
+
+def test_rollout_through_sharded_replay_keeps_every_step_aligned() -> None:
+    loop = RolloutLoop(CounterVectorEnv(8), CheckingPolicy(), seed=3)
+    replay = ShardedReplay.from_config(ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=100), seed=0)
+    for _ in range(4):
+        for block in loop.collect(160).blocks:
+            assert replay.insert(block) == 64
+    assert replay.num_steps == 8 * 640
+    for stream_id, (start, end) in replay.streams().items():
+        assert (start, end) == (0, 640)
+        check_sequences(replay.read(stream_id, start, end - start))
+    for _ in range(20):
+        check_sequences(replay.sample(16, 250))
+
+
+def test_a_corrupted_step_is_noticed() -> None:
+    replay = ShardedReplay.from_config(ReplayConfig(num_shards=1, max_bytes=1 << 22, chunk_steps=64), seed=0)
+    blocks = RolloutLoop(CounterVectorEnv(1), CheckingPolicy(), seed=3).collect(64).blocks
+    blocks[0].data["action"][10] += 0.5
+    replay.insert(blocks[0])
+    with pytest.raises(AssertionError):
+        check_sequences(replay.read(blocks[0].stream_id, 0, 64))
+
+
+def test_episodes_report_return_length_and_summed_cost() -> None:
+    loop = RolloutLoop(CounterVectorEnv(1), CheckingPolicy(), seed=9)
+    result = loop.collect(400)
+    env_seed = int(np.random.SeedSequence([9, 0, 0]).generate_state(2, np.uint64)[0] >> np.uint64(33))
+    assert len(result.episodes) > 2
+    for index, episode in enumerate(result.episodes):
+        length = episode_length(env_seed, index)
+        assert episode.length == length
+        assert episode.episode_return == length * (length + 1) / 2
+        assert episode.info == {"cost": length + 1, "is_success": float(index % 2 == 0)}
+
+
+def test_policy_metrics_are_means_over_ticks_and_environments() -> None:
+    result = RolloutLoop(CounterVectorEnv(2), CheckingPolicy(), seed=0).collect(5)
+    assert result.metrics == {"total": 2.0}
+
+
+def test_flush_hands_out_the_rest_and_the_stream_goes_on() -> None:
+    loop = RolloutLoop(CounterVectorEnv(1), CheckingPolicy(), seed=0)
+    first = loop.collect(70).blocks + loop.flush()
+    assert [(b.first_step, b.num_steps) for b in first] == [(0, 64), (64, 6)]
+    assert loop.flush() == []
+    assert [(b.first_step, b.num_steps) for b in loop.collect(64).blocks] == [(70, 64)]
+
+
+def test_blocks_are_not_overwritten_by_later_ticks() -> None:
+    loop = RolloutLoop(CounterVectorEnv(2), CheckingPolicy(), seed=0)
+    blocks = loop.collect(64).blocks
+    before = blocks[0].data["count"].copy()
+    loop.collect(64)
+    np.testing.assert_array_equal(blocks[0].data["count"], before)
+
+
+def test_block_carries_the_version_that_chose_its_first_action() -> None:
+    policy = CheckingPolicy()
+    loop = RolloutLoop(CounterVectorEnv(1), policy, seed=0)
+    loop.collect(10)
+    policy.update(7, {})
+    blocks = loop.collect(118).blocks
+    assert [b.policy_version for b in blocks] == [0, 7]
+
+
+def test_restart_opens_new_streams_and_equal_seeds_give_equal_blocks() -> None:
+    def run(incarnation: int) -> list:
+        env = CounterVectorEnv(2)
+        loop = RolloutLoop(env, RandomPolicy(env.spec.action), seed=5, actor=1)
+        loop.collect(100)
+        loop.restart(incarnation)
+        return loop.collect(64).blocks
+
+    one, again, other = run(1), run(1), run(2)
+    assert [b.stream_id for b in one] == [pack_stream_id(1, 1, 0), pack_stream_id(1, 1, 1)]
+    assert [b.first_step for b in one] == [0, 0]
+    for a, b in zip(one, again, strict=True):
+        for key in a.data:
+            np.testing.assert_array_equal(a.data[key], b.data[key])
+    assert not np.array_equal(one[0].data["action"], other[0].data["action"])
+
+
+def test_bad_sizes_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="block_steps must be at least 64, got 63"):
+        RolloutConfig(block_steps=63)
+    with pytest.raises(ValueError, match="num_ticks must be at least 1, got 0"):
+        RolloutLoop(CounterVectorEnv(1), CheckingPolicy(), seed=0).collect(0)
