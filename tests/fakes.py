@@ -98,7 +98,6 @@ class CounterEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """One counting environment of Gymnasium."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  (Gymnasium's own class attribute)
-    render_mode = "rgb_array"
 
     def __init__(self, render_mode: str | None = "rgb_array") -> None:
         self.render_mode = render_mode
@@ -144,7 +143,7 @@ class CounterEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
 
 if GYM_ID not in gymnasium.registry:
-    gymnasium.register(GYM_ID, entry_point=CounterEnv, disable_env_checker=True)
+    gymnasium.register(GYM_ID, entry_point="tests.fakes:CounterEnv", disable_env_checker=True)
 
 
 class CheckingPolicy:
