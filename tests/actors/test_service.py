@@ -1,0 +1,203 @@
+"""The whole Ray path with a ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.evaluate import EvalConfig, Evaluator
+from actors.replay.config import ReplayConfig
+from actors.replay.sharded import route
+from actors.rollout import RolloutLoop, pack_stream_id
+from learner.batch import SequenceBatch
+from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+ray = pytest.importorskip("ray")
+
+pytestmark = pytest.mark.integration
+
+CONFIG = ReplayConfig(num_shards=2, max_bytes=1 << 26, chunk_steps=512)
+
+
+class FakeWeights:
+    """A weight store of one fixed version."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._asked = 0
+
+    def latest(self, known_version: int = -1) -> tuple[int, list[Any]] | None:
+        self._asked += 1
+        return (self._version, [ray.put({})]) if self._version > known_version else None
+
+    def asked(self) -> int:
+        return self._asked
+
+
+def make_loop(actor: int, num_envs: int, incarnation: int = 0) -> RolloutLoop:
+    return RolloutLoop(CounterVectorEnv(num_envs), CheckingPolicy(), seed=11, actor=actor, incarnation=incarnation)
+
+
+def remote(cls: type, *args: Any, **kwargs: Any) -> Any:
+    return ray.remote(cls).options(num_cpus=0).remote(*args, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Unix socket paths are short: pytest's own directories are too deep for Ray.
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="wf", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            _temp_dir=directory,
+            object_store_memory=200 << 20,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+        )
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def shards(cluster: None) -> Iterator[list[Any]]:
+    from actors.replay.service import ReplayShardActor
+
+    handles = [remote(ReplayShardActor, CONFIG, seed, index) for index, seed in enumerate((1, 2))]
+    yield handles
+    for handle in handles:
+        ray.kill(handle)
+
+
+def test_no_step_is_lost_doubled_or_misaligned_in_1e5(shards: list[Any]) -> None:
+    from actors.replay.service import RemoteBatches
+    from actors.service import RolloutActor
+
+    num_actors, num_envs, ticks, permits = 2, 16, 320, 10
+    actors = [remote(RolloutActor, partial(make_loop, a, num_envs), shards, actor=a) for a in range(num_actors)]
+    taken = acknowledged = sampled = 0
+    batches: Iterator[SequenceBatch] | None = None
+    for _ in range(permits):
+        for summary in ray.get([actor.run.remote(ticks) for actor in actors]):
+            taken += summary.steps
+            acknowledged += summary.acknowledged
+        batches = batches or RemoteBatches(shards, batch_size=8, length=100, seed=0)
+        for _ in range(3):  # sampling goes on between the inserts
+            batch = next(batches)
+            check_sequences(batch)
+            sampled += batch.data["reward"].size
+    acknowledged += sum(ray.get([actor.flush.remote() for actor in actors]))
+
+    assert taken == acknowledged == num_actors * num_envs * ticks * permits >= 100_000
+    ledger: dict[int, tuple[int, int]] = {}
+    for index, shard in enumerate(shards):
+        for stream_id, span in ray.get(shard.streams.remote()).items():
+            assert route(stream_id, 2) == index
+            assert stream_id not in ledger
+            ledger[stream_id] = span
+            check_sequences(ray.get(shard.read.remote(stream_id, span[0], span[1] - span[0])))
+    expected = {pack_stream_id(a, 0, n) for a in range(num_actors) for n in range(num_envs)}
+    assert ledger.keys() == expected
+    assert set(ledger.values()) == {(0, ticks * permits)}
+    stats = ray.get([shard.stats.remote() for shard in shards])
+    assert sum(s["inserted_steps"] for s in stats) == taken
+    assert all(s["duplicate_steps"] == s["evicted_steps"] == 0 for s in stats)
+    assert sum(s["sampled_steps"] for s in stats) >= sampled
+
+
+def test_a_repeated_message_is_acknowledged_and_stored_once(shards: list[Any]) -> None:
+    from actors.replay.wire import encode_blocks
+
+    message = encode_blocks(counter_blocks(5, 3))
+    assert [ray.get(shards[0].insert.remote(*message)) for _ in range(3)] == [192, 0, 0]
+    assert ray.get(shards[0].num_steps.remote()) == 192
+
+
+def test_errors_of_a_shard_reach_the_sender(shards: list[Any]) -> None:
+    from actors.replay.wire import encode_blocks
+
+    header, payload = encode_blocks(counter_blocks(5, 3)[1:])
+    with pytest.raises(ValueError, match="64 steps are missing"):
+        ray.get(shards[0].insert.remote(header, payload))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_remote_batches_follow_the_masses_and_are_owned(shards: list[Any], mixed: bool) -> None:
+    from actors.replay.service import RemoteBatches
+    from actors.replay.wire import encode_blocks
+
+    ray.get(shards[0].insert.remote(*encode_blocks(counter_blocks(5, 2))))
+    ray.get(shards[1].insert.remote(*encode_blocks(counter_blocks(6, 8))))
+    batches = RemoteBatches(shards, batch_size=4, length=10, seed=3, mixed=mixed)
+    seen = []
+    for _ in range(120):
+        batch = next(batches)
+        check_sequences(batch)
+        assert batch.data["reward"].flags.writeable
+        assert batch.shape == (4, 10)
+        seen.append(batch.stream_id)
+    share = np.mean(np.concatenate(seen) == 5)
+    masses = ray.get([shard.mass.remote(10) for shard in shards])
+    assert masses == [119.0, 503.0]
+    assert share == pytest.approx(119 / 622, abs=0.13)
+    if mixed:
+        assert any(len(set(ids.tolist())) == 2 for ids in seen)
+
+
+def test_empty_shards_say_so(shards: list[Any]) -> None:
+    from actors.replay.service import RemoteBatches
+
+    with pytest.raises(ValueError, match="none of the 2 shards holds a sequence"):
+        next(RemoteBatches(shards, 4, 10, seed=0))
+
+
+def test_shard_state_moves_to_a_new_actor(shards: list[Any], tmp_path: Path) -> None:
+    from actors.replay.wire import encode_blocks
+
+    ray.get(shards[0].insert.remote(*encode_blocks(counter_blocks(5, 4))))
+    ray.get(shards[0].save.remote(str(tmp_path / "deep" / "shard-0.npz")))
+    ray.get(shards[1].restore.remote(str(tmp_path / "deep" / "shard-0.npz")))
+    one, two = ray.get([shard.sample.remote(8, 30) for shard in shards])
+    np.testing.assert_array_equal(one.handle, two.handle)
+
+
+def test_rollout_actor_pulls_only_newer_weights(shards: list[Any]) -> None:
+    from actors.service import RolloutActor
+
+    store = remote(FakeWeights, 4)
+    actor = remote(RolloutActor, partial(make_loop, 3, 2), shards, store, actor=3)
+    first = ray.get(actor.run.remote(64))
+    assert (first.policy_version, first.policy_lag, first.steps) == (4, 4, 128)
+    assert ray.get(actor.run.remote(64, version=4)).policy_lag == 0
+    assert ray.get(store.asked.remote()) == 1
+    ray.get(actor.restart.remote(1))
+    assert ray.get(actor.run.remote(64)).incarnation == 1
+    ray.get(actor.flush.remote())
+    streams = {k: v for shard in shards for k, v in ray.get(shard.streams.remote()).items()}
+    assert streams == {pack_stream_id(3, i, n): (0, 128 if i == 0 else 64) for i in (0, 1) for n in (0, 1)}
+
+
+def test_evaluator_actor_runs_the_newest_weights(cluster: None) -> None:
+    from actors.service import EvaluatorActor
+
+    def make_evaluator() -> Evaluator:
+        return Evaluator(CounterVectorEnv, EvalConfig(episodes=5, num_envs=2, seed=1))
+
+    actor = remote(EvaluatorActor, make_evaluator, CheckingPolicy, remote(FakeWeights, 9), "fake")
+    summary = ray.get(actor.run.remote()).summary
+    assert (summary.episodes, summary.policy_version, summary.algorithm) == (5, 9, "fake")
+    assert summary == Evaluator(CounterVectorEnv, EvalConfig(5, 3, 1)).evaluate(_policy(9), "fake").summary
+
+
+def _policy(version: int) -> CheckingPolicy:
+    policy = CheckingPolicy()
+    policy.update(version, {})
+    return policy
