@@ -24,9 +24,14 @@ class Column:
     shape: tuple[int, ...]  # of one step
 
     @cached_property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The dtype as an object."""
+        return np.dtype(self.dtype)
+
+    @cached_property
     def step_bytes(self) -> int:
         """Bytes of one step."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,16 @@ class Schema:
     def step_bytes(self) -> int:
         """Bytes of one step over all columns."""
         return sum(column.step_bytes for column in self.columns)
+
+    def matches(self, data: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether arrays [T, ...] by key have exactly these columns; cheaper than `Schema.of`."""
+        num_steps = len(data["reward"]) if "reward" in data else -1
+        return len(data) == len(self.columns) and all(
+            (array := data.get(column.key)) is not None
+            and array.dtype == column.numpy_dtype
+            and array.shape == (num_steps, *column.shape)
+            for column in self.columns
+        )
 
     @cached_property
     def hash(self) -> int:

@@ -54,14 +54,13 @@ class ReplayShard:
         Raises:
             ValueError: Steps of the stream are missing before the block, or the block does not fit the schema.
         """
-        schema = Schema.of(block.data)
         expected = self._next_step.get(block.stream_id, 0)
         if block.first_step > expected:
             raise ValueError(
                 f"block of stream {block.stream_id} starts at step {block.first_step}, "
                 f"but step {expected} is the next one: {block.first_step - expected} steps are missing"
             )
-        store = self._bind(schema)
+        store = self._store_of(block)
         skip = min(expected - block.first_step, block.num_steps)
         stored = block.num_steps - skip
         self._duplicates += skip
@@ -189,11 +188,17 @@ class ReplayShard:
             raise ValueError(f"{path} is not a readable replay file: {error}") from error
         self.load_state_dict({"meta": meta, "arrays": arrays})
 
-    def _bind(self, schema: Schema) -> ChunkStore:
+    def _store_of(self, block: Block) -> ChunkStore:
+        """The store, made for the first block and fit for this one."""
         if self._store is None:
-            self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
-            self._selector = self._store.listener = SELECTORS[self._config.selector](self._store)
-        self._store.schema.check(schema)
+            return self._bind(Schema.of(block.data))
+        if not self._store.schema.matches(block.data):
+            self._store.schema.check(Schema.of(block.data))
+        return self._store
+
+    def _bind(self, schema: Schema) -> ChunkStore:
+        self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
+        self._selector = self._store.listener = SELECTORS[self._config.selector](self._store)
         return self._store
 
     @staticmethod

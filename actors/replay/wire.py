@@ -22,6 +22,7 @@ from actors.replay.schema import Schema
 
 FORMAT_VERSION = 1
 _ALIGNMENT = 8
+_PADDING = [bytes(-size % _ALIGNMENT) for size in range(_ALIGNMENT)]  # by size modulo the alignment
 _FIELDS = {"format", "schema", "schema_hash", "blocks", "num_bytes", "crc"}
 
 
@@ -38,20 +39,20 @@ def encode_blocks(blocks: Sequence[Block]) -> tuple[bytes, NDArray[np.uint8]]:
     if not blocks:
         raise ValueError("a message needs at least one block")
     schema = Schema.of(blocks[0].data)
-    for block in blocks[1:]:
-        schema.check(Schema.of(block.data))
-    spans, num_bytes = _layout(schema, [block.num_steps for block in blocks])
-    payload = np.zeros(num_bytes, np.uint8)
-    for block, offsets in zip(blocks, spans, strict=True):
-        for column, offset in zip(schema.columns, offsets, strict=True):
+    parts: list[memoryview | bytes] = []
+    for block in blocks:
+        if not schema.matches(block.data):
+            schema.check(Schema.of(block.data))
+        for column in schema.columns:
             array = np.ascontiguousarray(block.data[column.key])
-            payload[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8)
+            parts += (array.data, _PADDING[array.nbytes % _ALIGNMENT])
+    payload = np.frombuffer(b"".join(parts), np.uint8)
     header = {
         "format": FORMAT_VERSION,
         "schema": schema.as_lists(),
         "schema_hash": schema.hash,
         "blocks": [[b.stream_id, b.first_step, b.policy_version, b.num_steps] for b in blocks],
-        "num_bytes": num_bytes,
+        "num_bytes": payload.nbytes,
         "crc": zlib.crc32(payload.data),
     }
     return msgpack.packb(header), payload

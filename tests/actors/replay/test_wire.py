@@ -25,12 +25,13 @@ def test_blocks_survive_the_wire() -> None:
 
 def test_read_only_payloads_are_fine() -> None:
     header, payload = encode_blocks(counter_blocks(3, 1))
-    payload.flags.writeable = False
+    assert not payload.flags.writeable
     assert decode_blocks(header, payload)[0].num_steps == 64
 
 
 def test_a_flipped_bit_is_noticed() -> None:
     header, payload = encode_blocks(counter_blocks(3, 1))
+    payload = payload.copy()
     payload[100] ^= 1
     with pytest.raises(WireError, match=r"payload checksum 0x.* differs"):
         decode_blocks(header, payload)
