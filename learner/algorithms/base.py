@@ -1,0 +1,45 @@
+"""What the learner asks of an algorithm: one way of combining models, losses and optimisers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.batch import SequenceBatch
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What one update has to say."""
+
+    metrics: dict[str, float]
+    priorities: NDArray[np.float32] | None = None  # [B] new replay priorities of the batch's sequences
+    writebacks: dict[str, NDArray[Any]] = field(default_factory=dict)  # key -> [B, T, ...] to store with the steps
+
+
+class Algorithm(Protocol):
+    """A learning algorithm. Data-parallel ranks call `update` in step with each other."""
+
+    def update(self, batch: SequenceBatch) -> UpdateResult:
+        """Take one optimisation step."""
+        ...
+
+    def export_weights(self) -> dict[str, NDArray[Any]]:
+        """What actors need to act, as arrays that later updates do not touch."""
+        ...
+
+    def save_artifacts(self, directory: Path) -> list[Path]:
+        """Write the trained models as files of their own, and return the files."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an update depends on but the configuration: plain Python values, arrays and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`: later updates are the same as without the interruption."""
+        ...

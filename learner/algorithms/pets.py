@@ -1,0 +1,312 @@
+"""PETS (Chua et al. 2018): an ensemble of one-step models, learned by bootstrap from replayed sequences.
+
+An update (1) sums normaliser statistics and row weights over the ranks, (2) takes one gradient step on the training
+episodes, (3) measures the loss on the held-out episodes of the same batch and (4) decides whether to stop.
+
+Letters: B sequences, T steps, N transitions, K members, S state size, A action size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from envs.specs import EnvSpec
+from learner.algorithms.base import UpdateResult
+from learner.batch import SequenceBatch
+from learner.bootstrap import Kind, bootstrap_weights, held_out
+from learner.device import Precision, autocast, to_device
+from learner.distributed import Collective, current
+from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
+from learner.losses.ensemble import EnsembleLoss, EnsembleLossConfig, ensemble_loss, logvar_penalty
+from learner.models.average import ParameterAverage
+from learner.models.ensemble import Ensemble, EnsembleConfig, save_members
+from learner.optim import OptimConfig, Optimizer, learning_rate
+from learner.transitions import Transitions, transitions_of
+
+
+@dataclass(frozen=True)
+class PetsConfig:
+    """An ensemble and how it is trained.
+
+    Args:
+        observation_key: Observation that is the state; it is flattened.
+        ensemble: Shape of the model.
+        loss: Terms of the loss.
+        optimizer: How the members are optimised.
+        early_stopping: When updating pauses.
+        bootstrap: How the members' training sets differ: "poisson", "bernoulli" or "none".
+        validation_fraction: Share of the episodes that is held out.
+        average_decay: Decay of the moving average of the weights that is evaluated and exported, 0 for none.
+    """
+
+    observation_key: str = "state"
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    loss: EnsembleLossConfig = field(default_factory=EnsembleLossConfig)
+    optimizer: OptimConfig = field(default_factory=OptimConfig)
+    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+    bootstrap: Kind = "poisson"
+    validation_fraction: float = 0.1
+    average_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.bootstrap not in ("poisson", "bernoulli", "none"):
+            raise ValueError(f"bootstrap must be 'poisson', 'bernoulli' or 'none', got {self.bootstrap!r}")
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction}")
+        if not 0.0 <= self.average_decay < 1.0:
+            raise ValueError(f"average_decay must be in [0, 1), got {self.average_decay}")
+        if self.early_stopping.patience > 0 and self.validation_fraction == 0.0:
+            raise ValueError("early stopping needs a validation_fraction above 0")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Transitions on the device."""
+
+    state: Tensor  # [N, S]
+    action: Tensor  # [N, A]
+    target: Tensor  # [N, S + 1] physical units
+    terminal: Tensor  # [N]
+    weights: Tensor  # [K, N]
+
+
+class PetsAlgorithm:
+    """Learns an ensemble from batches of sequences.
+
+    Args:
+        config: What to learn and how.
+        env_spec: Sizes of the state and the action.
+        device: Where to compute.
+        seed: Seed of the initial weights, the bootstrap and the split.
+        precision: "bf16" computes matrix products in bfloat16; weights and losses stay in full width.
+        collective: The ranks that share the work, by default the process group this process has joined.
+        dtype: Width of weights and losses.
+
+    Raises:
+        ValueError: If the environment has no such observation, or discrete actions.
+    """
+
+    def __init__(
+        self,
+        config: PetsConfig,
+        env_spec: EnvSpec,
+        device: torch.device,
+        seed: int,
+        precision: Precision = "fp32",
+        collective: Collective | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        state_size, action_size = _sizes(config, env_spec)
+        self.config = config
+        self.seed = seed
+        self._device, self._precision, self._dtype = device, precision, dtype
+        self._collective = collective or current()
+        self.model = Ensemble(config.ensemble, state_size, action_size, seed % 2**63).to(device, dtype)
+        for statistics in (self.model.input_statistics, self.model.output_statistics):
+            statistics.double()
+        self.optimizer = Optimizer(config.optimizer, self.model.parameters())
+        self.average = ParameterAverage(self.model.parameters(), config.average_decay)
+        self.stopping = EarlyStopping(config.early_stopping)
+        self._best: dict[str, Tensor] | None = None
+        self._stream_steps: dict[int, int] = {}
+        # A held-out loss is a proper score: without the variance weighting of the training loss.
+        self._validation_loss = replace(config.loss, nll_beta=0.0)
+
+    def update(self, batch: SequenceBatch) -> UpdateResult:
+        """One gradient step, or only an evaluation while stopped.
+
+        Args:
+            batch: Sequences of at least two steps with the observation of the configuration.
+
+        Returns:
+            Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the
+            loss, the norm of the gradients, and `stopped`.
+        """
+        train, validation = self._split(batch)
+        sums, validation_weight, data_seen = self._share_statistics(batch, train, validation)
+        report: dict[str, Tensor] = {}
+        if not self.stopping.stopped:
+            report.update(self._train_losses(train, sums))
+        report["validation_loss_member"] = self._held_out_loss(validation, validation_weight)
+        metrics = self._reduce_and_step(report)
+        metrics.update(self._decide(metrics, bool(validation_weight > 0), data_seen))
+        return UpdateResult(metrics)
+
+    def evaluate(self, transitions: Transitions) -> NDArray[np.float64]:
+        """Held-out loss of every member on given transitions, [K]; no update, no exchange with other ranks."""
+        rows = self._rows(transitions, np.ones((self.config.ensemble.members, len(transitions)), np.float32))
+        loss = self._held_out_loss(rows, rows.weights.sum(1))
+        return loss.double().cpu().numpy()
+
+    def export_weights(self) -> dict[str, NDArray[Any]]:
+        """The ensemble as planners consume it, see `Ensemble.export`."""
+        with self.average.applied():
+            return self.model.export()
+
+    def save_artifacts(self, directory: Path) -> list[Path]:
+        """Write `world_model_member_{i}.pt` for every member."""
+        with self.average.applied():
+            return save_members(self.model, directory)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, optimiser, moving average, early stopping and the lengths of the known streams."""
+        streams = self._stream_steps
+        return {
+            "model": {name: value.clone() for name, value in self.model.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "stopping": self.stopping.state_dict(),
+            "best": self._best,
+            "stream_ids": np.array(list(streams.keys()), np.uint64),
+            "stream_steps": np.array(list(streams.values()), np.int64),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`.
+
+        Raises:
+            RuntimeError: If the sizes of the model differ.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.stopping.load_state_dict(state["stopping"])
+        best = state["best"]
+        self._best = None if best is None else {name: value.to(self._device) for name, value in best.items()}
+        steps = state["stream_steps"].tolist()
+        self._stream_steps = dict(zip(state["stream_ids"].tolist(), steps, strict=True))
+
+    def _split(self, batch: SequenceBatch) -> tuple[_Rows, _Rows]:
+        """Training rows with bootstrap weights and held-out rows."""
+        config = self.config
+        rows = transitions_of(batch, config.observation_key)
+        out = held_out(rows.stream_id, rows.episode, config.validation_fraction, self.seed)
+        train, validation = rows.take(~out), rows.take(out)
+        members = config.ensemble.members
+        weights = bootstrap_weights(train.stream_id, train.step, members, self.seed, config.bootstrap)
+        everyone = np.tile(validation.weight, (members, 1))
+        return self._rows(train, weights * train.weight), self._rows(validation, everyone)
+
+    def _rows(self, rows: Transitions, weights: NDArray[np.float32]) -> _Rows:
+        arrays = (rows.state, rows.action, rows.target, rows.terminal, weights)
+        return _Rows(*(to_device(array, self._device, self._dtype) for array in arrays))
+
+    def _share_statistics(self, batch: SequenceBatch, train: _Rows, validation: _Rows) -> tuple[Tensor, Tensor, int]:
+        """Merge the normaliser statistics of all ranks and sum their row weights.
+
+        Returns:
+            Weight sums of the members [K], the held-out weight, and the known data in steps.
+        """
+        model, collective = self.model, self._collective
+        uniform = (train.weights.sum(0) > 0).double()
+        inputs = model.input_statistics.statistics(torch.cat([train.state, train.action], 1), uniform)
+        outputs = model.output_statistics.statistics(train.target, uniform)
+        sums = train.weights.double().sum(1)
+        held = validation.weights[:1].double().sum()[None]
+        known = torch.zeros(collective.world_size, dtype=torch.float64, device=self._device)
+        known[collective.rank] = self._observe_streams(batch)
+        collective.sum_([inputs, outputs, sums, held, known])
+        if not self.stopping.stopped:
+            model.input_statistics.merge(inputs)
+            model.output_statistics.merge(outputs)
+            model.refresh_scales()
+        return sums.to(self._dtype), held[0].to(self._dtype), int(known.max())
+
+    def _observe_streams(self, batch: SequenceBatch) -> int:
+        """Extend the known length of every stream of the batch; returns the known steps of all streams."""
+        ends = (batch.first_step + batch.shape[1]).tolist()
+        for stream, end in zip(batch.stream_id.tolist(), ends, strict=True):
+            self._stream_steps[stream] = max(end, self._stream_steps.get(stream, 0))
+        return sum(self._stream_steps.values())
+
+    def _losses(self, rows: _Rows, config: EnsembleLossConfig, sums: Tensor) -> EnsembleLoss:
+        with autocast(self._device, self._precision):
+            prediction = self.model(rows.state, rows.action)
+        target = self.model.normalise_target(rows.target)
+        return ensemble_loss(config, prediction, target, rows.terminal, rows.weights, sums)
+
+    def _train_losses(self, train: _Rows, sums: Tensor) -> dict[str, Tensor]:
+        """Backpropagate this rank's share of the loss; returns its terms per member."""
+        losses = self._losses(train, self.config.loss, sums)
+        total = losses.total.sum()
+        if self.config.ensemble.gaussian:
+            penalty = logvar_penalty(self.config.loss, self.model.min_logvar, self.model.max_logvar)
+            total = total + penalty / self._collective.world_size
+        total.backward()  # type: ignore[no-untyped-call]
+        names = ("loss_member", "loss_state", "loss_reward", "loss_done")
+        terms = (losses.total, losses.state, losses.reward, losses.done)
+        return {name: term.detach() for name, term in zip(names, terms, strict=True)}
+
+    @torch.no_grad()
+    def _held_out_loss(self, rows: _Rows, weight: Tensor) -> Tensor:
+        """This rank's share of the held-out loss of every member, [K]."""
+        with self.average.applied():
+            return self._losses(rows, self._validation_loss, weight).total
+
+    def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
+        """Sum gradients and losses over the ranks in one buffer, step the optimiser, read the losses."""
+        stepping = "loss_member" in report
+        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None] if stepping else []
+        self._collective.sum_([*gradients, *report.values()])
+        if stepping:
+            rate = learning_rate(self.config.optimizer, self.optimizer.step_count)
+            report["gradient_norm"] = self.optimizer.step()[None]
+            self.average.update()
+        values = torch.cat([value.detach() for value in report.values()]).tolist()
+        metrics = _named(values, {name: value.numel() for name, value in report.items()})
+        if stepping:
+            metrics["learning_rate"] = rate
+        return metrics
+
+    def _decide(self, metrics: dict[str, float], measured: bool, data_seen: int) -> dict[str, float]:
+        """Early stopping: keep the best weights, return to them on a stop."""
+        decision = self.stopping.observe(metrics["validation_loss"] if measured else None, data_seen)
+        if decision == "restart":
+            self._best = None
+        elif decision == "improved":
+            with self.average.applied():
+                self._best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        elif decision == "stop" and self._best is not None:
+            self.model.load_state_dict(self._best)
+            self.average.reset()
+        if not measured:
+            for name in [name for name in metrics if name.startswith("validation_loss")]:
+                del metrics[name]
+        return {
+            "validation_loss_smoothed": self.stopping.smoothed,
+            "stopped": float(self.stopping.stopped),
+            "data_seen": float(data_seen),
+        }
+
+
+def _sizes(config: PetsConfig, env_spec: EnvSpec) -> tuple[int, int]:
+    """(S, A) of the environment."""
+    if config.observation_key not in env_spec.observation:
+        raise ValueError(
+            f"environment {env_spec.name} has no observation {config.observation_key!r}, "
+            f"only {sorted(env_spec.observation)}"
+        )
+    if env_spec.action.is_discrete:
+        raise ValueError(f"PETS plans in a box of actions, but the actions of {env_spec.name} are discrete")
+    return env_spec.observation[config.observation_key].size, env_spec.action.size
+
+
+def _named(values: list[float], sizes: dict[str, int]) -> dict[str, float]:
+    """Flat values as metrics: the mean under each name, and the members' own values of a `*_member` entry."""
+    metrics: dict[str, float] = {}
+    offset = 0
+    for name, size in sizes.items():
+        part = values[offset : offset + size]
+        offset += size
+        if name.endswith("_member"):
+            metrics.update({f"{name}_{index}": value for index, value in enumerate(part)})
+            name = name.removesuffix("_member")
+        metrics[name] = sum(part) / size
+    return metrics

@@ -1,0 +1,116 @@
+"""The loss of an ensemble: state + 0.5 reward + 0.1 done for every member, then reduced.
+
+Letters: K members, N rows, D = S + 1 predicted quantities (delta state, then reward), normalised units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from learner.losses.likelihood import beta_gaussian_nll, binary_cross_entropy, huber, squared_error
+from learner.models.ensemble import EnsemblePrediction
+
+Reduction = Literal["none", "mean"]
+
+
+@dataclass(frozen=True)
+class EnsembleLossConfig:
+    """Terms of the loss; targets are normalised, so one standard deviation of the data is 1.
+
+    Args:
+        state: "mse" (half the squared error) or "huber" for the state of deterministic members; Gaussian members
+            use the negative log-likelihood for state and reward. The reward of deterministic members is Huber.
+        huber_delta: Where the Huber losses turn linear.
+        reward_scale: Weight of the reward term.
+        done_scale: Weight of the termination term.
+        done_positive_weight: Weight of terminal steps within the termination term.
+        nll_beta: Exponent of the variance weighting of the Gaussian likelihood, 0 for none.
+        logvar_regulariser: Weight of the summed distance between the log-variance bounds (PETS).
+    """
+
+    state: Literal["mse", "huber"] = "mse"
+    huber_delta: float = 1.0
+    reward_scale: float = 0.5
+    done_scale: float = 0.1
+    done_positive_weight: float = 10.0
+    nll_beta: float = 0.5
+    logvar_regulariser: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.state not in ("mse", "huber"):
+            raise ValueError(f"state loss must be 'mse' or 'huber', got {self.state!r}")
+        for name in ("huber_delta", "done_positive_weight"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("reward_scale", "done_scale", "logvar_regulariser"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0.0 <= self.nll_beta <= 1.0:
+            raise ValueError(f"nll_beta must be in [0, 1], got {self.nll_beta}")
+
+
+@dataclass(frozen=True)
+class EnsembleLoss:
+    """Terms of the loss, each [K] under reduction "none" and a scalar under "mean"."""
+
+    total: Tensor
+    state: Tensor
+    reward: Tensor
+    done: Tensor  # 0 without a termination output
+
+
+def ensemble_loss(
+    config: EnsembleLossConfig,
+    prediction: EnsemblePrediction,
+    target: Tensor,
+    terminal: Tensor,
+    weights: Tensor,
+    weight_sums: Tensor | None = None,
+    reduce: Reduction = "none",
+) -> EnsembleLoss:
+    """Weighted mean over rows of state + reward_scale reward + done_scale done.
+
+    Args:
+        config: The terms.
+        prediction: What the members said, in normalised units.
+        target: [N, D] normalised delta state and reward.
+        terminal: [N] 1 where the step ended the episode by termination.
+        weights: [K, N] weight of every row for every member, 0 leaves it out.
+        weight_sums: [K] divisors, by default the sums of `weights`; a data-parallel rank passes the global sums,
+            so that the terms of all ranks add up to those of one rank with the whole batch.
+        reduce: "none" for one value per member, "mean" for their mean.
+    """
+    sums = (weights.sum(1) if weight_sums is None else weight_sums).clamp(min=1e-8)
+    rows = _row_losses(config, prediction, target, terminal)
+    # Rows without weight may hold anything, even NaN: the next episode's start, say.
+    kept = weights > 0
+    terms = [torch.where(kept, row * weights, 0.0).sum(1) / sums for row in rows]
+    state, reward, done = terms if reduce == "none" else [term.mean() for term in terms]
+    return EnsembleLoss(state + config.reward_scale * reward + config.done_scale * done, state, reward, done)
+
+
+def logvar_penalty(config: EnsembleLossConfig, min_logvar: Tensor, max_logvar: Tensor) -> Tensor:
+    """The PETS regulariser that pulls the learned bounds together: a scalar."""
+    return config.logvar_regulariser * (max_logvar.sum() - min_logvar.sum())
+
+
+def _row_losses(
+    config: EnsembleLossConfig, prediction: EnsemblePrediction, target: Tensor, terminal: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """State, reward and termination losses, each [K, N]."""
+    mean, target = prediction.mean, target.expand_as(prediction.mean)
+    if prediction.logvar is not None:
+        nll = beta_gaussian_nll(mean, prediction.logvar, target, config.nll_beta)
+        state, reward = nll[..., :-1].mean(-1), nll[..., -1]
+    else:
+        difference = (mean[..., :-1], target[..., :-1])
+        errors = squared_error(*difference) if config.state == "mse" else huber(*difference, config.huber_delta)
+        state, reward = errors.mean(-1), huber(mean[..., -1], target[..., -1], config.huber_delta)
+    if prediction.done_logit is None:
+        return state, reward, torch.zeros_like(state)
+    logit = prediction.done_logit
+    return state, reward, binary_cross_entropy(logit, terminal.expand_as(logit), config.done_positive_weight)

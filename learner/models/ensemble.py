@@ -1,0 +1,242 @@
+"""Deterministic and Gaussian MLP ensembles as one batched module.
+
+A member predicts the change of the state, the reward and optionally the termination of one step. All K members
+are evaluated by one batched matrix product per layer. `Ensemble.export` writes the record that planners consume.
+
+Letters: K members, N rows, S state size, A action size, D = S + 1 predicted quantities (delta state, then reward).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from learner.models.normaliser import RunningNormaliser
+
+Activation = Literal["silu", "relu", "tanh", "elu"]
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Shape of an MLP ensemble.
+
+    Args:
+        members: Number of members K.
+        hidden: Width of every hidden layer; () is a linear model.
+        activation: Non-linearity after every hidden layer.
+        gaussian: Predict a variance too (PETS probabilistic ensemble) instead of the mean alone.
+        termination: Predict whether the step ends the episode by termination.
+        min_logvar: Initial lower bound of the log-variance, in normalised units; learned.
+        max_logvar: Initial upper bound of the log-variance, in normalised units; learned.
+        min_std: Standard deviation below which an input counts as constant and is not scaled up, and to which the
+            scale of an output is raised.
+    """
+
+    members: int = 5
+    hidden: tuple[int, ...] = (256, 256)
+    activation: Activation = "silu"
+    gaussian: bool = False
+    termination: bool = False
+    min_logvar: float = -10.0
+    max_logvar: float = 0.5
+    min_std: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise ValueError(f"members must be at least 1, got {self.members}")
+        if any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden widths must be at least 1, got {self.hidden}")
+        if self.activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {self.activation!r}")
+        if not self.min_logvar < self.max_logvar:
+            raise ValueError(f"min_logvar must be below max_logvar, got {self.min_logvar} and {self.max_logvar}")
+        if not self.min_std > 0:
+            raise ValueError(f"min_std must be positive, got {self.min_std}")
+
+
+@dataclass(frozen=True)
+class EnsemblePrediction:
+    """One step predicted by every member."""
+
+    mean: Tensor  # [K, N, D] delta state and reward; normalised or physical units, see the method that made it
+    logvar: Tensor | None  # [K, N, D] log-variance in the same units, None for deterministic members
+    done_logit: Tensor | None  # [K, N] logit of termination, None without a termination output
+
+
+class Ensemble(nn.Module):
+    """K MLPs with their own weights and a shared normalisation.
+
+    Args:
+        config: Shape of the members.
+        state_size: S.
+        action_size: A.
+        seed: Seed of the initial weights; members differ.
+    """
+
+    input_shift: Tensor
+    input_scale: Tensor
+    output_shift: Tensor
+    output_scale: Tensor
+
+    def __init__(self, config: EnsembleConfig, state_size: int, action_size: int, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.state_size = state_size
+        self.action_size = action_size
+        self.target_size = state_size + 1
+        sizes = [state_size + action_size, *config.hidden, self.output_size]
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            self.weights.append(nn.Parameter(_initial_weight(config.members, fan_in, fan_out, generator)))
+            self.biases.append(nn.Parameter(torch.zeros(config.members, fan_out)))
+        if config.gaussian:
+            self.min_logvar = nn.Parameter(torch.full((self.target_size,), config.min_logvar))
+            self.max_logvar = nn.Parameter(torch.full((self.target_size,), config.max_logvar))
+        self.input_statistics = RunningNormaliser(sizes[0])
+        self.output_statistics = RunningNormaliser(self.target_size)
+        for name, size in (("input", sizes[0]), ("output", self.target_size)):
+            self.register_buffer(f"{name}_shift", torch.zeros(size))
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+
+    @property
+    def output_size(self) -> int:
+        """Number of network outputs of a member: means, log-variances if Gaussian, logit if termination."""
+        return self.target_size * (2 if self.config.gaussian else 1) + int(self.config.termination)
+
+    def refresh_scales(self) -> None:
+        """Take the normalisation from the running statistics; without any it stays as it is."""
+        if self.input_statistics.count == 0:
+            return
+        floor = self.config.min_std
+        inputs, outputs = self.input_statistics, self.output_statistics
+        input_std = inputs.std()
+        self.input_shift.copy_(inputs.mean)
+        self.input_scale.copy_(torch.where(input_std > floor, 1.0 / input_std.clamp(min=floor), 1.0))
+        self.output_shift.copy_(outputs.mean)
+        self.output_scale.copy_(outputs.std().clamp(min=floor))
+
+    def forward(self, state: Tensor, action: Tensor) -> EnsemblePrediction:
+        """Predict one step in normalised units (those of `normalise_target`).
+
+        Args:
+            state: [N, S] seen by every member, or [K, N, S].
+            action: [N, A] or [K, N, A].
+        """
+        x = (torch.cat([state, action], dim=-1) - self.input_shift) * self.input_scale
+        if x.dim() == 2:
+            x = x.unsqueeze(0).expand(self.config.members, -1, -1)
+        activation = _ACTIVATIONS[self.config.activation]
+        last = len(self.weights) - 1
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias.unsqueeze(1), x, weight)
+            if index < last:
+                x = activation(x)
+        return self._split(x.to(state.dtype))  # bf16 under autocast, but losses and integration need the full width
+
+    def predict(self, state: Tensor, action: Tensor) -> EnsemblePrediction:
+        """Like `forward`, in physical units: mean of (delta state, reward), log-variance, logit."""
+        out = self.forward(state, action)
+        logvar = None if out.logvar is None else out.logvar + 2.0 * self.output_scale.log()
+        return EnsemblePrediction(out.mean * self.output_scale + self.output_shift, logvar, out.done_logit)
+
+    def normalise_target(self, target: Tensor) -> Tensor:
+        """(delta state, reward) [..., D] in the units of `forward`."""
+        return (target - self.output_shift) / self.output_scale
+
+    def _split(self, output: Tensor) -> EnsemblePrediction:
+        size = self.target_size
+        mean, logvar, done = output[..., :size], None, None
+        if self.config.gaussian:
+            logvar = clamp_logvar(output[..., size : 2 * size], self.min_logvar, self.max_logvar)
+        if self.config.termination:
+            done = output[..., -1]
+        return EnsemblePrediction(mean, logvar, done)
+
+    def export(self) -> dict[str, NDArray[Any]]:
+        """The weights record of planners: arrays only, float32 unless integer, safe to keep while training goes on."""
+        record: dict[str, NDArray[Any]] = {}
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            record[f"weight_{index}"] = _float32(weight)
+            record[f"bias_{index}"] = _float32(bias)
+        for name in ("input_shift", "input_scale", "output_shift", "output_scale"):
+            record[name] = _float32(getattr(self, name))
+        if self.config.gaussian:
+            record["min_logvar"] = _float32(self.min_logvar)
+            record["max_logvar"] = _float32(self.max_logvar)
+        record["activation"] = np.frombuffer(self.config.activation.encode("ascii"), np.uint8).copy()
+        record["gaussian"] = np.asarray(int(self.config.gaussian), np.int64)
+        record["has_termination"] = np.asarray(int(self.config.termination), np.int64)
+        return record
+
+    def member_state_dict(self, member: int) -> dict[str, Tensor]:
+        """The tensors of one member as the state dict of a one-member ensemble.
+
+        Raises:
+            ValueError: If there is no such member.
+        """
+        if not 0 <= member < self.config.members:
+            raise ValueError(f"member must be in [0, {self.config.members}), got {member}")
+        members = ("weights.", "biases.")
+        return {
+            name: (value[member : member + 1] if name.startswith(members) else value).detach().cpu().clone()
+            for name, value in self.state_dict().items()
+        }
+
+
+def clamp_logvar(logvar: Tensor, minimum: Tensor, maximum: Tensor) -> Tensor:
+    """Soft bounds of PETS (Chua et al. 2018, appendix A.1): differentiable in the bounds as well."""
+    logvar = maximum - F.softplus(maximum - logvar)
+    return minimum + F.softplus(logvar - minimum)
+
+
+def save_members(model: Ensemble, directory: Path) -> list[Path]:
+    """Write every member to `directory/world_model_member_{i}.pt`, each loadable on its own with `load_member`.
+
+    Returns:
+        The files, in the order of the members.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for member in range(model.config.members):
+        path = directory / f"world_model_member_{member}.pt"
+        record = {
+            "config": asdict(model.config) | {"members": 1},
+            "state_size": model.state_size,
+            "action_size": model.action_size,
+            "state": model.member_state_dict(member),
+        }
+        torch.save(record, path)
+        paths.append(path)
+    return paths
+
+
+def load_member(path: Path) -> Ensemble:
+    """The one-member ensemble stored in a file of `save_members`."""
+    record = torch.load(path, map_location="cpu", weights_only=True)
+    config = EnsembleConfig(**record["config"] | {"hidden": tuple(record["config"]["hidden"])})
+    model = Ensemble(config, record["state_size"], record["action_size"])
+    model.load_state_dict(record["state"])
+    return model
+
+
+def _initial_weight(members: int, fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
+    """Truncated normal of standard deviation 1 / (2 sqrt(fan_in)), as in PETS."""
+    std = 0.5 / fan_in**0.5
+    weight = torch.empty(members, fan_in, fan_out)
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def _float32(value: Tensor) -> NDArray[np.float32]:
+    return np.array(value.detach().to("cpu", torch.float32).numpy(), order="C", copy=True)
