@@ -6,6 +6,8 @@ The NumPy twins in ``native.reference`` are the oracle of the tests, never a fal
 try:
     from native._native import (
         Ensemble,
+        Search,
+        SearchState,
         build_info,
         cpu_features,
         particle_members,
@@ -17,6 +19,8 @@ except ImportError as error:
 
 __all__ = [
     "Ensemble",
+    "Search",
+    "SearchState",
     "build_info",
     "cpu_features",
     "particle_members",

@@ -99,6 +99,113 @@ class Ensemble:
         Args: state [M, S], action [M, A].
         """
 
+class Search:
+    """Configuration of a sampling search over action sequences in a box: CEM, iCEM, MPPI, random shooting. Immutable.
+
+    Letters: B problems, N candidates, E reused elites, H horizon, A action size. Raises ValueError for numbers out of
+    range.
+    """
+
+    def __init__(
+        self,
+        low: NDArray[np.float32],
+        high: NDArray[np.float32],
+        *,
+        horizon: int,
+        population: int,
+        elites: int,
+        iterations: int,
+        momentum: float = 0.1,
+        noise_beta: float = 0.0,
+        population_decay: float = 1.0,
+        keep_fraction: float = 0.0,
+        init_std: float = 0.5,
+        min_std: float = 0.0,
+        temperature: float = 1.0,
+        sampling: str = "gaussian",
+        weighting: str = "uniform",
+        update_std: bool = True,
+        include_mean: bool = False,
+        execute_best: bool = False,
+        warm_start: bool = True,
+    ) -> None:
+        """Fixes the search.
+
+        Args:
+            low: [A] lower bounds, finite.
+            high: [A] upper bounds, finite; equal bounds fix an action.
+            horizon: H.
+            population: candidates of iteration 0.
+            elites: best candidates that refit the distribution.
+            iterations: asks and tells of a plan.
+            momentum: share of the old mean and standard deviation that a refit keeps.
+            noise_beta: the noise's power spectrum falls as frequency^-beta (Pinneri et al., 2020); variance stays 1.
+            population_decay: iteration i has population * decay^-i candidates, at least 2 * elites.
+            keep_fraction: share of the elites that joins the next iteration's and the next plan's candidates.
+            init_std: standard deviation of iteration 0, in half-widths of the box.
+            min_std: smallest standard deviation, in half-widths of the box.
+            temperature: of the softmax, in units of the score.
+            sampling: "gaussian" (clipped to the box), "truncated" (white, cut at two standard deviations that fit in
+                the box; Chua et al., 2018) or "uniform" in the box.
+            weighting: "uniform" or "softmax" (Williams et al., 2017) weights of the elites.
+            update_std: whether a refit changes the standard deviation.
+            include_mean: the last candidate of the last iteration is the mean.
+            execute_best: the plan is the best candidate of the last iteration instead of the mean.
+            warm_start: start from the carry instead of the middle of the box.
+        """
+
+    @property
+    def num_kept(self) -> int:
+        """E, the elites that a carry holds."""
+
+    def num_candidates(self, iteration: int) -> int:
+        """N of an iteration."""
+
+    def begin(
+        self,
+        mean: NDArray[np.float32],
+        elites: NDArray[np.float32],
+        has_elites: NDArray[np.bool_],
+        seed: NDArray[np.uint64],
+        step: NDArray[np.int64],
+        is_first: NDArray[np.bool_],
+    ) -> SearchState:
+        """Starts a plan of B problems from their carries; rows with is_first [B] forget mean and elites.
+
+        Args:
+            mean: [B, H, A] of the last plan, shifted by one step.
+            elites: [B, E, H, A] of the last plan, shifted by one step.
+            has_elites: [B].
+            seed: [B] root of the random numbers.
+            step: [B] plans made so far.
+            is_first: [B].
+        """
+
+class SearchState:
+    """A plan in progress: ask and tell by turns (ValueError out of turn), then finish. Not thread-safe."""
+
+    @property
+    def iteration(self) -> int:
+        """Tells so far."""
+
+    def ask(self) -> NDArray[np.float32]:
+        """Candidates [B, N, H, A] of the next iteration, inside the box; the array is the caller's."""
+
+    def noise_seeds(self) -> NDArray[np.uint64]:
+        """Seeds [B] of the model's noise in this iteration; after the last tell, for evaluating the plan."""
+
+    def tell(self, scores: NDArray[np.float32]) -> None:
+        """Refits to the scores [B, N], higher is better.
+
+        A score that is not finite ranks last and never becomes an elite; a problem without a finite score keeps its
+        distribution.
+        """
+
+    def finish(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+        """Plan [B, H, A] and the next carry's mean, elites, has_elites and step (the last action is repeated)."""
+
 def particle_members(seed: int, horizon: int, particles: int, num_members: int, propagation: str) -> NDArray[np.int32]:
     """The member [H, P] that moves each particle in each step of a rollout with this seed."""
 

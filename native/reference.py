@@ -177,3 +177,109 @@ class EnsembleReference:
             rewards.append(value[..., -1])
             dones.append(done.reshape(rows))
         return np.stack(states, axis=-2), np.stack(rewards, axis=-1), np.stack(dones, axis=-1)
+
+
+def colour_matrix(horizon: int, beta: float) -> Floats:
+    """[H, H] matrix C for which C z has a power spectrum ~ frequency^-beta and variance 1 when z is white.
+
+    The rows combine the real Fourier basis; frequency 0 takes the amplitude of frequency 1/H (Timmer & Koenig, 1995).
+    """
+    order = (np.arange(horizon) + 1) // 2
+    amplitude = (np.maximum(order, 1) / horizon) ** (-beta / 2.0)
+    phase = 2.0 * np.pi * np.outer(np.arange(horizon), order) / horizon
+    is_sine = (np.arange(horizon) % 2 == 0) & (order > 0)
+    is_paired = (order > 0) & (2 * order < horizon)
+    basis = np.where(is_sine, np.sin(phase), np.cos(phase)) * np.where(is_paired, np.sqrt(2.0), 1.0)
+    matrix: Floats = basis * amplitude / np.sqrt(np.sum(amplitude**2))
+    return matrix
+
+
+class SearchReference:
+    """Twin of native.Search and SearchState for one problem in float64, Gaussian or uniform sampling.
+
+    Args are those of native.Search; the carry's arrays lose their axis B.
+    """
+
+    def __init__(self, low: NDArray[Any], high: NDArray[Any], **config: Any) -> None:
+        defaults = {
+            "momentum": 0.1, "noise_beta": 0.0, "population_decay": 1.0, "keep_fraction": 0.0, "init_std": 0.5,
+            "min_std": 0.0, "temperature": 1.0, "sampling": "gaussian", "weighting": "uniform", "update_std": True,
+            "include_mean": False, "execute_best": False, "warm_start": True,
+        }  # fmt: skip
+        self.config = defaults | config
+        self.low, self.high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        self.half_width = 0.5 * (self.high - self.low)
+        self.shape = (self.config["horizon"], len(self.low))
+        self.num_kept = int(np.floor(self.config["keep_fraction"] * self.config["elites"] + 0.5))
+        self.colour = colour_matrix(self.shape[0], self.config["noise_beta"])
+
+    def begin(self, mean: NDArray[Any], elites: NDArray[Any], has_elites: bool, seed: int, step: int) -> None:
+        """Starts a plan; pass the middle of the box and no elites for the first step of an episode."""
+        self.mean = np.clip(mean if self.config["warm_start"] else self.low + self.half_width, self.low, self.high)
+        self.mean = np.broadcast_to(self.mean, self.shape).astype(np.float64)
+        std = max(self.config["init_std"], self.config["min_std"]) * self.half_width
+        self.std = np.broadcast_to(std, self.shape).copy()
+        self.elites = np.asarray(elites, np.float64) if has_elites and self.config["warm_start"] else None
+        self.seed, self.step, self.iteration, self.best = seed, step, 0, self.mean
+
+    def num_candidates(self) -> int:
+        """N of this iteration."""
+        decayed = int(self.config["population"] * self.config["population_decay"] ** -self.iteration)
+        return min(int(self.config["population"]), max(decayed, 2 * int(self.config["elites"])))
+
+    def ask(self) -> Floats:
+        """Candidates [N, H, A]."""
+        count, size = self.num_candidates(), self.shape[0] * self.shape[1]
+        if self.config["sampling"] == "uniform":
+            words = self._words(count, size)[..., 0]
+            values = self.low + (words >> np.uint64(8)).reshape(count, *self.shape) * 2.0**-24 * (self.high - self.low)
+        else:
+            words = (self._words(count, -(-size // 4)) >> np.uint64(8)).astype(np.float64)
+            radius = np.sqrt(-2.0 * np.log((words[..., 0::2] + 1.0) * 2.0**-24))
+            angle = 2.0 * np.pi * words[..., 1::2] * 2.0**-24
+            normals = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+            white = normals.reshape(count, -1)[:, :size].reshape(count, *self.shape)
+            noise = np.einsum("tj,nja->nta", self.colour, white) if self.config["noise_beta"] else white
+            values = self.mean + self.std * noise
+        if self.elites is not None:
+            values[: len(self.elites)] = self.elites
+        if self.config["include_mean"] and self.iteration == self.config["iterations"] - 1:
+            values[-1] = self.mean
+        self.candidates: Floats = np.clip(values, self.low, self.high)
+        return self.candidates
+
+    def tell(self, scores: NDArray[Any]) -> None:
+        """Refits to scores [N]."""
+        self.iteration += 1
+        finite = np.flatnonzero(np.isfinite(scores))
+        self.elites = None
+        self.best = self.mean
+        if len(finite) == 0:
+            return
+        order = finite[np.argsort(-scores[finite], kind="stable")][: self.config["elites"]]
+        chosen = self.candidates[order]
+        weight = np.ones(len(order))
+        if self.config["weighting"] == "softmax":
+            weight = np.exp((scores[order] - scores[order[0]]) / self.config["temperature"])
+        weight = (weight / weight.sum())[:, None, None]
+        mean = np.sum(weight * chosen, axis=0)
+        std = np.sqrt(np.sum(weight * (chosen - mean) ** 2, axis=0))
+        keep = self.config["momentum"]
+        self.mean = np.clip(keep * self.mean + (1.0 - keep) * mean, self.low, self.high)
+        if self.config["update_std"]:
+            self.std = np.maximum(keep * self.std + (1.0 - keep) * std, self.config["min_std"] * self.half_width)
+        self.best = chosen[0]
+        if self.num_kept:
+            self.elites = chosen[np.arange(self.num_kept) % len(chosen)]
+
+    def plan(self) -> Floats:
+        """The plan [H, A]."""
+        return self.best if self.config["execute_best"] else self.mean
+
+    def _words(self, count: int, groups: int) -> Words:
+        """Random words [count, groups, 4] of this iteration's candidates."""
+        counter = np.zeros((count, groups, 4), np.uint64)
+        counter[..., 0] = np.arange(groups, dtype=np.uint64)
+        counter[..., 1] = np.arange(count, dtype=np.uint64)[:, None]
+        counter[..., 2], counter[..., 3] = self.iteration, self.step
+        return philox4x32(counter, np.full((count, groups), self.seed, np.uint64))
