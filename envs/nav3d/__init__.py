@@ -1,1 +1,1 @@
-"""MuJoCo 3D navigation."""
+"""3-D navigation in a MuJoCo arena: task, model, environments and renderers."""

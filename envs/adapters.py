@@ -1,0 +1,241 @@
+"""Gymnasium environments as `envs.specs.Env`: the five-tuple becomes a TimeStep here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.specs import ArraySpec, EnvSpec, TimeStep
+
+ACTION_TOLERANCE = 1e-6
+"""How far outside its box an action may lie, for rounding; more is an error."""
+
+_IMAGE_CHANNELS = (1, 3, 4)
+_EMPTY_NAME = "observation"
+
+
+class ActionCheck:
+    """Refuses actions that an environment must not see, before anything changes.
+
+    Args:
+        spec: The action's spec.
+    """
+
+    def __init__(self, spec: ArraySpec) -> None:
+        self._shape = spec.shape
+        self._discrete = spec.num_values is not None
+        self._kinds = "iu" if self._discrete else "fiu"
+        low, high = spec.bounds()
+        tolerance = 0.0 if self._discrete else ACTION_TOLERANCE
+        self._low, self._high = low - tolerance, high + tolerance
+        self._unbounded = not bool(np.isfinite(low).all() and np.isfinite(high).all())
+        kind = "an integer" if self._discrete else "finite and"
+        self._rule = f"{kind} in [{_brief(np.asarray(spec.low))}, {_brief(np.asarray(spec.high))}]"
+
+    def __call__(self, actions: NDArray[Any], batch: tuple[int, ...] = ()) -> None:
+        """Check one action, or a batch of them.
+
+        Args:
+            actions: [*batch, *spec.shape].
+            batch: Leading axes.
+
+        Raises:
+            ValueError: For a wrong shape, a wrong kind of number, NaN, infinity or a value out of bounds.
+        """
+        if actions.shape != batch + self._shape:
+            raise ValueError(f"action must have shape {batch + self._shape}, got {actions.shape}: {_brief(actions)}")
+        if actions.dtype.kind not in self._kinds:
+            raise ValueError(f"action must be {self._rule}, got {_brief(actions)} of dtype {actions.dtype}")
+        valid = (actions >= self._low) & (actions <= self._high)
+        if self._unbounded:
+            valid &= np.isfinite(actions)
+        if not valid.all():
+            row = tuple(np.argwhere(~valid)[0][: len(batch)].tolist())
+            where = f" of environment {row[0]}" if row else ""
+            raise ValueError(f"action{where} must be {self._rule}, got {_brief(actions[row])}")
+
+
+class GymnasiumEnv:
+    """A Gymnasium environment that speaks TimeStep.
+
+    Observations become a dict of arrays: a dict space keeps its keys (nested ones joined by "/"); otherwise a vector
+    of floats is `state`, uint8 [height, width, 1 | 3 | 4] is `image`, anything else `observation`. float64 becomes
+    float32, discrete ids int64. Discrete actions are ids from 0 whatever the space's start. A time-out
+    (`truncated`) is last but never terminal.
+
+    Args:
+        env: The environment. It may declare `info_keys`, `max_episode_steps` and `step_seconds` as attributes, and
+            `checks_actions = True` if it refuses invalid actions and steps after the end by itself.
+        name: What `envs.registry.make_env` calls it.
+
+    Raises:
+        ValueError: If a space is of a kind that has no array form.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+        self._env = env
+        base = env.unwrapped
+        observation, self._leaves = _observation_specs(env.observation_space)
+        self.spec = EnvSpec(
+            name=name,
+            observation=observation,
+            action=_action_spec(env.action_space),
+            max_episode_steps=getattr(base, "max_episode_steps", None) or getattr(env.spec, "max_episode_steps", None),
+            step_seconds=getattr(base, "step_seconds", None),
+            info_keys=tuple(getattr(base, "info_keys", ())),
+        )
+        self._trusted = bool(getattr(base, "checks_actions", False))
+        self._check = ActionCheck(self.spec.action)
+        self._first_action = int(getattr(env.action_space, "start", 0))
+        self._action_dtype = env.action_space.dtype
+        self._running = False
+
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> TimeStep:
+        """Start an episode; its reward is 0."""
+        observation, info = self._env.reset(seed=seed, options=dict(options) if options else None)
+        self._running = True
+        return TimeStep(self._arrays(observation), 0.0, True, False, False, info)
+
+    def step(self, action: NDArray[Any]) -> TimeStep:
+        """Act.
+
+        Args:
+            action: float32 [A] inside the box, or an int64 id.
+
+        Raises:
+            ValueError: If the action is not one; nothing has changed then.
+            RuntimeError: If the episode is over.
+        """
+        if not self._trusted:
+            action = self._checked(np.asarray(action))
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        is_last = bool(terminated or truncated)
+        self._running = not is_last
+        return TimeStep(self._arrays(observation), float(reward), False, is_last, bool(terminated), info)
+
+    def _checked(self, action: NDArray[Any]) -> Any:
+        """The action as the environment wants it."""
+        self._check(action)
+        if not self._running:
+            raise RuntimeError(f"the episode of {self.spec.name} is over; call reset first")
+        if self.spec.action.is_discrete:
+            return int(action) + self._first_action
+        return action.astype(self._action_dtype, copy=False)
+
+    def render(self) -> NDArray[np.uint8]:
+        """A picture [height, width, 3].
+
+        Raises:
+            RuntimeError: If the environment draws no pictures.
+        """
+        picture: Any = self._env.render()
+        if not isinstance(picture, np.ndarray):
+            raise RuntimeError(f"{self.spec.name} draws no pictures")
+        return picture
+
+    def close(self) -> None:
+        self._env.close()  # type: ignore[no-untyped-call]
+
+    def _arrays(self, observation: Any) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = {}
+        for key, path, dtype in self._leaves:
+            value = observation
+            for name in path:
+                value = value[name]
+            arrays[key] = np.asarray(value, dtype)
+        return arrays
+
+
+def make_gymnasium(name: str, **options: Any) -> GymnasiumEnv:
+    """The environment behind "gym:<id>", or behind one of the navigation names.
+
+    Args:
+        name: "gym:<id>" with any registered id (a "module:id" is imported first), or "nav3d", ...
+        options: Keyword arguments of the environment.
+
+    Raises:
+        ValueError: For an id that Gymnasium does not know or cannot make, or options it does not take.
+    """
+    import envs.nav3d.registration as nav3d
+
+    if name in nav3d.GYMNASIUM_IDS:
+        return GymnasiumEnv(nav3d.make_gymnasium_env(name, options), name)
+    gymnasium_id = name.removeprefix("gym:")
+    try:
+        if "render_mode" not in options and "rgb_array" in _render_modes(gymnasium_id):
+            options = {**options, "render_mode": "rgb_array"}
+        env: gym.Env[Any, Any] = gym.make(gymnasium_id, **options)
+    except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
+        raise ValueError(f"cannot make {name!r}: {error}") from error
+    return GymnasiumEnv(env, name)
+
+
+def _render_modes(gymnasium_id: str) -> list[str]:
+    if ":" in gymnasium_id:
+        return []
+    entry_point = gym.spec(gymnasium_id).entry_point
+    creator = gym.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    modes: list[str] = getattr(creator, "metadata", {}).get("render_modes", [])
+    return modes
+
+
+Leaf = tuple[str, tuple[str, ...], str]
+"""Key of the arrays, path into the nested observation, dtype."""
+
+
+def _observation_specs(space: spaces.Space[Any]) -> tuple[dict[str, ArraySpec], list[Leaf]]:
+    if not isinstance(space, spaces.Dict):
+        spec = _array_spec(space, "observation")
+        key = _EMPTY_NAME
+        if spec.dtype == "uint8" and len(spec.shape) == 3 and spec.shape[-1] in _IMAGE_CHANNELS:
+            key = "image"
+        elif spec.dtype == "float32" and len(spec.shape) == 1:
+            key = "state"
+        return {key: spec}, [(key, (), spec.dtype)]
+    specs: dict[str, ArraySpec] = {}
+    leaves: list[Leaf] = []
+    for name, part in space.spaces.items():
+        if isinstance(part, spaces.Dict):
+            inner_specs, inner = _observation_specs(part)
+            specs.update({f"{name}/{key}": spec for key, spec in inner_specs.items()})
+            leaves.extend((f"{name}/{key}", (name, *path), dtype) for key, path, dtype in inner)
+        else:
+            specs[name] = _array_spec(part, f"observation {name!r}")
+            leaves.append((name, (name,), specs[name].dtype))
+    return specs, leaves
+
+
+def _array_spec(space: spaces.Space[Any], what: str) -> ArraySpec:
+    if isinstance(space, spaces.Discrete):
+        first = int(space.start)
+        return ArraySpec((), "int64", first, first + int(space.n) - 1, int(space.n) if first == 0 else None)
+    if isinstance(space, spaces.Box):
+        dtype = "float32" if np.dtype(space.dtype).kind == "f" else str(space.dtype)
+        return ArraySpec(space.shape, dtype, _bound(space.low), _bound(space.high))
+    if isinstance(space, spaces.MultiBinary | spaces.MultiDiscrete):
+        return ArraySpec(tuple(space.shape), str(space.dtype))
+    raise ValueError(f"{what} is a {type(space).__name__} space, which has no array form")
+
+
+def _action_spec(space: spaces.Space[Any]) -> ArraySpec:
+    if isinstance(space, spaces.Discrete):
+        return ArraySpec((), "int64", 0, int(space.n) - 1, int(space.n))
+    if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
+        return ArraySpec(space.shape, "float32", _bound(space.low), _bound(space.high))
+    raise ValueError(f"action is a {type(space).__name__} space; a float box or a discrete space is needed")
+
+
+def _bound(values: NDArray[Any]) -> float | tuple[float, ...]:
+    """One number if all are equal, else one per element."""
+    numbers = tuple(values.astype(np.float64).ravel().tolist())
+    return numbers[0] if len(set(numbers)) == 1 else numbers
+
+
+def _brief(values: NDArray[Any]) -> str:
+    """The values on one line, shortened."""
+    return np.array2string(values, threshold=8, edgeitems=3, precision=8).replace("\n", "")

@@ -1,0 +1,20 @@
+"""Error text for names that do not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
+    """One line that names the mistake, the nearest valid name and all valid names.
+
+    Args:
+        kind: What the name stands for, e.g. "environment".
+        name: The name that was given.
+        valid: Every name that would have been accepted.
+    """
+    names = sorted(valid)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {kind} {name!r}{hint} (valid: {', '.join(names)})"

@@ -1,0 +1,190 @@
+"""What a navigation episode is: every constant of the task, validated.
+
+Units are SI: metres, seconds, kilograms, newtons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar, get_args
+
+from envs.names import unknown_name
+
+LayoutName = Literal["fixed", "random"]
+FrameName = Literal["world", "heading"]
+ViewName = Literal["top_down", "first_person"]
+RendererName = Literal["ray", "gl"]
+
+EPISODE_OPTIONS = ("drag_scale", "layout", "mass_scale", "wind_std")
+"""Fields that `reset(options=...)` may change for one episode; `start` and `goal` may be given too."""
+
+
+@dataclass(frozen=True)
+class Nav3DConfig:
+    """The navigation task.
+
+    Args:
+        layout: "fixed" places obstacles and hazards the same way always; "random" draws them per episode and adds
+            the observation `lidar`.
+        mass: Mass of the body, kg.
+        drag: Linear drag, N s/m; the terminal speed per axis is `max_force / drag`.
+        max_force: Thrust per axis at full action, N.
+        mass_scale: Factor on `mass` (out-of-distribution knob).
+        drag_scale: Factor on `drag` (out-of-distribution knob).
+        wind_std: Stationary standard deviation of the gusts per axis, N; gusts are an Ornstein-Uhlenbeck process.
+        wind_time: Correlation time of the gusts, s.
+        frame: Axes of the action: "world", or "heading" (forward, left, up of the body's heading).
+        turn_rate: How fast the heading follows the direction of travel, rad/s.
+        step_seconds: Simulated time per environment step, s.
+        substeps: Physics steps per environment step.
+        max_episode_steps: Steps after which an episode is truncated.
+        goal_radius: Distance to the goal that counts as reaching it, m.
+        min_goal_distance: Least distance from start to goal, m.
+        progress_scale: Reward per metre of progress toward the goal.
+        effort_penalty: Reward lost per step at full effort (mean squared action of 1).
+        goal_bonus: Reward for reaching the goal.
+        collision_penalty: Reward lost per step that ends in contact with an obstacle, the floor, a wall or the ceiling.
+        lidar_range: Range of the lidar, m; farther is read as 1.
+        render_size: Height and width of the pictures of `render()`, pixels.
+    """
+
+    layout: LayoutName = "fixed"
+    mass: float = 1.0
+    drag: float = 1.5
+    max_force: float = 3.0
+    mass_scale: float = 1.0
+    drag_scale: float = 1.0
+    wind_std: float = 0.0
+    wind_time: float = 1.0
+    frame: FrameName = "world"
+    turn_rate: float = 2.0
+    step_seconds: float = 0.1
+    substeps: int = 4
+    max_episode_steps: int = 200
+    goal_radius: float = 0.5
+    min_goal_distance: float = 3.0
+    progress_scale: float = 1.0
+    effort_penalty: float = 0.02
+    goal_bonus: float = 2.0
+    collision_penalty: float = 0.1
+    lidar_range: float = 5.0
+    render_size: int = 256
+
+    def __post_init__(self) -> None:
+        _check_choice(self, "layout", get_args(LayoutName))
+        _check_choice(self, "frame", get_args(FrameName))
+        for name in ("mass", "max_force", "wind_time", "step_seconds", "lidar_range"):
+            _check_range(self, name, 1e-3, 1e3)
+        for name in ("drag", "turn_rate", "progress_scale", "effort_penalty", "goal_bonus", "collision_penalty"):
+            _check_range(self, name, 0.0, 1e3)
+        _check_range(self, "mass_scale", 0.1, 10.0)
+        _check_range(self, "drag_scale", 0.0, 10.0)
+        _check_range(self, "wind_std", 0.0, 10.0)
+        _check_range(self, "goal_radius", 0.1, 2.0)
+        _check_range(self, "min_goal_distance", self.goal_radius, 8.0)
+        for name, high in (("substeps", 100), ("max_episode_steps", 1_000_000), ("render_size", 4096)):
+            _check_integer(self, name, 1, high)
+
+
+@dataclass(frozen=True)
+class Nav3DImageConfig(Nav3DConfig):
+    """The navigation task seen through a camera.
+
+    Args:
+        view: "top_down" looks at the whole room from above; "first_person" looks along the heading.
+        image_size: Height and width of the observation, pixels.
+        grey: One luminance channel instead of red, green and blue.
+        renderer: "ray" casts rays with MuJoCo on the CPU; "gl" uses OpenGL, opened in the process that renders.
+    """
+
+    view: ViewName = "top_down"
+    image_size: int = 64
+    grey: bool = False
+    renderer: RendererName = "ray"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self, "view", get_args(ViewName))
+        _check_choice(self, "renderer", get_args(RendererName))
+        _check_integer(self, "image_size", 8, 1024)
+        if not isinstance(self.grey, bool):
+            raise ValueError(f"grey must be true or false, got {self.grey!r}")
+
+
+@dataclass(frozen=True)
+class Nav3DCreatureConfig(Nav3DConfig):
+    """The navigation task of a swimming creature that tires.
+
+    The creature is light for its drag (time constant mass / drag = 0.13 s), see `envs.nav3d.creature`.
+
+    Args:
+        effort_cost: Stamina spent per second at full effort.
+        rest_gain: Stamina regained per second at rest.
+        tired_below: Stamina below which the force weakens.
+        exhausted_force: Fraction of the force that is left at stamina 0.
+    """
+
+    mass: float = 0.2
+    effort_cost: float = 0.25
+    rest_gain: float = 0.15
+    tired_below: float = 0.5
+    exhausted_force: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("effort_cost", "rest_gain"):
+            _check_range(self, name, 0.0, 10.0)
+        _check_range(self, "tired_below", 1e-3, 1.0)
+        _check_range(self, "exhausted_force", 0.0, 1.0)
+
+
+ConfigT = TypeVar("ConfigT", bound=Nav3DConfig)
+
+
+def config_from_options(cls: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
+    """The configuration `cls` with `options` set.
+
+    Raises:
+        ValueError: For an unknown option (with the nearest name) or an invalid value.
+    """
+    valid = [f.name for f in fields(cls)]
+    for name in options:
+        if name not in valid:
+            raise ValueError(unknown_name("option", name, valid))
+    return cls(**options)
+
+
+def config_of_episode(config: ConfigT, options: Mapping[str, Any] | None) -> ConfigT:
+    """`config` with the changes that `reset(options=...)` asks for; `start` and `goal` are left to the caller.
+
+    Raises:
+        ValueError: For an unknown option (with the nearest name) or an invalid value.
+    """
+    if not options:
+        return config
+    changes = {}
+    for name, value in options.items():
+        if name in EPISODE_OPTIONS:
+            changes[name] = value
+        elif name not in ("start", "goal"):
+            raise ValueError(unknown_name("reset option", name, (*EPISODE_OPTIONS, "start", "goal")))
+    return replace(config, **changes) if changes else config
+
+
+def _check_choice(config: Nav3DConfig, name: str, valid: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in valid:
+        raise ValueError(unknown_name(name, str(value), valid))
+
+
+def _check_range(config: Nav3DConfig, name: str, low: float, high: float) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
+
+
+def _check_integer(config: Nav3DConfig, name: str, low: int, high: int) -> None:
+    value = getattr(config, name)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer in [{low}, {high}], got {value!r}")

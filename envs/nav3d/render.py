@@ -1,0 +1,181 @@
+"""Pictures of the arena: by casting rays with MuJoCo on the CPU (the default), or by OpenGL.
+
+The ray renderer needs no GL at all, so it runs in any worker process. A camera that never moves draws its background
+once an episode; after that only the pixels around the body are cast again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.nav3d.arena import (
+    AGENT_GROUP,
+    CEILING_GROUP,
+    GOAL_GROUP,
+    HAZARD_GROUP,
+    SOLID_GROUP,
+    Arena,
+    group_mask,
+)
+from envs.nav3d.layout import BODY_RADIUS
+
+Picture = NDArray[np.uint8]
+
+_LIGHT = np.array([0.35, -0.45, 0.82])
+_AMBIENT, _DIFFUSE = 0.7, 0.35
+_FOG_PER_METRE = 0.015
+_SKY = np.array([24.0, 26.0, 32.0])
+_HAZARD_TINT = np.array([230.0, 25.0, 25.0], np.float32)
+_HAZARD_OPACITY = 0.45
+_CHECKER_DARKENING = 0.86
+_FAR = 100.0
+
+
+class Renderer(Protocol):
+    """Draws one camera of an arena."""
+
+    def begin_episode(self) -> None:
+        """Forget what was drawn of the last layout."""
+        ...
+
+    def draw(self) -> Picture:
+        """The picture [size, size, 3] of the arena as it is now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def make_renderer(kind: str, arena: Arena, camera: str, size: int) -> Renderer:
+    """A renderer of `camera` ("top_down", "first_person" or "overview") that draws [size, size, 3]."""
+    if kind == "gl":
+        from envs.nav3d.render_gl import GLRenderer
+
+        return GLRenderer(arena, camera, size)
+    return RayRenderer(arena, camera, size)
+
+
+class RayRenderer:
+    """Flat colours by geom, shaded by the surface normal and faded by distance; hazards are see-through."""
+
+    def __init__(self, arena: Arena, camera: str, size: int) -> None:
+        self._model, self._data = arena.model, arena.data
+        self._camera = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_CAMERA, camera)
+        self._moves = camera == "first_person"
+        self._size = size
+        self._focal = 0.5 * size / math.tan(math.radians(self._model.cam_fovy[self._camera]) / 2)
+        self._rays = _pinhole_rays(size, self._focal)  # [size * size, 3], camera frame
+        self._palette = _palette(self._model)
+        self._floor = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_GEOM, "floor")
+        solids = (SOLID_GROUP, GOAL_GROUP)
+        self._static_mask = group_mask(*solids)
+        self._full_mask = group_mask(*solids, CEILING_GROUP) if self._moves else group_mask(*solids, AGENT_GROUP)
+        self._hazards = (self._model.geom_group == HAZARD_GROUP).nonzero()[0]
+        self._hazard_squares = self._model.geom_size[self._hazards, 0] ** 2
+        pixels = size * size
+        self._geoms = np.empty(pixels, np.int32)
+        self._distances = np.empty(pixels, np.float64)
+        self._normals = np.empty(pixels * 3, np.float64)
+        self._world_rays: NDArray[np.float64] | None = None
+        self._background: Picture | None = None
+
+    def begin_episode(self) -> None:
+        self._background = None
+
+    def close(self) -> None:
+        self._background = None
+
+    def draw(self) -> Picture:
+        mujoco.mj_camlight(self._model, self._data)
+        rotation = self._data.cam_xmat[self._camera].reshape(3, 3)
+        origin = self._data.cam_xpos[self._camera]
+        size = self._size
+        if self._moves:
+            return self._shade(origin, self._rays @ rotation.T, self._full_mask).reshape(size, size, 3)
+        if self._world_rays is None:
+            self._world_rays = self._rays @ rotation.T
+        if self._background is None:
+            self._background = self._shade(origin, self._world_rays, self._static_mask).reshape(size, size, 3)
+        picture = self._background.copy()
+        rows, columns = self._window(origin, rotation)
+        rays = self._world_rays.reshape(size, size, 3)[rows, columns]
+        if rays.size:
+            picture[rows, columns] = self._shade(origin, rays.reshape(-1, 3), self._full_mask).reshape(rays.shape)
+        return picture
+
+    def _window(self, origin: NDArray[np.float64], rotation: NDArray[np.float64]) -> tuple[slice, slice]:
+        """Rows and columns of the pixels that may show the body."""
+        right, up, back = (rotation.T @ (self._data.qpos - origin)).tolist()
+        depth = max(-back - BODY_RADIUS, 0.1)
+        radius = self._focal * BODY_RADIUS / depth * 1.2 + 1.0
+        row = 0.5 * self._size - self._focal * up / -back
+        column = 0.5 * self._size + self._focal * right / -back
+        return self._span(row, radius), self._span(column, radius)
+
+    def _span(self, centre: float, radius: float) -> slice:
+        return slice(max(int(centre - radius), 0), min(int(centre + radius) + 1, self._size))
+
+    def _shade(self, origin: NDArray[np.float64], rays: NDArray[np.float64], mask: NDArray[np.uint8]) -> Picture:
+        """Colours [n, 3] of the pixels whose unit rays [n, 3] start at `origin`."""
+        count = len(rays)
+        flat = np.ascontiguousarray(rays).reshape(-1)
+        geoms, distances, normals = self._geoms[:count], self._distances[:count], self._normals[: 3 * count]
+        mujoco.mj_multiRay(
+            self._model, self._data, origin, flat, mask, True, -1, geoms, distances, normals, count, _FAR
+        )
+        self._checker_floor(origin, rays, geoms, distances)
+        light = np.abs(normals.reshape(-1, 3) @ _LIGHT)
+        shade = (_AMBIENT + _DIFFUSE * light) * np.exp(-_FOG_PER_METRE * distances)
+        shade[geoms < 0] = 1.0
+        colours: NDArray[np.float32] = self._palette.take(geoms, axis=0, mode="wrap")
+        colours *= shade[:, None].astype(np.float32)
+        self._tint_hazards(origin, rays, distances, colours)
+        return np.minimum(colours, 255.0, out=colours).astype(np.uint8)
+
+    def _checker_floor(
+        self,
+        origin: NDArray[np.float64],
+        rays: NDArray[np.float64],
+        geoms: NDArray[np.int32],
+        distances: NDArray[np.float64],
+    ) -> None:
+        """Send every other square metre of the floor to the palette's dark tile."""
+        hits = (geoms == self._floor).nonzero()[0]
+        tile = np.floor(origin[:2] + rays[hits, :2] * distances[hits, None]).astype(np.int32)
+        geoms[hits[((tile[:, 0] ^ tile[:, 1]) & 1) == 1]] = len(self._palette) - 2
+
+    def _tint_hazards(
+        self,
+        origin: NDArray[np.float64],
+        rays: NDArray[np.float64],
+        distances: NDArray[np.float64],
+        colours: NDArray[np.float32],
+    ) -> None:
+        """Blend the hazard spheres in front of what the unit rays [n, 3] hit into `colours` [n, 3]."""
+        offset = self._data.geom_xpos[self._hazards] - origin  # [K, 3]
+        along = rays @ offset.T  # [n, K] distance to the point nearest to each centre
+        chord = along**2 - (np.sum(offset**2, axis=1) - self._hazard_squares)
+        half = np.sqrt(np.maximum(chord, 0.0))
+        limit = np.where(distances < 0, _FAR, distances)[:, None]
+        tinted = ((chord > 0) & (along + half > 0) & (along - half < limit)).any(axis=1).nonzero()[0]
+        colours[tinted] += _HAZARD_OPACITY * (_HAZARD_TINT - colours[tinted])
+
+
+def _pinhole_rays(size: int, focal: float) -> NDArray[np.float64]:
+    """Unit rays [size * size, 3] of a camera that looks along -z with +y up, row by row from the top."""
+    offset = (np.arange(size) + 0.5 - 0.5 * size) / focal
+    right, down = np.meshgrid(offset, offset)
+    rays = np.stack([right, -down, -np.ones_like(right)], axis=-1).reshape(-1, 3)
+    unit: NDArray[np.float64] = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+    return unit
+
+
+def _palette(model: Any) -> NDArray[np.float32]:
+    """Colours [geoms + 2, 3] in [0, 255]: every geom, then the floor's dark tiles, then (at index -1) the sky."""
+    colours = model.geom_rgba[:, :3] * 255.0
+    floor = colours[mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, "floor")]
+    return np.concatenate([colours, [floor * _CHECKER_DARKENING], [_SKY]]).astype(np.float32)

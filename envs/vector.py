@@ -1,0 +1,407 @@
+"""Many environments as one: in this process, or spread over worker processes.
+
+Both reset an environment in the step after its last one (see `envs.specs.VectorEnv`), and both give the same streams
+for the same seeds: a worker process runs the same code as `SerialVectorEnv` on its share, writing to shared memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.adapters import ActionCheck
+from envs.specs import Env, EnvSpec, StepBatch, TimeStep
+
+EnvFactory = Callable[[], Env]
+_CLOSE_SECONDS = 5.0
+_CACHE_LINE = 64
+_Answer = tuple[Any, Exception | None, str]
+"""A worker's answer: the result, or the exception and its traceback."""
+
+
+class SerialVectorEnv:
+    """Environments stepped one after the other in this process.
+
+    Args:
+        factories: One per environment.
+
+    Raises:
+        ValueError: If there is none, or their specs differ.
+    """
+
+    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+        if not factories:
+            raise ValueError("a vector environment needs at least one environment")
+        self._envs = [factory() for factory in factories]
+        self.spec = self._envs[0].spec
+        if any(env.spec != self.spec for env in self._envs):
+            raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
+        self.num_envs = len(self._envs)
+        self._check = ActionCheck(self.spec.action)
+        self._ended: list[bool] | None = None
+        self._options: Mapping[str, Any] | None = None
+
+    def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
+        """Start an episode everywhere.
+
+        Args:
+            seeds: One per environment.
+            options: Passed to every reset, also to those of later episodes, until the next call.
+        """
+        out = _allocate(self.spec, self.num_envs)
+        self.reset_into(out, seeds, options)
+        return out
+
+    def step(self, actions: NDArray[Any]) -> StepBatch:
+        """Act everywhere; an environment whose last step was `is_last` starts its next episode instead.
+
+        Args:
+            actions: [N, *spec.action.shape].
+
+        Raises:
+            ValueError: If an action is invalid; no environment has stepped then.
+        """
+        actions = np.asarray(actions)
+        self._check(actions, (self.num_envs,))
+        out = _allocate(self.spec, self.num_envs)
+        self.step_into(out, actions)
+        return out
+
+    def reset_into(self, out: StepBatch, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
+        """`reset`, written into the arrays of `out`."""
+        _check_seeds(seeds, self.num_envs)
+        self._ended = None
+        for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            _write(out, row, env.reset(seed=int(seed), options=options))
+        self._options = options
+        self._ended = [False] * self.num_envs
+
+    def step_into(self, out: StepBatch, actions: NDArray[Any]) -> None:
+        """`step` with checked actions, written into the arrays of `out`."""
+        ended = self._ended
+        if ended is None:
+            raise RuntimeError("call reset before step, also after an error")
+        self._ended = None
+        for row, env in enumerate(self._envs):
+            step = env.reset(options=self._options) if ended[row] else env.step(actions[row])
+            ended[row] = step.is_last
+            _write(out, row, step)
+        self._ended = ended
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """A picture of environment `index`."""
+        return self._envs[index].render()
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+
+class SubprocessVectorEnv:
+    """Environments stepped in worker processes, several per worker.
+
+    Commands go through pipes, actions and results through shared memory. Workers are spawned, so factories must be
+    picklable, and a simulator or GL context is opened only in its worker. An exception in a worker is raised
+    here as it was, with the worker's traceback as its cause.
+
+    Args:
+        factories: One per environment.
+        num_workers: Processes; None takes one per core, at most one per environment.
+
+    Raises:
+        ValueError: For an invalid `num_workers`, or environments that cannot be made.
+        RuntimeError: From any method, if a worker has died.
+    """
+
+    def __init__(self, factories: Sequence[EnvFactory], num_workers: int | None = None) -> None:
+        if not factories:
+            raise ValueError("a vector environment needs at least one environment")
+        if num_workers is not None and num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+        self.num_envs = len(factories)
+        count = min(num_workers or len(os.sched_getaffinity(0)), self.num_envs)
+        bounds = [self.num_envs * worker // count for worker in range(count + 1)]
+        self._shares = [slice(low, high) for low, high in itertools.pairwise(bounds)]
+        self._workers: list[_Worker] = []
+        try:
+            self._workers.extend(_Worker(factories[share]) for share in self._shares)
+            specs = _results(self._workers)
+            self.spec: EnvSpec = specs[0]
+            if any(spec != self.spec for spec in specs):
+                raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
+            self._share_memory()
+        except BaseException:
+            self.close()
+            raise
+        self._check = ActionCheck(self.spec.action)
+
+    def _share_memory(self) -> None:
+        """Map the steps and actions of all environments here and in every worker."""
+        size = _memory_size(self.spec, self.num_envs)
+        handle = os.memfd_create("worldfleet-vector-env")
+        try:
+            os.ftruncate(handle, size)
+            self._steps, self._actions = _views(mmap.mmap(handle, size), self.spec, self.num_envs)
+            for worker, share in zip(self._workers, self._shares, strict=True):
+                worker.send("attach", self.num_envs, share)
+                worker.send_handle(handle)
+            _results(self._workers)
+        finally:
+            os.close(handle)
+
+    def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
+        """As `SerialVectorEnv.reset`."""
+        _check_seeds(seeds, self.num_envs)
+        for worker, share in zip(self._workers, self._shares, strict=True):
+            worker.send("reset", [int(seed) for seed in seeds[share]], options)
+        _results(self._workers)
+        return _copy(self._steps)
+
+    def step(self, actions: NDArray[Any]) -> StepBatch:
+        """As `SerialVectorEnv.step`."""
+        actions = np.asarray(actions)
+        self._check(actions, (self.num_envs,))
+        self._actions[:] = actions
+        for worker in self._workers:
+            worker.send("step")
+        _results(self._workers)
+        return _copy(self._steps)
+
+    def render(self, index: int = 0) -> NDArray[np.uint8]:
+        """A picture of environment `index`."""
+        index = range(self.num_envs)[index]
+        for worker, share in zip(self._workers, self._shares, strict=True):
+            if share.start <= index < share.stop:
+                worker.send("render", index - share.start)
+                picture: NDArray[np.uint8] = _results([worker])[0]
+        return picture
+
+    def close(self) -> None:
+        """End the workers; a second call does nothing."""
+        for worker in self._workers:
+            worker.ask_to_end()
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+
+
+class _Worker:
+    """This process's end of one worker process."""
+
+    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, list(factories)), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, command: str, *arguments: Any) -> None:
+        try:
+            self._connection.send((command, arguments))
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._death() from None
+
+    def send_handle(self, handle: int) -> None:
+        try:
+            reduction.send_handle(self._connection, handle, self._process.pid)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._death() from None
+
+    def receive(self) -> tuple[Any, BaseException | None]:
+        """The answer to the oldest unanswered command: its result, or the exception it raised."""
+        try:
+            result, error, text = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            return None, self._death()
+        if error is not None:
+            error.__cause__ = RuntimeError(f"in an environment worker:\n{text}")
+        return result, error
+
+    def _death(self) -> RuntimeError:
+        self._process.join(_CLOSE_SECONDS)
+        return RuntimeError(
+            f"environment worker {self._process.pid} died with exit code {self._process.exitcode}; "
+            "close the vector environment and make a new one"
+        )
+
+    def ask_to_end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.send(("close", ()))
+
+    def end(self) -> None:
+        self._process.join(_CLOSE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._connection.close()
+
+
+def _results(workers: Sequence[_Worker]) -> list[Any]:
+    """One answer of every worker; all are read before the first error is raised."""
+    answers = [worker.receive() for worker in workers]
+    for _, error in answers:
+        if error is not None:
+            raise error
+    return [result for result, _ in answers]
+
+
+def _work(connection: Connection, factories: Sequence[EnvFactory]) -> None:
+    """The worker process: answer commands until told to close, or until the other end is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share = _Share(connection, factories)
+    command, arguments = "make", ()
+    while command != "close":
+        try:
+            answer: _Answer = (getattr(share, command)(*arguments), None, "")
+        except Exception as error:  # noqa: BLE001 (raised again in the process that sent the command)
+            answer = (None, _portable(error), traceback.format_exc())
+        try:
+            connection.send(answer)
+            command, arguments = connection.recv()
+        except (EOFError, OSError):
+            break
+    share.close()
+
+
+class _Share:
+    """What a worker does: each method is a command."""
+
+    def __init__(self, connection: Connection, factories: Sequence[EnvFactory]) -> None:
+        self._connection = connection
+        self._factories = factories
+        self._envs: SerialVectorEnv | None = None
+
+    def make(self) -> EnvSpec:
+        self._envs = SerialVectorEnv(self._factories)
+        return self._envs.spec
+
+    def attach(self, num_envs: int, share: slice) -> None:
+        assert self._envs is not None
+        handle = reduction.recv_handle(self._connection)
+        spec = self._envs.spec
+        memory = mmap.mmap(handle, _memory_size(spec, num_envs))
+        os.close(handle)
+        steps, actions = _views(memory, spec, num_envs)
+        self._steps, self._actions = _rows(steps, share), actions[share]
+
+    def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
+        assert self._envs is not None
+        self._envs.reset_into(self._steps, seeds, options)
+
+    def step(self) -> None:
+        assert self._envs is not None
+        self._envs.step_into(self._steps, self._actions.copy())
+
+    def render(self, index: int) -> NDArray[np.uint8]:
+        assert self._envs is not None
+        return self._envs.render(index)
+
+    def close(self) -> None:
+        if self._envs is not None:
+            self._envs.close()
+
+
+def _portable(error: Exception) -> Exception:
+    """`error`, or its text if it does not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _check_seeds(seeds: Sequence[int], num_envs: int) -> None:
+    if len(seeds) != num_envs:
+        raise ValueError(f"seeds must hold one seed per environment ({num_envs}), got {len(seeds)}")
+
+
+def _write(out: StepBatch, row: int, step: TimeStep) -> None:
+    for key, array in out.observation.items():
+        array[row] = step.observation[key]
+    out.reward[row] = step.reward
+    out.is_first[row] = step.is_first
+    out.is_last[row] = step.is_last
+    out.is_terminal[row] = step.is_terminal
+    for key, values in out.info.items():
+        values[row] = step.info.get(key, 0.0)
+
+
+def _allocate(spec: EnvSpec, num_envs: int) -> StepBatch:
+    return StepBatch(
+        observation={k: np.empty((num_envs, *s.shape), s.dtype) for k, s in spec.observation.items()},
+        reward=np.empty(num_envs, np.float32),
+        is_first=np.empty(num_envs, np.bool_),
+        is_last=np.empty(num_envs, np.bool_),
+        is_terminal=np.empty(num_envs, np.bool_),
+        info={key: np.empty(num_envs, np.float32) for key in spec.info_keys},
+    )
+
+
+def _copy(batch: StepBatch) -> StepBatch:
+    return StepBatch(
+        {k: v.copy() for k, v in batch.observation.items()},
+        batch.reward.copy(),
+        batch.is_first.copy(),
+        batch.is_last.copy(),
+        batch.is_terminal.copy(),
+        {k: v.copy() for k, v in batch.info.items()},
+    )
+
+
+def _rows(batch: StepBatch, rows: slice) -> StepBatch:
+    """Views of some rows."""
+    return StepBatch(
+        {k: v[rows] for k, v in batch.observation.items()},
+        batch.reward[rows],
+        batch.is_first[rows],
+        batch.is_last[rows],
+        batch.is_terminal[rows],
+        {k: v[rows] for k, v in batch.info.items()},
+    )
+
+
+def _aligned(size: int) -> int:
+    """`size` rounded up to whole cache lines, so that no two arrays share one."""
+    return -(-size // _CACHE_LINE) * _CACHE_LINE
+
+
+def _memory_size(spec: EnvSpec, num_envs: int) -> int:
+    """Bytes that `_views` needs."""
+    arrays = [*spec.observation.values(), spec.action]
+    sizes = [num_envs * array.size * np.dtype(array.dtype).itemsize for array in arrays]
+    sizes += [num_envs * 4] * (1 + len(spec.info_keys)) + [num_envs] * 3
+    return sum(_aligned(size) for size in sizes)
+
+
+def _views(memory: mmap.mmap, spec: EnvSpec, num_envs: int) -> tuple[StepBatch, NDArray[Any]]:
+    """Steps and actions of all environments as views of `memory`."""
+    offset = 0
+
+    def take(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        nonlocal offset
+        array: NDArray[Any] = np.ndarray((num_envs, *shape), dtype, memory, offset)
+        offset += _aligned(array.nbytes)
+        return array
+
+    steps = StepBatch(
+        observation={k: take(s.shape, s.dtype) for k, s in spec.observation.items()},
+        reward=take((), "float32"),
+        is_first=take((), "bool"),
+        is_last=take((), "bool"),
+        is_terminal=take((), "bool"),
+        info={key: take((), "float32") for key in spec.info_keys},
+    )
+    return steps, take(spec.action.shape, spec.action.dtype)
