@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class PetsConfig:
     """An ensemble and how it is trained.
 
     Args:
+        name: The algorithm.
         observation_key: Observation that is the state; it is flattened.
         ensemble: Shape of the model.
         loss: Terms of the loss.
@@ -46,6 +47,7 @@ class PetsConfig:
         average_decay: Decay of the moving average of the weights that is evaluated and exported, 0 for none.
     """
 
+    name: Literal["pets"] = "pets"
     observation_key: str = "state"
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     loss: EnsembleLossConfig = field(default_factory=EnsembleLossConfig)
