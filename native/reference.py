@@ -201,7 +201,7 @@ class SearchReference:
     """
 
     def __init__(self, low: NDArray[Any], high: NDArray[Any], **config: Any) -> None:
-        defaults = {
+        defaults: dict[str, Any] = {
             "momentum": 0.1, "noise_beta": 0.0, "population_decay": 1.0, "keep_fraction": 0.0, "init_std": 0.5,
             "min_std": 0.0, "temperature": 1.0, "sampling": "gaussian", "weighting": "uniform", "update_std": True,
             "include_mean": False, "execute_best": False, "warm_start": True,

@@ -6,9 +6,9 @@ P particles per candidate, S state size, E kept elites.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,3 +79,18 @@ class Planner(Protocol):
         carry: PlannerCarry,
         is_first: NDArray[np.bool_],  # [B] rows whose warm start is cleared before planning
     ) -> tuple[Plan, PlannerCarry]: ...
+
+
+Record = TypeVar("Record", PlannerCarry, Plan)
+
+
+def take_rows(record: Record, index: slice | NDArray[Any]) -> Record:
+    """The problems `index` of a carry or a plan."""
+    return type(record)(**{f.name: getattr(record, f.name)[index] for f in fields(record)})
+
+
+def concatenate_rows(records: Sequence[Record]) -> Record:
+    """The problems of all `records`, in order; at least one record."""
+    return type(records[0])(
+        **{f.name: np.concatenate([getattr(record, f.name) for record in records]) for f in fields(records[0])}
+    )

@@ -1,0 +1,71 @@
+"""Evaluators from torch models: imagine every candidate in one batch per step.
+
+Letters: B problems, N candidates, H horizon, A action size, P particles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from planners.base import PlanningModel
+
+
+class TorchEvaluator:
+    """Evaluates candidates under a PlanningModel (see planners.base.Evaluator).
+
+    The model sees B * N * P rows per step: problem-major, then candidates, then particles. A stochastic model draws
+    from torch's generator, which is seeded from `seeds` for the call and restored afterwards; its noise therefore
+    depends on the batch, unlike the native ensemble's.
+
+    Args:
+        model: The model; its tensors live on `device`.
+        gamma: Discount of predicted rewards.
+        device: Where actions go.
+        max_rows: Rows that the model steps at once; more candidates are evaluated in chunks.
+
+    Raises:
+        ValueError: max_rows is below the model's particles.
+    """
+
+    def __init__(self, model: PlanningModel, gamma: float = 1.0, device: str = "cpu", max_rows: int = 1 << 20) -> None:
+        if max_rows < model.num_particles:
+            raise ValueError(f"max_rows must be at least the {model.num_particles} particles, not {max_rows}")
+        self._model = model
+        self._gamma = gamma
+        self._device = torch.device(device)
+        self._max_rows = max_rows
+
+    @torch.no_grad()
+    def __call__(
+        self, observation: Any, actions: NDArray[np.float32], seeds: NDArray[np.uint64]
+    ) -> NDArray[np.float32]:
+        """Particle returns [B, N, P] of actions [B, N, H, A]: sum_h gamma^h prod_{j<h} continuation_j reward_h."""
+        problems, candidates = actions.shape[:2]
+        sequences = torch.tensor(actions, device=self._device)
+        chunk = max(1, self._max_rows // (problems * self._model.num_particles))
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(np.bitwise_xor.reduce(seeds) >> np.uint64(1)))
+            parts = [
+                self._returns(observation, sequences[:, start : start + chunk]) for start in range(0, candidates, chunk)
+            ]
+        returns: NDArray[np.float32] = torch.cat(parts, dim=1).float().cpu().numpy()
+        return returns
+
+    def _returns(self, observation: Any, actions: torch.Tensor) -> torch.Tensor:
+        """[B, n, P] of actions [B, n, H, A]."""
+        problems, candidates, horizon, _ = actions.shape
+        particles = self._model.num_particles
+        rows = actions.reshape(problems * candidates, horizon, -1).repeat_interleave(particles, dim=0)
+        latent = self._model.initial(observation, candidates)
+        total = torch.zeros(len(rows), device=self._device)
+        weight = torch.ones(len(rows), device=self._device)
+        for step in range(horizon):
+            latent, reward, continuation = self._model.step(latent, rows[:, step])
+            total = total + weight * reward
+            weight = weight * self._gamma * continuation
+        return total.reshape(problems, candidates, particles)
