@@ -54,6 +54,20 @@ def make_search(config: PlannerConfig, low: NDArray[np.float32], high: NDArray[n
     return Search(_row(low), _row(high), **options)
 
 
+def initial_carry(
+    horizon: int, num_kept: int, low: NDArray[np.float32], high: NDArray[np.float32], seeds: NDArray[np.uint64]
+) -> PlannerCarry:
+    """The carry of len(seeds) problems before their first plan, with room for `num_kept` elites."""
+    problems, shape = len(seeds), (horizon, len(low))
+    return PlannerCarry(
+        mean=np.broadcast_to(np.float32(0.5) * (low + high), (problems, *shape)).copy(),
+        elites=np.zeros((problems, num_kept, *shape), np.float32),
+        has_elites=np.zeros(problems, np.bool_),
+        seed=np.array(seeds, np.uint64),
+        step=np.zeros(problems, np.int64),
+    )
+
+
 class SamplingPlanner:
     """Plans with any evaluator; see planners.base.Planner.
 
@@ -88,15 +102,7 @@ class SamplingPlanner:
 
     def initial(self, seeds: NDArray[np.uint64]) -> PlannerCarry:
         """The carry of len(seeds) problems before their first plan."""
-        problems, shape = len(seeds), (self.config.horizon, len(self._low))
-        middle = np.float32(0.5) * (self._low + self._high)
-        return PlannerCarry(
-            mean=np.broadcast_to(middle, (problems, *shape)).copy(),
-            elites=np.zeros((problems, self._search.num_kept, *shape), np.float32),
-            has_elites=np.zeros(problems, np.bool_),
-            seed=np.array(seeds, np.uint64),
-            step=np.zeros(problems, np.int64),
-        )
+        return initial_carry(self.config.horizon, self._search.num_kept, self._low, self._high, seeds)
 
     def plan(self, observation: Any, carry: PlannerCarry, is_first: NDArray[np.bool_]) -> tuple[Plan, PlannerCarry]:
         """Plans for the B rows of `observation`; rows with `is_first` forget their last plan.
