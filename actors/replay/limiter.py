@@ -71,6 +71,11 @@ class SampleLimiter:
         assert num_steps >= 0
         self.num_inserted += num_steps
 
+    def release(self, num_steps: int) -> None:
+        """Give back leased inserts that will never come: their actor died."""
+        assert 0 <= num_steps <= self.num_inserted
+        self.num_inserted -= num_steps
+
     def sampled(self, num_steps: int) -> None:
         """Count trained steps."""
         assert num_steps >= 0

@@ -1,0 +1,201 @@
+"""The `worldfleet` command. stdout carries results, stderr progress; bad input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from cluster.supervise import RunFailed
+
+logger = logging.getLogger("worldfleet")
+
+BENCHES = {"planner": "cluster.bench.planner", "env": "cluster.bench.env", "cluster": "cluster.bench.cluster"}
+"""Topics of `worldfleet bench` and the modules whose `run()` yields their rows."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script; always leaves by SystemExit."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.debug else logging.INFO,
+        format="%(asctime)s %(levelname).1s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        code = command(options)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader went away; nothing is left to say
+        code = 0
+    except RunFailed as error:
+        code = _complain(str(error), 1)
+    except (ValueError, OSError) as error:
+        logger.debug("traceback", exc_info=True)
+        code = _complain(_describe(error), 2)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", 130)
+    sys.exit(code)
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"worldfleet: error: {' '.join(message.split())}\n")
+    return code
+
+
+def _describe(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full: {error.filename or 'a write'} failed; what was saved before is intact"
+    return str(error)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from cluster.config import resolve
+    from cluster.train import default_run_dir, train
+
+    if options.resume is not None:
+        if options.config is not None or options.set:
+            raise ValueError("--resume takes the configuration of the run; --config and --set have no place beside it")
+        return train(None, options.resume, resume=True).exit_code
+    config = resolve(options.algo, options.env, options.scale, options.config, options.set)
+    if options.seed is not None:
+        config = dataclasses.replace(config, seed=options.seed)
+    run_dir = options.run_dir or default_run_dir(options.algo, options.env, config.seed)
+    return train(config, run_dir, resume=options.resume_auto and (run_dir / "config.yaml").exists()).exit_code
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from cluster.evaluation import evaluate_run
+
+    summary = evaluate_run(options.run_dir, options.episodes, options.seed, options.gif_episodes, options.precision)
+    sys.stdout.write(json.dumps(summary) + "\n")
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    from cluster.config import resolve, to_yaml
+
+    sys.stdout.write(to_yaml(resolve(options.algo, options.env, options.scale, options.config, options.set)))
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from cluster.config import PRESET_KINDS, preset_names
+
+    for kind in PRESET_KINDS:
+        sys.stdout.write(f"{kind}: {' '.join(preset_names(kind))}\n")
+    sys.stdout.write("any Gymnasium environment: --env gym:<id>\n")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from cluster.doctor import collect, render
+
+    report = collect()
+    sys.stdout.write(render(report, as_json=options.json))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from cluster.report import write_report
+
+    sys.stdout.write(f"{write_report(options.run_dir)}\n")
+    return 0
+
+
+def _fidelity(options: argparse.Namespace) -> int:
+    from cluster.fidelity import run
+
+    sys.stdout.write(f"{run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)}\n")
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import importlib
+
+    from cluster.bench.row import BenchRow
+
+    rows: Iterable[BenchRow] = importlib.import_module(BENCHES[options.topic]).run()
+    if options.json:
+        for row in rows:
+            sys.stdout.write(json.dumps(dataclasses.asdict(row)) + "\n")
+            sys.stdout.flush()
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"worldfleet bench {options.topic}")
+    for name in ("case", "value", "unit", "threads", "peer", "peer value", "ratio"):
+        table.add_column(name, justify="left" if name in ("case", "unit", "peer") else "right")
+    for row in rows:
+        peer_value, ratio = (f"{x:.4g}" if x is not None else "" for x in (row.peer_value, row.ratio))
+        table.add_row(row.case, f"{row.value:.4g}", row.unit, str(row.threads), row.peer, peer_value, ratio)
+    Console().print(table)
+    return 0
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--algo", default="pets", help="algorithm preset (default: pets)")
+    parser.add_argument("--env", default="nav3d", help="environment preset or gym:<id> (default: nav3d)")
+    parser.add_argument("--scale", default="laptop", help="scale preset (default: laptop)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file merged over the presets")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. learner.batch_size=32"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="worldfleet", description="World models at fleet scale.")
+    parser.add_argument("--debug", action="store_true", help="log tracebacks and debug messages")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add("train", _train, "Train an agent; on Ray, or in one process with --set cluster.mode=local.")
+    _add_selection(sub)
+    sub.add_argument("--seed", type=int, help="root seed (default: the configuration's)")
+    sub.add_argument(
+        "--run-dir", type=Path, help="new directory for the run (default: runs/<algo>-<env>-<seed>-<time>)"
+    )
+    sub.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last checkpoint")
+    sub.add_argument("--resume-auto", action="store_true", help="continue --run-dir if it holds a run, else start it")
+
+    sub = add("eval", _eval, "Evaluate a run on held-out seeds; one JSON object on stdout.")
+    sub.add_argument("--run-dir", type=Path, required=True)
+    sub.add_argument("--episodes", type=int, default=100)
+    sub.add_argument("--seed", type=int, default=0, help="chooses the held-out episodes")
+    sub.add_argument("--gif-episodes", type=int, default=2, help="episodes drawn into eval/*.gif")
+    sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
+
+    _add_selection(add("config", _config, "Print the resolved configuration."))
+    add("presets", _presets, "List the presets.")
+    add("doctor", _doctor, "Say what this machine offers and what will be used.").add_argument(
+        "--json", action="store_true"
+    )
+    add("report", _report, "Write report.html of a run.").add_argument("--run-dir", type=Path, required=True)
+
+    sub = add("fidelity", _fidelity, "Measure open-loop model error of single models and ensembles against horizon.")
+    sub.add_argument("--env", default="nav3d")
+    sub.add_argument("--output", type=Path, default=Path("docs/results"))
+    sub.add_argument("--seeds", type=int, default=3)
+    sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
+
+    sub = add("bench", _bench, "Measure speed as ratios to peers or physical bounds of the same run.")
+    sub.add_argument("topic", choices=sorted(BENCHES))
+    sub.add_argument("--json", action="store_true", help="one JSON object a row instead of a table")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

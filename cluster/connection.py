@@ -1,0 +1,49 @@
+"""The Ray cluster of a run: the one it was submitted to, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def connected(namespace: str, num_cpus: float) -> Iterator[None]:
+    """Join the cluster named by RAY_ADDRESS, or start one with at least `num_cpus` logical CPUs.
+
+    A cluster of our own demands a token that only this user can read, unless RAY_AUTH_MODE says otherwise: Ray's
+    ports listen on all interfaces and whoever reaches them may run code.
+    """
+    with tempfile.TemporaryDirectory(prefix="worldfleet-") as private:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(namespace=namespace, log_to_driver=True)
+        else:
+            _set_token(Path(private) / "token")
+            ray.init(
+                namespace=namespace,
+                num_cpus=max(os.cpu_count() or 1, math.ceil(num_cpus)),
+                log_to_driver=True,
+                include_dashboard=None,
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _set_token(path: Path) -> None:
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)

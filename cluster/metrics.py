@@ -1,0 +1,104 @@
+"""Metrics of a run: aggregation of what the parts report, and the sinks they are written to."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from torch.utils.tensorboard.writer import SummaryWriter
+
+TIMING_PREFIXES = ("time", "timing/")
+"""Fields that may differ between two runs of the same seed; all others of `cluster.local` may not."""
+
+
+class Metrics:
+    """Gathers values by name and writes their means, one line an interval.
+
+    Args:
+        path: metrics.jsonl; lines after `resume_step` are cut off, so a resumed run repeats none.
+        resume_step: Environment step of the checkpoint continued from, None for a new run.
+        prometheus_port: Serve the newest values on 127.0.0.1 at this port, 0 for no endpoint.
+
+    Raises:
+        OSError: The port is taken.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None, prometheus_port: int = 0) -> None:
+        lines = _lines_until(path, resume_step) if resume_step is not None and path.exists() else []
+        path.write_text("".join(lines))
+        self._elapsed = json.loads(lines[-1])["time"] if lines else 0.0
+        self._file = path.open("a")
+        self._board = SummaryWriter(log_dir=str(path.parent / "tensorboard"), purge_step=resume_step)
+        self._start = time.monotonic()
+        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._counts: defaultdict[str, int] = defaultdict(int)
+        self._last: dict[str, float] = {}
+        self._gauge: Gauge | None = None
+        if prometheus_port:
+            registry = CollectorRegistry()
+            self._gauge = Gauge("worldfleet_metric", "Newest value of a metric of the run", ["name"], registry=registry)
+            start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of wall clock of the whole run, earlier parts of a resumed run included."""
+        return float(self._elapsed + time.monotonic() - self._start)
+
+    @property
+    def last(self) -> Mapping[str, float]:
+        """The values of the last line written."""
+        return self._last
+
+    def add(self, values: Mapping[str, float], prefix: str = "") -> None:
+        """Gather values; the mean over the interval is written. NaN is kept out and counted."""
+        for name, value in values.items():
+            if math.isnan(value):
+                self._sums[f"nan/{prefix}{name}"] += 1.0
+                self._counts[f"nan/{prefix}{name}"] = 1
+                continue
+            self._sums[prefix + name] += value
+            self._counts[prefix + name] += 1
+
+    def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Write one line: the means gathered since the last one and `values` as they are."""
+        means = {name: self._sums[name] / self._counts[name] for name in sorted(self._sums)}
+        line = {"step": step, "time": round(self.elapsed, 3), **means, **values}
+        self._sums.clear()
+        self._counts.clear()
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if name != "step":
+                self._board.add_scalar(name, value, step)
+            if self._gauge is not None:
+                self._gauge.labels(name=name).set(value)
+        self._last = line
+        return line
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._file.close()
+        self._board.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """The complete lines of a metrics file up to `step`; a torn last line is dropped."""
+    kept: list[str] = []
+    for line in path.read_text().splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    return kept
+
+
+def without_timing(lines: Iterable[str]) -> list[dict[str, float]]:
+    """Parsed lines of metrics.jsonl without the fields that measure time."""
+    return [
+        {name: value for name, value in json.loads(line).items() if not name.startswith(TIMING_PREFIXES)}
+        for line in lines
+    ]

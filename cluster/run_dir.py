@@ -1,0 +1,115 @@
+"""The directory of a run: what is where, who may write it, and the marks a run leaves."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from cluster.config import RunConfig, build, to_yaml
+
+FORMAT_VERSION = 1
+"""Version of the layout below; a directory of another version is refused, never rewritten."""
+
+
+class RunDir:
+    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `eval/`, `report.html`.
+
+    One process at a time holds a run directory: a lock is taken on creation and released by `close`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.events_file = path / "events.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.eval = path / "eval"
+        self.stop_marker = path / "STOPPED.json"
+        self.done_marker = path / "DONE.json"
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> RunDir:
+        """Start a new run in `path`, which must be missing or empty.
+
+        Raises:
+            ValueError: The directory already holds something.
+        """
+        run_dir = cls(path)
+        if path.exists() and any(path.iterdir()):
+            raise ValueError(f"{path} is not empty; continue it with --resume {path}, or choose another --run-dir")
+        for folder in (path, run_dir.checkpoints, run_dir.eval):
+            folder.mkdir(parents=True, exist_ok=True)
+        run_dir.acquire()
+        header = f"# worldfleet run, resolved configuration\nformat: {FORMAT_VERSION}\n"
+        write_atomic(run_dir.config_file, header + to_yaml(config))
+        return run_dir
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunDir, RunConfig]:
+        """An existing run and its configuration.
+
+        Raises:
+            ValueError: No run there, or one of another format.
+        """
+        run_dir = cls(path)
+        if not run_dir.config_file.is_file():
+            raise ValueError(f"{path} is not a run directory: it has no config.yaml")
+        try:
+            tree: Any = yaml.safe_load(run_dir.config_file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{run_dir.config_file} is damaged: {' '.join(str(error).split())}") from error
+        version = tree.pop("format", None) if isinstance(tree, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} has run format {version}, this version reads {FORMAT_VERSION}")
+        return run_dir, build(RunConfig, tree)
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            ValueError: Another process is writing this run.
+        """
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            self._lock = None
+            raise ValueError(f"{self.path} is in use by another run") from error
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def event(self, **fields: Any) -> None:
+        """Append one line to events.jsonl (restarts, stops, resumes)."""
+        with self.events_file.open("a") as file:
+            file.write(json.dumps(fields) + "\n")
+
+    def mark(self, marker: Path, **fields: Any) -> None:
+        """Leave `STOPPED.json` or `DONE.json`; a run has at most one of them."""
+        self.clear_marks()
+        write_atomic(marker, json.dumps(fields) + "\n")
+
+    def clear_marks(self) -> None:
+        """Remove the marks of an earlier end."""
+        for marker in (self.stop_marker, self.done_marker):
+            marker.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a small file so that readers see the old text or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,74 @@
+"""What a run does when one of its processes dies.
+
+| part           | what happens                                                                     | bounded by       |
+|----------------|----------------------------------------------------------------------------------|------------------|
+| rollout actor  | replaced by its next incarnation, which opens new streams; steps it had not yet  | actors.restarts  |
+|                | had acknowledged by a shard are not counted and not stored                       | (each actor)     |
+| planner actor  | restarted by Ray behind the same handle; planning is stateless, so the requests  | actors.restarts  |
+|                | it held are sent again                                                           | (each actor)     |
+| evaluator      | replaced; the evaluation it ran is dropped                                       | actors.restarts  |
+| learner rank,  | the run stops with exit code 1 and names the checkpoint to resume from           |                  |
+| replay shard,  |                                                                                  |                  |
+| weight store   |                                                                                  |                  |
+| driver         | `--resume RUN_DIR` continues from the last checkpoint                            |                  |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; it continues from its last checkpoint with --resume."""
+
+
+class BudgetSpent(RunFailed):
+    """A part died more often than its budget allows."""
+
+
+@dataclass
+class RestartBudget:
+    """How often one actor may be replaced, and how long to wait before each time.
+
+    Waits grow as base * 2^n up to `longest`, and a part that lived longer than `healthy_seconds`
+    starts again from the first wait. The budget itself is never refilled.
+
+    Args:
+        name: The actor, for messages.
+        limit: Replacements allowed.
+        base: Seconds before the first replacement.
+        longest: Most seconds before any replacement.
+        healthy_seconds: Life after which the waits start over.
+        clock: Seconds, monotonic.
+    """
+
+    name: str
+    limit: int
+    base: float = 0.1
+    longest: float = 30.0
+    healthy_seconds: float = 60.0
+    clock: Callable[[], float] = time.monotonic
+    used: int = 0
+    _streak: int = 0
+    _started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self.clock()
+
+    def spend(self, reason: str) -> float:
+        """Count one death; the seconds to wait before the replacement.
+
+        Raises:
+            BudgetSpent: The budget is spent.
+        """
+        if self.used >= self.limit:
+            raise BudgetSpent(f"{self.name} died {self.used + 1} times, {self.limit} restarts are allowed: {reason}")
+        if self.clock() - self._started > self.healthy_seconds:
+            self._streak = 0
+        wait = min(self.longest, self.base * 2.0**self._streak)
+        self.used += 1
+        self._streak += 1
+        self._started = self.clock() + wait
+        return wait

@@ -1,0 +1,114 @@
+"""One run from start or checkpoint to its end, in one process or on Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import build
+from cluster.config import RunConfig
+from cluster.progress import Progress
+from cluster.recorder import Recorder
+from cluster.run_dir import RunDir
+from cluster.signals import StopFlag, stop_on_signals
+from cluster.supervise import RunFailed
+from learner import checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    steps: int  # environment steps so far
+    reason: str  # "done", or the signal that stopped it
+    exit_code: int = 0
+
+
+def train(config: RunConfig | None, path: Path, resume: bool = False) -> Outcome:
+    """Train in `path`.
+
+    Args:
+        config: A new run's configuration; None when resuming.
+        path: Run directory.
+        resume: Continue from the newest checkpoint in `path`, or from the start if it has none.
+
+    Raises:
+        ValueError: The directory is in use, not empty, of another version, or its checkpoint is damaged.
+        RunFailed: A part died that the run cannot replace.
+    """
+    state: dict[str, Any] | None = None
+    if resume:
+        run_dir, config = RunDir.open(path)
+        run_dir.acquire()
+        state = _load(run_dir)
+    else:
+        assert config is not None, "a new run needs a configuration"
+        build.env_spec(config)  # refuses bad environment options before anything is written
+        run_dir = RunDir.create(path, config)
+    try:
+        return _run(config, run_dir, state)
+    finally:
+        run_dir.close()
+
+
+def default_run_dir(algo: str, env: str, seed: int) -> Path:
+    """A new directory under runs/, named for the run and the time."""
+    return Path("runs") / f"{algo}-{env.replace(':', '-').replace('/', '-')}-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Outcome:
+    run_dir.clear_marks()
+    run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
+    title = f"{config.algorithm.name} on {config.env.name}, seed {config.seed}: {run_dir.path}"
+    with Progress(config.schedule.total_steps, title) as progress:
+        recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)
+        try:
+            reason = _train_in_mode(config, run_dir, recorder, state)
+        except RunFailed as error:
+            run_dir.event(event="failed", step=recorder.steps, reason=str(error))
+            raise RunFailed(f"{error}; continue with: worldfleet train --resume {run_dir.path}") from error
+        finally:
+            recorder.close()
+    run_dir.mark(run_dir.stop_marker if reason != "done" else run_dir.done_marker, reason=reason, step=recorder.steps)
+    run_dir.event(event="end", step=recorder.steps, reason=reason)
+    logger.info("%s after %d steps; %s", reason, recorder.steps, run_dir.path)
+    return Outcome(recorder.steps, reason)
+
+
+def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None) -> str:
+    def save(parts: dict[str, Any]) -> None:
+        started = time.monotonic()
+        saved = checkpoint.save(run_dir.checkpoints, recorder.steps, parts, config.schedule.keep_checkpoints)
+        logger.info("checkpoint %s in %.1f s", saved.name, time.monotonic() - started)
+
+    if config.cluster.mode == "local":
+        from cluster.local import LocalRun
+
+        with stop_on_signals() as flag:
+            LocalRun(config, recorder, state).run(save, lambda: bool(flag))
+    else:
+        from cluster import launch
+        from cluster.connection import connected
+
+        with connected(run_dir.path.name, launch.required_cpus(config)), stop_on_signals() as flag:
+            launch.run(config, recorder, save, lambda: bool(flag), state, run_dir)
+    return _reason(flag)
+
+
+def _reason(flag: StopFlag) -> str:
+    return flag.reason or "done"
+
+
+def _load(run_dir: RunDir) -> dict[str, Any] | None:
+    """Parts of the newest checkpoint, None if the run has none yet."""
+    newest = checkpoint.latest(run_dir.checkpoints)
+    if newest is None:
+        logger.warning("%s has no checkpoint yet; the run starts again", run_dir.path)
+        return None
+    logger.info("resuming from %s", newest)
+    return checkpoint.load(newest)

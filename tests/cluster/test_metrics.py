@@ -1,0 +1,83 @@
+"""Metrics and the recorder: means, resumption, and what is due when."""
+
+from __future__ import annotations
+
+import json
+import math
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from actors.records import Episode
+from cluster.config import RunConfig, ScheduleConfig
+from cluster.metrics import Metrics, without_timing
+from cluster.progress import Progress
+from cluster.recorder import Recorder
+from cluster.run_dir import RunDir
+from learner.distributed import free_port
+
+
+def test_a_line_holds_means_since_the_last_one(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl")
+    metrics.add({"loss": 1.0}, "learner/")
+    metrics.add({"loss": 3.0, "broken": math.nan}, "learner/")
+    assert (
+        metrics.write(10, {"replay/steps": 7.0}).items()
+        >= {
+            "step": 10,
+            "learner/loss": 2.0,
+            "nan/learner/broken": 1.0,
+            "replay/steps": 7.0,
+        }.items()
+    )
+    metrics.add({"loss": 5.0}, "learner/")
+    assert metrics.write(20, {})["learner/loss"] == 5.0
+    metrics.close()
+
+
+def test_resuming_cuts_lines_after_the_checkpoint_and_a_torn_line(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "time": 2.5}\n{"step": 2, "time": 3.0}\n{"step": 3, "ti')
+    metrics = Metrics(file, resume_step=2)
+    assert 3.0 <= metrics.elapsed < 4.0
+    metrics.write(3, {})
+    metrics.close()
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_timing_fields_are_left_out() -> None:
+    assert without_timing(['{"step": 1, "time": 5, "timing/x": 1, "loss": 2}']) == [{"step": 1, "loss": 2}]
+
+
+def test_prometheus_endpoint_and_a_taken_port(tmp_path: Path) -> None:
+    port = free_port()
+    metrics = Metrics(tmp_path / "metrics.jsonl", prometheus_port=port)
+    metrics.write(4, {"loss": 0.5})
+    page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    assert 'worldfleet_metric{name="loss"} 0.5' in page
+    with pytest.raises(OSError, match="in use"):
+        Metrics(tmp_path / "other.jsonl", prometheus_port=port)
+    metrics.close()
+
+
+def test_recorder_counts_and_continues(tmp_path: Path) -> None:
+    config = RunConfig(schedule=ScheduleConfig(total_steps=30, log_every=10, eval_every=0, checkpoint_every=20))
+    run_dir = RunDir.create(tmp_path / "run", config)
+    recorder = Recorder(config, run_dir, Progress(30, ""))
+    recorder.rollout(12, [Episode(4.0, 6, 0, {"is_success": 1.0}), Episode(2.0, 6, 0, {"is_success": 0.0})], {})
+    assert [recorder.due(what) for what in ("log", "log", "eval", "checkpoint")] == [True, False, False, False]
+    assert recorder.due("checkpoint", or_after_seconds=0.0)
+    recorder.log({})
+    state = recorder.state_dict()
+    recorder.close()
+    again = Recorder(config, run_dir, Progress(30, ""), state)
+    again.rollout(18, [], {})
+    assert again.finished
+    assert again.due("log")
+    assert again.due("checkpoint")
+    again.log({})
+    line = json.loads(run_dir.metrics_file.read_text().splitlines()[-1])
+    assert (line["step"], line["rollout/episode_return"], line["rollout/success_rate"]) == (30, 3.0, 0.5)
+    again.close()
+    run_dir.close()

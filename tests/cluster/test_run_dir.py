@@ -1,0 +1,67 @@
+"""The run directory: creation, refusals and marks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.config import RunConfig
+from cluster.run_dir import RunDir, write_atomic
+
+
+def test_create_then_open_gives_the_configuration_back(tmp_path: Path) -> None:
+    config = RunConfig(seed=9)
+    RunDir.create(tmp_path / "run", config).close()
+    assert RunDir.open(tmp_path / "run")[1] == config
+
+
+def test_a_directory_with_content_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("keep")
+    with pytest.raises(ValueError, match="is not empty"):
+        RunDir.create(tmp_path, RunConfig())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["precious"]
+
+
+def test_other_formats_and_damage_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    RunDir.create(run, RunConfig()).close()
+    text = (run / "config.yaml").read_text()
+    for broken, message in (
+        (text.replace("format: 1", "format: 99"), "run format 99, this version reads 1"),
+        ("{", "is damaged"),
+        (text + "surprise: 1\n", "unknown configuration key 'surprise'"),
+    ):
+        (run / "config.yaml").write_text(broken)
+        with pytest.raises(ValueError, match=message):
+            RunDir.open(run)
+    with pytest.raises(ValueError, match="is not a run directory"):
+        RunDir.open(tmp_path)
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    first = RunDir.create(tmp_path / "run", RunConfig())
+    second = RunDir.open(tmp_path / "run")[0]
+    with pytest.raises(ValueError, match="is in use by another run"):
+        second.acquire()
+    first.close()
+    second.acquire()
+    second.close()
+
+
+def test_a_run_has_one_mark(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "run", RunConfig())
+    run.mark(run.stop_marker, reason="SIGTERM", step=3)
+    run.mark(run.done_marker, reason="done", step=5)
+    assert not run.stop_marker.exists()
+    assert json.loads(run.done_marker.read_text()) == {"reason": "done", "step": 5}
+    run.close()
+
+
+def test_a_failed_atomic_write_keeps_the_old_text(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(file, "\ud800")
+    assert file.read_text() == "old"
