@@ -4,25 +4,39 @@ The launcher wraps these classes with `ray.remote` and names the actors. Factori
 process, so simulators and models live only there.
 
 Backpressure: a rollout actor runs only on a permit (`run`), and waits before it has more than
-`max_pending` messages that no shard has acknowledged.
+`max_pending` messages that no shard has acknowledged. A planner actor holds at most one request of each
+vector environment, because a rollout loop waits for its plan.
+
+Letters: N environments, S state size.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
-from ray.util.metrics import Counter, Gauge
+from numpy.typing import NDArray
+from ray.util.metrics import Counter, Gauge, Histogram
 
 from actors.evaluate import Evaluation, Evaluator
 from actors.records import Block, Episode, Policy
 from actors.replay.sharded import route
 from actors.replay.wire import encode_blocks
 from actors.rollout import RolloutLoop
+
+if TYPE_CHECKING:  # the native planner is loaded by planner actors only
+    from actors.batching import PlanRequest, PlanResult
+    from actors.planning import PlanCall, PlanSource
+    from planners.base import PlannerCarry
+
+PLANNING_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
+"""Upper edges of the histogram of planning times."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class RolloutActor:
     Args:
         make_loop: Builds the loop.
         shards: Handles of the shard actors, in the order of their indices.
-        weights: Handle of the weight store, None if the policy needs no weights here.
+        weights: Handle of the weight store, None if the policy needs no weights here (it plans elsewhere).
         actor: Index of this actor.
         max_pending: Messages that may wait for their acknowledgement.
     """
@@ -94,9 +108,9 @@ class RolloutActor:
             num_ticks: Steps per environment.
             version: Newest published version if the caller knows it; saves asking the store.
         """
-        lag = 0
         policy = self._loop.policy
-        if self._weights is not None and (version is None or version > policy.version):
+        lag = 0 if version is None else max(0, version - policy.version)
+        if self._weights is not None and (version is None or lag):
             lag = pull_weights(self._weights, policy)
         result = self._loop.collect(num_ticks)
         start = perf_counter()
@@ -171,6 +185,122 @@ class _RolloutMetrics:
         self._lag.set(summary.policy_lag)
         seconds = summary.env_seconds + summary.policy_seconds + summary.push_seconds
         self._rate.set(summary.steps / max(seconds, 1e-9))
+
+
+class PlannerActor:
+    """Plans for many rollout actors; requests that arrive close together are planned in one batch.
+
+    Planning is stateless (the caller owns the carry), so a restarted planner goes on where it was, and
+    a repeated request gets the same plan from the same weights. Newer weights are fetched in the
+    background and taken over between two batches.
+
+    Args:
+        make_source: Builds the planner.
+        weights: Handle of the weight store.
+        max_rows: Problems of a batch at most.
+        max_wait_ms: How long the first request of a batch waits for others.
+        index: Place of the planner among its sisters.
+        poll_seconds: Time between two looks for newer weights.
+    """
+
+    def __init__(
+        self,
+        make_source: Callable[[], PlanSource],
+        weights: Any,
+        max_rows: int = 64,
+        max_wait_ms: float = 2.0,
+        index: int = 0,
+        poll_seconds: float = 0.2,
+    ) -> None:
+        from actors.batching import DynamicBatcher
+
+        self._source = make_source()
+        self._weights = weights
+        self._poll_seconds = poll_seconds
+        self._newer: tuple[int, dict[str, NDArray[Any]]] | None = None
+        self._first_fetch: asyncio.Task[None] | None = None
+        self._poll: asyncio.Task[None] | None = None
+        self._batcher = DynamicBatcher(self._plan_batch, lambda request: request.num_rows, max_rows, max_wait_ms)
+        self._metrics = _PlannerMetrics(index)
+
+    async def ping(self) -> int:
+        """The version of the weights that plan."""
+        return self._source.version
+
+    async def plan(
+        self, observation: NDArray[np.float32], carry: PlannerCarry, is_first: NDArray[np.bool_]
+    ) -> PlanResult:
+        """Plan for the problems [N, S] of one caller; (plan, next carry, version of the weights)."""
+        from actors.batching import PlanRequest
+
+        if self._poll is None or self._first_fetch is None:
+            self._first_fetch = asyncio.create_task(self._fetch())
+            self._poll = asyncio.create_task(self._keep_fetching())
+        await asyncio.shield(self._first_fetch)  # the first plan already uses the weights that are there
+        if self._poll.done():
+            self._poll.result()  # raises what ended it
+        return await self._batcher.submit(PlanRequest(observation, carry, is_first))
+
+    def _plan_batch(self, requests: list[PlanRequest]) -> list[PlanResult]:
+        """Run one batch; called in the batcher's thread, the only one that touches the planner."""
+        from actors.batching import plan_together
+
+        newer, self._newer = self._newer, None
+        if newer is not None:
+            self._source.update(*newer)
+        start = perf_counter()
+        results = plan_together(self._source.plan, requests)
+        self._metrics.record(1e3 * (perf_counter() - start), sum(request.num_rows for request in requests))
+        return results
+
+    async def _keep_fetching(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            await self._fetch()
+            self._metrics.report(self._batcher.metrics(), self._source.version)
+
+    async def _fetch(self) -> None:
+        known = self._source.version if self._newer is None else self._newer[0]
+        newer = await self._weights.latest.remote(known)
+        if newer is not None:
+            version, references = newer
+            self._newer = (version, await references[0])
+
+
+def remote_plan(planner: Any) -> PlanCall:
+    """The plan call of a planner actor, for a policy in another process."""
+
+    def plan(
+        observation: NDArray[np.float32], carry: PlannerCarry, is_first: NDArray[np.bool_]
+    ) -> tuple[Any, PlannerCarry, int]:
+        result: tuple[Any, PlannerCarry, int] = ray.get(planner.plan.remote(observation, carry, is_first))
+        return result
+
+    return plan
+
+
+class _PlannerMetrics:
+    def __init__(self, index: int) -> None:
+        keys = ("planner",)
+        self._plans = Counter("worldfleet_planner_plans", "Problems planned", tag_keys=keys)
+        self._rows = Gauge("worldfleet_planner_batch_rows", "Mean problems of a batch", tag_keys=keys)
+        self._wait = Gauge("worldfleet_planner_wait_ms", "Mean wait of a request for its batch", tag_keys=keys)
+        self._version = Gauge("worldfleet_planner_weights_version", "Version of the weights", tag_keys=keys)
+        self._latency = Histogram(
+            "worldfleet_planner_batch_ms", "Time to plan a batch", boundaries=PLANNING_MS, tag_keys=keys
+        )
+        for metric in (self._plans, self._rows, self._wait, self._version, self._latency):
+            metric.set_default_tags({"planner": str(index)})
+
+    def record(self, milliseconds: float, rows: int) -> None:
+        self._latency.observe(milliseconds)
+        self._plans.inc(rows)
+
+    def report(self, batches: dict[str, float], version: int) -> None:
+        self._version.set(version)
+        if batches["batches"] > 0:
+            self._rows.set(batches["batch_rows"])
+            self._wait.set(batches["wait_ms"])
 
 
 class EvaluatorActor:

@@ -24,9 +24,9 @@ from actors.rollout import RolloutLoop
 from cluster.bench.row import BenchRow
 from envs.specs import VectorEnv
 
-ENV, NUM_ENVS, NUM_ACTORS, NUM_SHARDS = "nav3d", 8, 2, 2
-TICKS = 64 * 16  # per round and environment
-PERMIT = 64 * 4  # ticks of one call of a rollout actor
+ENV, NUM_ENVS, NUM_ACTORS, NUM_SHARDS = "nav3d", 16, 2, 2
+TICKS = 64 * 32  # per round and environment
+PERMIT = 64 * 16  # ticks of one call of a rollout actor
 ROUNDS = 7
 MakeEnv = Callable[[], VectorEnv]
 
@@ -35,9 +35,9 @@ def run(make_env: MakeEnv | None = None, rounds: int = ROUNDS, ticks: int = TICK
     """Measure the rollout loop in this process, then actors that push into shards.
 
     Args:
-        make_env: Builds one vector environment; nav3d with 8 environments if None.
+        make_env: Builds one vector environment; nav3d with 16 environments if None.
         rounds: Rounds of each side.
-        ticks: Vector steps per round, a multiple of 256.
+        ticks: Vector steps per round, a multiple of 1024.
     """
     if rounds < 1 or ticks < PERMIT or ticks % PERMIT:
         raise ValueError(f"rounds must be positive and ticks a multiple of {PERMIT}, got {rounds} and {ticks}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from actors.replay.config import ReplayConfig
 from actors.replay.sharded import route
 from actors.rollout import RolloutLoop, pack_stream_id
 from learner.batch import SequenceBatch
-from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks
+from tests.fakes import COUNTER_SPEC, CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
@@ -195,6 +196,75 @@ def test_evaluator_actor_runs_the_newest_weights(cluster: None) -> None:
     summary = ray.get(actor.run.remote()).summary
     assert (summary.episodes, summary.policy_version, summary.algorithm) == (5, 9, "fake")
     assert summary == Evaluator(CounterVectorEnv, EvalConfig(5, 3, 1)).evaluate(_policy(9), "fake").summary
+
+
+def planner_source() -> Any:
+    from actors.planning import PlanSource
+    from planners.config import PlannerConfig
+
+    return PlanSource(PlannerConfig(population=32, elites=4, iterations=2, horizon=5), COUNTER_SPEC.action)
+
+
+class EnsembleWeights:
+    """A weight store that publishes a linear ensemble when told to."""
+
+    def __init__(self) -> None:
+        self._version = 0
+
+    def publish(self, version: int) -> None:
+        self._version = version
+
+    def latest(self, known_version: int = -1) -> tuple[int, list[Any]] | None:
+        return (self._version, [ray.put(linear_ensemble())]) if self._version > known_version else None
+
+
+def linear_ensemble() -> dict[str, np.ndarray]:
+    """One linear layer for 3 members: the state stays, the reward is the first action."""
+    weight = np.zeros((3, 6, 5), np.float32)
+    weight[:, 4, 4] = 1.0
+    ones, zeros = np.ones, np.zeros
+    return {
+        "weight_0": weight,
+        "bias_0": zeros((3, 5), np.float32),
+        "input_shift": zeros(6, np.float32),
+        "input_scale": ones(6, np.float32),
+        "output_shift": zeros(5, np.float32),
+        "output_scale": ones(5, np.float32),
+        "activation": np.frombuffer(b"silu", np.uint8),
+        "gaussian": np.array(0),
+        "has_termination": np.array(0),
+    }
+
+
+def test_planner_actor_serves_rollout_actors_and_follows_the_weights(shards: list[Any]) -> None:
+    from actors.planning import PlannerPolicy
+    from actors.service import PlannerActor, RolloutActor, remote_plan
+    from planners.config import PlannerConfig
+
+    store = remote(EnsembleWeights)
+    planner = remote(PlannerActor, planner_source, store, 8, 20.0, 0, 0.05)
+
+    def make(actor: int) -> RolloutLoop:
+        config = PlannerConfig(population=32, elites=4, iterations=2, horizon=5)
+        policy = PlannerPolicy(COUNTER_SPEC, ("state",), config, plan=remote_plan(planner))
+        return RolloutLoop(CounterVectorEnv(4), policy, seed=2, actor=actor)
+
+    actors = [remote(RolloutActor, partial(make, a), shards, None, a) for a in (0, 1)]
+    first = ray.get([actor.run.remote(4) for actor in actors])
+    assert [s.policy_version for s in first] == [0, 0]
+    ray.get(store.publish.remote(3))
+    deadline = time.monotonic() + 20
+    while ray.get(planner.ping.remote()) < 3 and time.monotonic() < deadline:
+        ray.get([actor.run.remote(4) for actor in actors])
+    later = ray.get([actor.run.remote(64, 5) for actor in actors])
+    assert [(s.policy_version, s.policy_lag) for s in later] == [(3, 2), (3, 2)]
+    assert all(s.metrics["return_mean"] > 2.5 for s in later)  # 5 steps of reward close to 1
+    ray.get([actor.flush.remote() for actor in actors])
+    for shard in shards:
+        for stream_id, (start, end) in ray.get(shard.streams.remote()).items():
+            batch = ray.get(shard.read.remote(stream_id, start, end - start))
+            check_sequences(batch)
+            assert batch.data["action"][0, -32:-1][~batch.data["is_last"][0, -32:-1]][:, 0].mean() > 0.5
 
 
 def _policy(version: int) -> CheckingPolicy:

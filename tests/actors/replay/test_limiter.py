@@ -100,3 +100,11 @@ def test_bad_limits_are_refused_by_name() -> None:
         LimiterConfig(samples_per_insert=-1.0)
     with pytest.raises(ValueError, match=r"samples_per_insert .* got nan"):
         LimiterConfig(samples_per_insert=float("nan"))
+
+
+def test_released_leases_make_room_again() -> None:
+    limiter = SampleLimiter(LimiterConfig(10, 2.0, 6.0), 1, 4)
+    limiter.inserted(13)
+    assert limiter.insert_allowance() == 0
+    limiter.release(5)
+    assert limiter.insert_allowance() == 5
