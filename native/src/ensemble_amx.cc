@@ -56,7 +56,7 @@ struct HardwareTiles {
     }
 };
 
-using AmxPanels = Panels<TileNet<Avx512Bf16, HardwareTiles>>;
+using AmxPanels = MixedPanels<TileNet<Avx512Bf16, HardwareTiles, 64>, TileNet<Avx512Bf16, HardwareTiles, 32>>;
 
 }  // namespace
 

@@ -6,7 +6,7 @@
 namespace native {
 namespace {
 
-using Avx2Panels = Panels<Fp32Net<Avx2, 2, 6>>;
+using Avx2Panels = MixedPanels<Fp32Net<Avx2, 2, 6>, Fp32Net<Avx2, 1, 6>>;
 
 }  // namespace
 

@@ -6,7 +6,7 @@
 namespace native {
 namespace {
 
-using Avx512Panels = Panels<Fp32Net<Avx512, 2, 12>>;
+using Avx512Panels = MixedPanels<Fp32Net<Avx512, 2, 12>, Fp32Net<Avx512, 1, 12>>;
 
 }  // namespace
 

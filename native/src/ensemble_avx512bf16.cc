@@ -6,7 +6,7 @@
 namespace native {
 namespace {
 
-using Bf16Panels = Panels<Bf16Net<Avx512Bf16, 2, 12>>;
+using Bf16Panels = MixedPanels<Bf16Net<Avx512Bf16, 2, 12>, Bf16Net<Avx512Bf16, 1, 12>>;
 
 }  // namespace
 

@@ -11,50 +11,44 @@
 namespace native {
 namespace {
 
-// e^x to 2e-7, clamped to [e^-87, e^87]; NaN stays NaN (max and min return their second argument for NaN).
+// 2^t, t limited to what a float holds; NaN stays NaN (max and min return their second argument for NaN).
+// Relative error 7.5e-8, or 7.5e-5 if coarse, which is enough before a rounding to bf16.
+template <class V, bool coarse>
+inline typename V::F exp2(typename V::F t) {
+    // Coarse code takes no difference of infinities, so lanes whose scale() saturates need no limits at all.
+    if constexpr (!coarse || !V::saturates) t = V::min(V::set(126.0F), t);
+    if constexpr (!V::saturates) t = V::max(V::set(-126.0F), t);
+    const auto f = V::fraction(t);
+    typename V::F p;  // 2^f on [0, 1)
+    if constexpr (coarse) {
+        p = V::set(0.0780245215F);
+        p = V::fma(p, f, V::set(0.226067156F));
+        p = V::fma(p, f, V::set(0.695833564F));
+        p = V::fma(p, f, V::set(0.999925196F));
+    } else {
+        p = V::set(0.00187757669F);
+        p = V::fma(p, f, V::set(0.00898934063F));
+        p = V::fma(p, f, V::set(0.0558263175F));
+        p = V::fma(p, f, V::set(0.240153611F));
+        p = V::fma(p, f, V::set(0.693153083F));
+        p = V::fma(p, f, V::set(0.99999994F));
+    }
+    return V::scale(p, t);
+}
+
+constexpr float kLog2E = 1.44269504F;
+
+// e^x; the rounding of the exponent adds |x| 4e-8 to the relative error.
 template <class V>
 inline typename V::F exponential(typename V::F x) {
-    x = V::min(V::set(87.0F), V::max(V::set(-87.0F), x));
-    const auto n = V::round(V::mul(x, V::set(1.44269504F)));
-    // The part of log2(e) that its float lacks keeps the error flat for large |x|.
-    const auto f = V::fma(x, V::set(1.92596299e-8F), V::fma(x, V::set(1.44269504F), V::sub(V::set(0.0F), n)));
-    auto p = V::set(0.00132764713F);  // 2^f on [-1/2, 1/2], 7.5e-8
-    p = V::fma(p, f, V::set(0.00967554096F));
-    p = V::fma(p, f, V::set(0.0555071309F));
-    p = V::fma(p, f, V::set(0.240221202F));
-    p = V::fma(p, f, V::set(0.693146944F));
-    p = V::fma(p, f, V::set(1.00000012F));
-    return V::scale(p, n);
+    return exp2<V, false>(V::mul(x, V::set(kLog2E)));
 }
 
-// 2^t to 7.5e-5, enough before a rounding to bf16; clamped to [2^-126, 2^126].
-template <class V>
-inline typename V::F exp2_coarse(typename V::F t) {
-    t = V::min(V::set(126.0F), V::max(V::set(-126.0F), t));
-    const auto n = V::round(t);
-    const auto f = V::sub(t, n);
-    auto p = V::set(0.0551716685F);  // 2^f on [-1/2, 1/2]
-    p = V::fma(p, f, V::set(0.242611125F));
-    p = V::fma(p, f, V::set(0.693260968F));
-    p = V::fma(p, f, V::set(0.999928057F));
-    return V::scale(p, n);
-}
-
-// 1 / (1 + e^-x).
-template <class V>
-inline typename V::F sigmoid(typename V::F x) {
-    const auto e = exponential<V>(V::sub(V::set(0.0F), x));
-    return V::refined_reciprocal(V::add(V::set(1.0F), e));
-}
-
-template <class V, bool coarse>
-inline typename V::F sigmoid_of_scaled(typename V::F x, float factor) {
-    if constexpr (coarse) {
-        const auto e = exp2_coarse<V>(V::mul(x, V::set(-1.44269504F * factor)));
-        return V::reciprocal(V::add(V::set(1.0F), e));
-    } else {
-        return sigmoid<V>(V::mul(x, V::set(factor)));
-    }
+// 1 / (1 + e^(-factor x)).
+template <class V, bool coarse = false>
+inline typename V::F sigmoid(typename V::F x, float factor = 1.0F) {
+    const auto denominator = V::add(V::set(1.0F), exp2<V, coarse>(V::mul(x, V::set(-kLog2E * factor))));
+    return coarse ? V::reciprocal(denominator) : V::refined_reciprocal(denominator);
 }
 
 // coarse: relative error 2e-4 instead of 1e-6, for values that are rounded to bf16 next. tanh has an absolute
@@ -64,9 +58,9 @@ inline typename V::F activate(typename V::F x) {
     if constexpr (activation == Activation::relu) {
         return V::max(V::set(0.0F), x);
     } else if constexpr (activation == Activation::silu) {
-        return V::mul(x, sigmoid_of_scaled<V, coarse>(x, 1.0F));
+        return V::mul(x, sigmoid<V, coarse>(x));
     } else if constexpr (activation == Activation::tanh) {
-        return V::fma(V::set(2.0F), sigmoid_of_scaled<V, coarse>(x, 2.0F), V::set(-1.0F));
+        return V::fma(V::set(2.0F), sigmoid<V, coarse>(x, 2.0F), V::set(-1.0F));
     } else {
         return V::select_positive(x, x, V::sub(exponential<V>(x), V::set(1.0F)));
     }

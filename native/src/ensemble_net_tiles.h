@@ -12,10 +12,11 @@ namespace {
 
 // Tiles provides configure(), release(), and for tile numbers 0..7 as template arguments: zero<t>(),
 // load<t>(pointer, stride in bytes), store<t>(pointer, stride), multiply<c, a, b>(): c += a b in pairs.
-template <class V, class Tiles>
+// row_count: a multiple of 32.
+template <class V, class Tiles, int row_count>
 struct TileNet {
     using Lanes = V;
-    static constexpr int rows = 64;
+    static constexpr int rows = row_count;
     using Epilogue = Bf16Epilogue<V, rows>;
 
     static constexpr int kTile = 16;             // outputs, rows or input pairs of a tile

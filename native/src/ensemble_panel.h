@@ -124,7 +124,7 @@ struct Panels {
                 V::store(returns + r, V::fma(weight, reward, V::load(returns + r)));
                 if (m.has_termination) {
                     // 1 - sigmoid(logit) without the cancellation.
-                    const F survival = sigmoid<V>(V::sub(V::set(0.0F), termination_logit(m, s.output, r)));
+                    const F survival = sigmoid<V>(termination_logit(m, s.output, r), -1.0F);
                     V::store(alive + r, V::mul(V::load(alive + r), survival));
                 }
             }
@@ -167,6 +167,25 @@ struct Panels {
                 V::store(done + r, sigmoid<V>(termination_logit(m, s.output, r)));
         }
         for (int r = 0; r < panel.rows; ++r) panel.done[r] = done[r];
+    }
+};
+
+// Wide panels, and narrow ones for what is left over, so that a small population does not pay for empty
+// lanes. Both compute a row by the same operations in the same order; kernels are compiled without
+// contraction to keep it so.
+template <class Wide, class Narrow>
+struct MixedPanels {
+    static constexpr int rows = Wide::rows;
+    static_assert(Narrow::rows < Wide::rows);
+
+    static void rollout(const ModelView& model, const RolloutPanel& panel, float* memory) {
+        if (panel.rows <= Narrow::rows) return Panels<Narrow>::rollout(model, panel, memory);
+        Panels<Wide>::rollout(model, panel, memory);
+    }
+
+    static void predict(const ModelView& model, const PredictPanel& panel, float* memory) {
+        if (panel.rows <= Narrow::rows) return Panels<Narrow>::predict(model, panel, memory);
+        Panels<Wide>::predict(model, panel, memory);
     }
 };
 

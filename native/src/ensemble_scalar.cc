@@ -6,7 +6,7 @@
 namespace native {
 namespace {
 
-using ScalarPanels = Panels<Fp32Net<Portable, 2, 4>>;
+using ScalarPanels = MixedPanels<Fp32Net<Portable, 2, 4>, Fp32Net<Portable, 1, 4>>;
 
 }  // namespace
 

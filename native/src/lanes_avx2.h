@@ -31,7 +31,11 @@ struct Avx2 {
     }
     static F sqrt(F x) { return _mm256_sqrt_ps(x); }
     static F round(F x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    static F scale(F p, F n) { return mul(p, from_bits(shift_left(add(to_int(n), set_int(127)), 23))); }
+    static constexpr bool saturates = false;
+    static F fraction(F t) { return sub(t, _mm256_floor_ps(t)); }
+    static F scale(F p, F t) {
+        return mul(p, from_bits(shift_left(add(to_int(_mm256_floor_ps(t)), set_int(127)), 23)));
+    }
     static F select_positive(F x, F a, F b) {
         return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GT_OQ));
     }

@@ -37,7 +37,9 @@ struct Avx512 {
     }
     static F sqrt(F x) { return _mm512_sqrt_ps(x); }
     static F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-    static F scale(F p, F n) { return _mm512_scalef_ps(p, n); }
+    static constexpr bool saturates = true;
+    static F fraction(F t) { return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+    static F scale(F p, F t) { return _mm512_scalef_ps(p, t); }
     static F select_positive(F x, F a, F b) {
         return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ), b, a);
     }

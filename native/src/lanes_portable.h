@@ -36,8 +36,14 @@ struct Portable {
         const F magic = set(12582912.0F);
         return (x + magic) - magic;
     }
-    // p 2^n for an integral n in [-126, 127].
-    static F scale(F p, F n) { return p * from_bits(shift_left(to_int(n) + 127, 23)); }
+    static constexpr bool saturates = false;  // scale() needs -126 <= t < 128
+    static F floor(F x) {
+        const F nearest = round(x);
+        return nearest > x ? nearest - 1.0F : nearest;
+    }
+    static F fraction(F t) { return t - floor(t); }
+    // p 2^floor(t).
+    static F scale(F p, F t) { return p * from_bits(shift_left(to_int(floor(t)) + 127U, 23)); }
     static F select_positive(F x, F a, F b) { return x > 0.0F ? a : b; }
     static F nan_if_nan(F x, F guard) { return guard == guard ? x : set(__builtin_nanf("")); }
 

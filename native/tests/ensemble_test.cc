@@ -93,7 +93,8 @@ struct EmulatedTiles {
     }
 };
 
-using EmulatedPanels = Panels<TileNet<Portable, EmulatedTiles>>;
+using EmulatedPanels =
+    MixedPanels<TileNet<Portable, EmulatedTiles, 64>, TileNet<Portable, EmulatedTiles, 32>>;
 
 const Variant emulated_variant = {
     "emulated", Precision::bf16,         Layout::bf16_tiles,      EmulatedPanels::rows,
