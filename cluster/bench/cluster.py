@@ -152,7 +152,7 @@ def _run_actors(actors: list[Any], ticks: int) -> int:
 
     permits = [actor.run.remote(PERMIT) for _ in range(ticks // PERMIT) for actor in actors]
     flushes = [actor.flush.remote() for actor in actors]
-    return sum(summary.acknowledged for summary in ray.get(permits)) + sum(ray.get(flushes))
+    return sum(int(summary.acknowledged) for summary in ray.get(permits)) + sum(map(int, ray.get(flushes)))
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from actors.random_policy import RandomPolicy
 from actors.replay.config import ReplayConfig
 from actors.replay.sharded import ShardedReplay
 from actors.rollout import RolloutConfig, RolloutLoop, pack_stream_id, unpack_stream_id
-from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, episode_length
+from envs.registry import make_vector_env
+from tests.fakes import ENV_NAME, CheckingPolicy, CounterVectorEnv, check_sequences, episode_length
 
 
 def test_stream_ids_pack_and_unpack_to_the_edges() -> None:
@@ -44,6 +45,17 @@ def test_rollout_through_sharded_replay_keeps_every_step_aligned() -> None:
         check_sequences(replay.read(stream_id, start, end - start))
     for _ in range(20):
         check_sequences(replay.sample(16, 250))
+
+
+def test_a_gymnasium_environment_goes_the_same_way() -> None:
+    env = make_vector_env(ENV_NAME, 3)
+    loop = RolloutLoop(env, CheckingPolicy(), seed=3)
+    replay = ShardedReplay.from_config(ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=100), seed=0)
+    for block in loop.collect(256).blocks:
+        replay.insert(block)
+    assert len(replay.streams()) == 3
+    for stream_id, (start, end) in replay.streams().items():
+        check_sequences(replay.read(stream_id, start, end - start))
 
 
 def test_a_corrupted_step_is_noticed() -> None:
