@@ -1,0 +1,149 @@
+"""PlannerPolicy: random before weights, planning after, the same rows in any batch, and the remote seam."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from actors.carry import take_rows
+from actors.planning import PlannerPolicy, PlanSource
+from envs.specs import ArraySpec, EnvSpec, StepBatch
+from planners.base import Plan, PlannerCarry
+from planners.config import PlannerConfig
+from tests.planners.test_ensemble import make_weights
+
+SPEC = EnvSpec(
+    name="point",
+    observation={"x": ArraySpec((1,), "float32"), "y": ArraySpec((1, 1), "float64"), "image": ArraySpec((4,), "uint8")},
+    action=ArraySpec((2,), "float32", low=(-1.0, -2.0), high=(1.0, 2.0)),
+)
+LOW, HIGH = SPEC.action.bounds()
+CONFIG = PlannerConfig(method="cem", horizon=3, population=60, elites=8, iterations=3, precision="fp32")
+KEYS = ("x", "y")
+
+
+def make_step(values: list[tuple[float, float]], is_first: bool = True) -> StepBatch:
+    state, count = np.array(values), len(values)
+    observation = {
+        "x": state[:, :1].astype(np.float32),
+        "y": state[:, 1:, None],
+        "image": np.zeros((count, 4), np.uint8),
+    }
+    none = np.zeros(count, np.bool_)
+    return StepBatch(observation, np.zeros(count, np.float32), np.full(count, is_first), none, none)
+
+
+def seeds(count: int) -> NDArray[np.uint64]:
+    return np.arange(count, dtype=np.uint64)
+
+
+def test_acts_uniformly_until_there_are_weights() -> None:
+    policy = PlannerPolicy(SPEC, KEYS, CONFIG)
+    count = 1000
+    output = policy.act(make_step([(0.0, 0.0)] * count), policy.initial(seeds(count)), explore=False)
+    assert policy.version == 0
+    assert set(output.metrics) == {"planning_ms"}
+    assert output.action.dtype == np.float32
+    np.testing.assert_allclose(output.action.std(axis=0), (HIGH - LOW) / np.sqrt(12.0), rtol=0.05)
+    later = policy.act(make_step([(0.0, 0.0)] * count, is_first=False), output.carry, explore=False)
+    assert not np.isclose(later.action, output.action).all(axis=1).any()
+
+
+def test_plans_with_the_named_observations_once_there_are_weights() -> None:
+    policy = PlannerPolicy(SPEC, KEYS, CONFIG)
+    policy.update(3, make_weights((0.0, 0.1)))
+    assert policy.version == 3
+    output = policy.act(make_step([(0.3, -0.4), (-0.2, 0.1)]), policy.initial(seeds(2)), explore=False)
+    np.testing.assert_allclose(output.action, [[-0.6, 0.8], [0.4, -0.2]], atol=0.3)
+    assert set(output.metrics) == {"planning_ms", "return_mean", "return_variance"}
+    assert all(values.shape == (2,) and np.isfinite(values).all() for values in output.metrics.values())
+    swapped = PlannerPolicy(SPEC, ("y", "x"), CONFIG)
+    swapped.update(3, make_weights((0.0, 0.1)))
+    other = swapped.act(make_step([(-0.4, 0.3)]), swapped.initial(seeds(1)), explore=False)
+    np.testing.assert_array_equal(other.action[0], output.action[0])
+
+
+def test_older_weights_are_ignored() -> None:
+    policy = PlannerPolicy(SPEC, KEYS, CONFIG)
+    policy.update(3, make_weights())
+    before = policy.act(make_step([(0.3, -0.4)]), policy.initial(seeds(1)), explore=False)
+    reversed_actions = make_weights()
+    reversed_actions["weight_1"][:, 4:, :2] *= -1.0
+    policy.update(2, reversed_actions)
+    assert policy.version == 3
+    after = policy.act(make_step([(0.3, -0.4)]), policy.initial(seeds(1)), explore=False)
+    np.testing.assert_array_equal(after.action, before.action)
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_a_row_acts_the_same_in_any_batch(has_weights: bool) -> None:
+    policy = PlannerPolicy(SPEC, KEYS, replace(CONFIG, method="icem"), exploration_std=0.1)
+    if has_weights:
+        policy.update(1, make_weights())
+    states = [(0.3, -0.4), (0.1, 0.2), (-0.5, 0.0)]
+    carry = policy.initial(seeds(3))
+    alone = [take_rows(carry, np.array([i])) for i in range(3)]
+    for is_first in (True, False):
+        together = policy.act(make_step(states, is_first), carry, explore=True)
+        carry = together.carry
+        for i in range(3):
+            single = policy.act(make_step(states[i : i + 1], is_first), alone[i], explore=True)
+            alone[i] = single.carry
+            np.testing.assert_array_equal(single.action[0], together.action[i])
+
+
+def test_exploration_adds_clipped_noise_in_units_of_the_box() -> None:
+    plan = Plan(np.zeros((500, 2), np.float32), np.zeros((500, 3, 2), np.float32), np.zeros(500), np.zeros(500))
+
+    def remote(observation: Any, carry: PlannerCarry, is_first: Any) -> tuple[Plan, PlannerCarry, int]:
+        return plan, replace(carry, step=carry.step + 1), 1
+
+    policy = PlannerPolicy(SPEC, KEYS, CONFIG, exploration_std=0.2, plan=remote)
+    step, carry = make_step([(0.0, 0.0)] * 500), policy.initial(seeds(500))
+    output = policy.act(step, carry, explore=True)
+    np.testing.assert_allclose(output.action.std(axis=0), [0.2, 0.4], rtol=0.1)
+    assert (policy.act(step, carry, explore=False).action == 0.0).all()
+    assert not np.isclose(policy.act(step, output.carry, explore=True).action, output.action).all(axis=1).any()
+    wild = PlannerPolicy(SPEC, KEYS, CONFIG, exploration_std=10.0, plan=remote)
+    action = wild.act(step, carry, explore=True).action
+    assert (action >= LOW).all()
+    assert (action <= HIGH).all()
+    assert (np.abs(action) == HIGH).any()
+
+
+def test_planning_elsewhere_gives_the_same_actions_and_the_version_that_planned() -> None:
+    here = PlannerPolicy(SPEC, KEYS, CONFIG)
+    here.update(4, make_weights())
+    source = PlanSource(CONFIG, SPEC.action)
+    away = PlannerPolicy(SPEC, KEYS, CONFIG, plan=source.plan)
+    away.update(9, make_weights())  # its weights are elsewhere
+    step = make_step([(0.3, -0.4), (0.1, 0.2)])
+    assert set(away.act(step, away.initial(seeds(2)), explore=False).metrics) == {"planning_ms"}
+    assert away.version == 0
+    source.update(4, make_weights())
+    theirs = away.act(step, away.initial(seeds(2)), explore=False)
+    assert away.version == 4
+    np.testing.assert_array_equal(theirs.action, here.act(step, here.initial(seeds(2)), explore=False).action)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (ArraySpec((), "int64", num_values=5), "5 discrete"),
+        (ArraySpec((2,), "float32"), "bounded"),
+    ],
+)
+def test_refuses_actions_without_a_box(action: ArraySpec, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PlannerPolicy(replace(SPEC, action=action), KEYS, CONFIG)
+
+
+def test_refuses_unknown_observations_and_negative_noise() -> None:
+    with pytest.raises(ValueError, match="lidar"):
+        PlannerPolicy(SPEC, ("x", "lidar"), CONFIG)
+    with pytest.raises(ValueError, match=r"exploration_std.*-0\.1"):
+        PlannerPolicy(SPEC, KEYS, CONFIG, exploration_std=-0.1)
