@@ -15,12 +15,14 @@ from actors.records import PolicyOutput
 from envs.specs import ArraySpec, StepBatch
 
 
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
 @dataclass(frozen=True)
 class RandomCarry:
     """Where every environment stands in its own stream of random numbers."""
 
-    seed: NDArray[np.uint64]  # [N]
-    count: NDArray[np.uint64]  # [N] numbers drawn so far
+    state: NDArray[np.uint64]  # [N] of SplitMix64
 
 
 class RandomPolicy:
@@ -39,35 +41,41 @@ class RandomPolicy:
     def __init__(self, action: ArraySpec) -> None:
         self.version = 0
         self._action = action
-        self._size = np.uint64(action.size)
-        self._index = np.arange(1, action.size + 1, dtype=np.uint64)
+        # What the next `size` numbers add to the state, and the state after them.
+        self._offset = np.arange(1, action.size + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+        self._stride = self._offset[-1]
         if not action.is_discrete:
             low, high = action.bounds()
             if not np.isfinite(low).all() or not np.isfinite(high).all():
                 raise ValueError(f"a random policy needs a bounded action, got low {action.low} and high {action.high}")
-            self._low, self._span = low.reshape(-1), (high - low).reshape(-1)
+            # float64, so that rounding to the action's dtype cannot leave the box.
+            self._low = low.reshape(-1).astype(np.float64)
+            self._scale = (high.reshape(-1) - self._low) * 2.0**-24
 
     def initial(self, seeds: NDArray[np.uint64]) -> RandomCarry:
-        return RandomCarry(np.asarray(seeds, np.uint64), np.zeros(len(seeds), np.uint64))
+        """Every row starts at its seed."""
+        return RandomCarry(np.asarray(seeds, np.uint64))
 
     def act(self, step: StepBatch, carry: RandomCarry, explore: bool) -> PolicyOutput:
-        bits = _splitmix64(carry.seed[:, None], carry.count[:, None] + self._index)
-        following = RandomCarry(carry.seed, carry.count + self._size)
+        """Draw one action per row."""
+        bits = _mix(carry.state[:, None] + self._offset)
+        following = RandomCarry(carry.state + self._stride)
         shape = (len(bits), *self._action.shape)
         if self._action.num_values is not None:
             ids = (bits >> np.uint64(32)) * np.uint64(self._action.num_values) >> np.uint64(32)
             return PolicyOutput(ids.astype(self._action.dtype).reshape(shape), following)
-        unit = (bits >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
-        action = (self._low + unit * self._span).astype(self._action.dtype, copy=False)
-        return PolicyOutput(action.reshape(shape), following)
+        bits >>= np.uint64(40)
+        action = bits * self._scale
+        action += self._low
+        return PolicyOutput(action.astype(self._action.dtype).reshape(shape), following)
 
     def update(self, version: int, weights: dict[str, NDArray[Any]]) -> None:
         """Count the version; there are no weights."""
         self.version = max(self.version, version)
 
 
-def _splitmix64(seed: NDArray[np.uint64], count: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    bits = seed + count * np.uint64(0x9E3779B97F4A7C15)
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64, in place."""
     bits ^= bits >> np.uint64(30)
     bits *= np.uint64(0xBF58476D1CE4E5B9)
     bits ^= bits >> np.uint64(27)

@@ -34,6 +34,14 @@ def test_box_actions_fill_the_box_uniformly() -> None:
     assert abs(np.corrcoef(unit[:-1, 0], unit[1:, 0])[0, 1]) < 0.03
 
 
+def test_actions_never_leave_an_awkward_box() -> None:
+    low, high = np.float32(-0.1), np.float32(0.3)
+    policy = RandomPolicy(ArraySpec((8,), "float32", float(low), float(high)))
+    actions = draw(policy, list(range(100)), 300)
+    assert (actions >= low).all()
+    assert (actions <= high).all()
+
+
 def test_discrete_ids_are_uniform() -> None:
     actions = draw(RandomPolicy(ArraySpec((), "int64", num_values=5)), list(range(20)), 500)
     assert actions.dtype == np.int64
