@@ -275,18 +275,20 @@ def _gpus() -> Iterator[Check]:
 
 
 def _ray(environment: os._Environ[str] | dict[str, str]) -> Iterator[Check]:
+    address = environment.get("RAY_ADDRESS")
     mode = environment.get("RAY_AUTH_MODE")
     token = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     has_token = "RAY_AUTH_TOKEN" in environment or token.is_file()
     if mode == "token" and not has_token:
         hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or create one with: ray get-auth-token --generate"
         yield Check("ray", "authentication", "warn", "token, but there is none", hint)
-    elif mode is None:
-        found = "by a token that lies in the home directory" if has_token else "off, no mode is set"
-        yield Check("ray", "authentication", "warn", found, "Ray guesses: set RAY_AUTH_MODE to token or disabled")
-    else:
+    elif mode is not None:
         yield Check("ray", "authentication", "ok", mode)
-    address = environment.get("RAY_ADDRESS")
+    elif address:
+        hint = "set RAY_AUTH_MODE to what the cluster demands, token or disabled"
+        yield Check("ray", "authentication", "warn", "not stated", hint)
+    else:
+        yield Check("ray", "authentication", "ok", "a token of the run's own")
     yield Check("ray", "cluster", "ok", f"joins {address}" if address else "starts its own on this machine")
 
 

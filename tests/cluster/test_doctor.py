@@ -124,7 +124,8 @@ def test_probes_choose_their_backend_in_the_environment(monkeypatch: pytest.Monk
         ({"RAY_AUTH_MODE": "disabled"}, "ok", "disabled"),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/none"}, "warn", "token, but there is none"),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "secret"}, "ok", "token"),
-        ({"RAY_AUTH_TOKEN_PATH": "/none"}, "warn", "off, no mode is set"),
+        ({"RAY_ADDRESS": "10.0.0.1:6379"}, "warn", "not stated"),
+        ({}, "ok", "a token of the run's own"),
     ],
 )
 def test_ray_authentication(environment: dict[str, str], status: str, found: str) -> None:

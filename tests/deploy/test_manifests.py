@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import itertools
 import json
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.cli import _parser
+from cluster.config import RunConfig, resolve
 from tests.deploy.strict_schema import errors, rayjob_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,26 +129,30 @@ def test_quantities_may_be_numbers(rayjob: Document, schema: dict[str, Any]) -> 
     assert errors(rayjob, schema) == []
 
 
-def test_entrypoint_is_a_command_the_program_accepts(rayjob: Document) -> None:
-    from cluster.cli import _parser
-    from cluster.config import resolve
-
+def parse_entrypoint(rayjob: Document) -> tuple[argparse.Namespace, RunConfig]:
     program, *arguments = shlex.split(rayjob["spec"]["entrypoint"])
     assert program == "worldfleet"
     options = _parser().parse_args(arguments)
-    resolve(options.algo, options.env, options.scale, options.config, options.set)
+    return options, resolve(options.algo, options.env, options.scale, options.config, options.set)
+
+
+def test_entrypoint_is_a_command_the_program_accepts(rayjob: Document) -> None:
+    options, config = parse_entrypoint(rayjob)
+    assert config.algorithm.name == "pets"
     assert options.resume_auto, "a retry re-runs the command, which must continue the run"
     mounts = {mount["mountPath"] for pod in pods(rayjob) for mount in pod["containers"][0].get("volumeMounts", ())}
     assert f"/{options.run_dir.parts[1]}" in mounts
 
 
 def test_stopping_leaves_time_for_a_checkpoint(rayjob: Document) -> None:
+    _, config = parse_entrypoint(rayjob)
+    budget = config.cluster.stop_budget_seconds
     environment = yaml.safe_load(rayjob["spec"]["runtimeEnvYAML"])["env_vars"]
-    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) >= 30
+    assert int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) > budget
     head = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     command = head["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert command[0] == "stop-driver"
-    assert float(command[command.index("--wait") + 1]) < head["terminationGracePeriodSeconds"]
+    assert budget < float(command[command.index("--wait") + 1]) < head["terminationGracePeriodSeconds"]
 
 
 def test_versions_agree(rayjob: Document) -> None:
@@ -195,6 +202,18 @@ def test_only_rollout_workers_scale(rayjob: Document) -> None:
         assert group["labels"] == {"role": name}
         assert (group["minReplicas"] < group["maxReplicas"]) == (name == "rollout")
     assert rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_the_actors_fit_the_groups_at_their_smallest(rayjob: Document) -> None:
+    _, config = parse_entrypoint(rayjob)
+    actors, cluster = config.actors, config.cluster
+    needed = actors.rollout_actors * cluster.rollout_cpus + actors.planner_actors * cluster.planner_cpus
+    needed += cluster.learner_ranks * cluster.learner_cpus
+    offered = sum(
+        group["minReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        for group in rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    )
+    assert needed <= offered
 
 
 def test_no_deadline_contradicts_another(rayjob: Document) -> None:
