@@ -50,7 +50,7 @@ $(BUILT): $(INSTALLED) $(NATIVE_SOURCES)
 native: $(BUILT)  ## build the C++ kernels into native/
 
 demo: setup  ## train the demo agent (SEED, RUN_DIR), evaluate it, write its report
-	$(BIN)/worldfleet train --algo pets --env nav3d --scale laptop --run-dir $(RUN_DIR) --set seed=$(SEED)
+	$(BIN)/worldfleet train --algo pets --env nav3d --scale laptop --seed $(SEED) --run-dir $(RUN_DIR) --resume-auto
 	$(BIN)/worldfleet eval --run-dir $(RUN_DIR) --episodes 100 --seed 0
 	$(BIN)/worldfleet report --run-dir $(RUN_DIR)
 
