@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from actors.records import PolicyOutput
 from envs.specs import ArraySpec, StepBatch
 
-
 _GOLDEN = 0x9E3779B97F4A7C15
 
 

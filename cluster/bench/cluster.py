@@ -25,9 +25,10 @@ from cluster.bench.row import BenchRow
 from envs.specs import VectorEnv
 
 ENV, NUM_ENVS, NUM_ACTORS, NUM_SHARDS = "nav3d", 16, 2, 2
-TICKS = 64 * 32  # per round and environment
+TICKS = 64 * 16  # per round and environment
 PERMIT = 64 * 16  # ticks of one call of a rollout actor
-ROUNDS = 7
+ROUNDS = 15
+SPLIT = 4  # rounds in this process are shorter and more: other processes disturb the pairs less
 MakeEnv = Callable[[], VectorEnv]
 
 
@@ -94,7 +95,8 @@ def _rate(work: Callable[[], int]) -> float:
 def _in_process(make_env: MakeEnv, rounds: int, ticks: int) -> tuple[list[float], list[float]]:
     """Rates of the rollout loop and of the bare loop."""
     loop, bare = _make_loop(make_env), _BareLoop(make_env, seed=0)
-    return _alternate(lambda: loop.collect(ticks).steps, lambda: bare.run(ticks), rounds)
+    short = ticks // SPLIT
+    return _alternate(lambda: loop.collect(short).steps, lambda: bare.run(short), rounds * SPLIT)
 
 
 def _alternate(ours: Callable[[], int], theirs: Callable[[], int], rounds: int) -> tuple[list[float], list[float]]:
