@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.specs import ArraySpec, EnvSpec, TimeStep
+from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
 
 ACTION_TOLERANCE = 1e-6
 """How far outside its box an action may lie, for rounding; more is an error."""
@@ -28,14 +28,18 @@ class ActionCheck:
 
     def __init__(self, spec: ArraySpec) -> None:
         self._shape = spec.shape
-        self._discrete = spec.num_values is not None
-        self._kinds = "iu" if self._discrete else "fiu"
+        self._kinds = "fiu" if spec.num_values is None else "iu"
+        self._low: NDArray[np.float32]
+        self._high: NDArray[np.float32]
+        if spec.num_values is not None:
+            self._low, self._high = np.zeros((), np.float32), np.asarray(spec.num_values - 1, np.float32)
+            self._unbounded = False
+            self._rule = f"an integer in [0, {spec.num_values - 1}]"
+            return
         low, high = spec.bounds()
-        tolerance = 0.0 if self._discrete else ACTION_TOLERANCE
-        self._low, self._high = low - tolerance, high + tolerance
+        self._low, self._high = low - ACTION_TOLERANCE, high + ACTION_TOLERANCE
         self._unbounded = not bool(np.isfinite(low).all() and np.isfinite(high).all())
-        kind = "an integer" if self._discrete else "finite and"
-        self._rule = f"{kind} in [{_brief(np.asarray(spec.low))}, {_brief(np.asarray(spec.high))}]"
+        self._rule = f"finite and in [{_brief(np.asarray(spec.low))}, {_brief(np.asarray(spec.high))}]"
 
     def __call__(self, actions: NDArray[Any], batch: tuple[int, ...] = ()) -> None:
         """Check one action, or a batch of them.
@@ -54,7 +58,7 @@ class ActionCheck:
         valid = (actions >= self._low) & (actions <= self._high)
         if self._unbounded:
             valid &= np.isfinite(actions)
-        if not valid.all():
+        if np.count_nonzero(valid) != valid.size:
             row = tuple(np.argwhere(~valid)[0][: len(batch)].tolist())
             where = f" of environment {row[0]}" if row else ""
             raise ValueError(f"action{where} must be {self._rule}, got {_brief(actions[row])}")
@@ -81,6 +85,7 @@ class GymnasiumEnv:
         self._env = env
         base = env.unwrapped
         observation, self._leaves = _observation_specs(env.observation_space)
+        self._flat = all(path == (key,) for key, path, _ in self._leaves)
         self.spec = EnvSpec(
             name=name,
             observation=observation,
@@ -89,7 +94,7 @@ class GymnasiumEnv:
             step_seconds=getattr(base, "step_seconds", None),
             info_keys=tuple(getattr(base, "info_keys", ())),
         )
-        self._trusted = bool(getattr(base, "checks_actions", False))
+        self._trusted = env is base and bool(getattr(base, "checks_actions", False))
         self._check = ActionCheck(self.spec.action)
         self._first_action = int(getattr(env.action_space, "start", 0))
         self._action_dtype = env.action_space.dtype
@@ -111,12 +116,29 @@ class GymnasiumEnv:
             ValueError: If the action is not one; nothing has changed then.
             RuntimeError: If the episode is over.
         """
+        observation, reward, terminated, _, info = self._advance(action)
+        return TimeStep(self._arrays(observation), float(reward), False, not self._running, bool(terminated), info)
+
+    def step_into(self, out: StepBatch, row: int, action: NDArray[Any]) -> bool:
+        """`step` written straight into row `row` of `out`, for vector environments; returns `is_last`."""
+        observation, reward, terminated, _, info = self._advance(action)
+        for key, value in (observation if self._flat else self._arrays(observation)).items():
+            out.observation[key][row] = value
+        is_last = not self._running
+        out.reward[row] = reward
+        out.is_first[row] = False
+        out.is_last[row] = is_last
+        out.is_terminal[row] = terminated
+        for key, values in out.info.items():
+            values[row] = info.get(key, 0.0)
+        return is_last
+
+    def _advance(self, action: NDArray[Any]) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         if not self._trusted:
             action = self._checked(np.asarray(action))
-        observation, reward, terminated, truncated, info = self._env.step(action)
-        is_last = bool(terminated or truncated)
-        self._running = not is_last
-        return TimeStep(self._arrays(observation), float(reward), False, is_last, bool(terminated), info)
+        result = self._env.step(action)
+        self._running = not (result[2] or result[3])
+        return result
 
     def _checked(self, action: NDArray[Any]) -> Any:
         """The action as the environment wants it."""
@@ -142,6 +164,8 @@ class GymnasiumEnv:
         self._env.close()  # type: ignore[no-untyped-call]
 
     def _arrays(self, observation: Any) -> dict[str, NDArray[Any]]:
+        if self._flat:
+            return {key: np.asarray(observation[key], dtype) for key, _, dtype in self._leaves}
         arrays: dict[str, NDArray[Any]] = {}
         for key, path, dtype in self._leaves:
             value = observation
@@ -184,7 +208,7 @@ def _render_modes(gymnasium_id: str) -> list[str]:
     return modes
 
 
-Leaf = tuple[str, tuple[str, ...], str]
+Leaf = tuple[str, tuple[str, ...], np.dtype[Any]]
 """Key of the arrays, path into the nested observation, dtype."""
 
 
@@ -196,7 +220,7 @@ def _observation_specs(space: spaces.Space[Any]) -> tuple[dict[str, ArraySpec], 
             key = "image"
         elif spec.dtype == "float32" and len(spec.shape) == 1:
             key = "state"
-        return {key: spec}, [(key, (), spec.dtype)]
+        return {key: spec}, [(key, (), np.dtype(spec.dtype))]
     specs: dict[str, ArraySpec] = {}
     leaves: list[Leaf] = []
     for name, part in space.spaces.items():
@@ -206,7 +230,7 @@ def _observation_specs(space: spaces.Space[Any]) -> tuple[dict[str, ArraySpec], 
             leaves.extend((f"{name}/{key}", (name, *path), dtype) for key, path, dtype in inner)
         else:
             specs[name] = _array_spec(part, f"observation {name!r}")
-            leaves.append((name, (name,), specs[name].dtype))
+            leaves.append((name, (name,), np.dtype(specs[name].dtype)))
     return specs, leaves
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.adapters import ActionCheck
+from envs.adapters import ActionCheck, GymnasiumEnv
 from envs.specs import Env, EnvSpec, StepBatch, TimeStep
 
 EnvFactory = Callable[[], Env]
@@ -51,6 +51,7 @@ class SerialVectorEnv:
             raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
         self.num_envs = len(self._envs)
         self._check = ActionCheck(self.spec.action)
+        self._steps = _allocate(self.spec, self.num_envs)
         self._ended: list[bool] | None = None
         self._options: Mapping[str, Any] | None = None
 
@@ -61,9 +62,8 @@ class SerialVectorEnv:
             seeds: One per environment.
             options: Passed to every reset, also to those of later episodes, until the next call.
         """
-        out = _allocate(self.spec, self.num_envs)
-        self.reset_into(out, seeds, options)
-        return out
+        self.reset_into(self._steps, seeds, options)
+        return _copy(self._steps)
 
     def step(self, actions: NDArray[Any]) -> StepBatch:
         """Act everywhere; an environment whose last step was `is_last` starts its next episode instead.
@@ -76,9 +76,8 @@ class SerialVectorEnv:
         """
         actions = np.asarray(actions)
         self._check(actions, (self.num_envs,))
-        out = _allocate(self.spec, self.num_envs)
-        self.step_into(out, actions)
-        return out
+        self.step_into(self._steps, actions)
+        return _copy(self._steps)
 
     def reset_into(self, out: StepBatch, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
         """`reset`, written into the arrays of `out`."""
@@ -96,9 +95,12 @@ class SerialVectorEnv:
             raise RuntimeError("call reset before step, also after an error")
         self._ended = None
         for row, env in enumerate(self._envs):
-            step = env.reset(options=self._options) if ended[row] else env.step(actions[row])
-            ended[row] = step.is_last
-            _write(out, row, step)
+            if ended[row]:
+                ended[row] = _write(out, row, env.reset(options=self._options))
+            elif isinstance(env, GymnasiumEnv):
+                ended[row] = env.step_into(out, row, actions[row])
+            else:
+                ended[row] = _write(out, row, env.step(actions[row]))
         self._ended = ended
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
@@ -328,15 +330,17 @@ def _check_seeds(seeds: Sequence[int], num_envs: int) -> None:
         raise ValueError(f"seeds must hold one seed per environment ({num_envs}), got {len(seeds)}")
 
 
-def _write(out: StepBatch, row: int, step: TimeStep) -> None:
-    for key, array in out.observation.items():
-        array[row] = step.observation[key]
+def _write(out: StepBatch, row: int, step: TimeStep) -> bool:
+    """Put one environment's step into its row; returns whether it is the last of its episode."""
+    for key, value in step.observation.items():
+        out.observation[key][row] = value
     out.reward[row] = step.reward
     out.is_first[row] = step.is_first
     out.is_last[row] = step.is_last
     out.is_terminal[row] = step.is_terminal
     for key, values in out.info.items():
         values[row] = step.info.get(key, 0.0)
+    return step.is_last
 
 
 def _allocate(spec: EnvSpec, num_envs: int) -> StepBatch:

@@ -30,6 +30,8 @@ SOLID_GROUP, AGENT_GROUP, HAZARD_GROUP, GOAL_GROUP, CEILING_GROUP = range(5)
 
 LIDAR_HORIZONTAL_RAYS = 24
 LIDAR_RAYS = LIDAR_HORIZONTAL_RAYS + 2
+_NO_CUTOFF = 1e3
+"""Longer than any ray: a shorter cutoff would drop planes, which MuJoCo measures from their centre, m."""
 
 _WALL_COLOURS = {
     "west": "0.66 0.56 0.42",
@@ -216,11 +218,11 @@ class Arena:
             self._lidar_distances,
             None,
             LIDAR_RAYS,
-            self._config.lidar_range,
+            _NO_CUTOFF,
         )
         distances = self._lidar_distances
-        distances[distances < 0] = self._config.lidar_range
-        return (distances / self._config.lidar_range).clip(0.0, 1.0).astype(np.float32)
+        distances[distances < 0] = _NO_CUTOFF
+        return np.minimum(distances / self._config.lidar_range, 1.0).astype(np.float32)
 
 
 def _lidar_directions() -> Vector:

@@ -106,8 +106,9 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
         super().reset(seed=seed)
         rng = self.np_random
         layout = FIXED_LAYOUT if episode.layout == "fixed" else random_layout(rng)
-        if start is not None and not layout.is_free(start):
-            raise ValueError(f"start {start.tolist()} is outside the room or in an obstacle")
+        for name, point in (("start", start), ("goal", goal)):
+            if point is not None and not layout.is_free(point):
+                raise ValueError(f"{name} {point.tolist()} is too close to a wall or an obstacle")
         start, goal = sample_start_and_goal(layout, episode.min_goal_distance, rng, start, goal)
         self._begin_episode(episode, layout, start, goal)
         return self._observe(), self._info(cost=self._cost(*start.tolist()), success=False, collision=False)

@@ -156,12 +156,14 @@ class RayRenderer:
         colours: NDArray[np.float32],
     ) -> None:
         """Blend the hazard spheres in front of what the unit rays [n, 3] hit into `colours` [n, 3]."""
-        offset = self._data.geom_xpos[self._hazards] - origin  # [K, 3]
-        along = rays @ offset.T  # [n, K] distance to the point nearest to each centre
-        chord = along**2 - (np.sum(offset**2, axis=1) - self._hazard_squares)
-        half = np.sqrt(np.maximum(chord, 0.0))
-        limit = np.where(distances < 0, _FAR, distances)[:, None]
-        tinted = ((chord > 0) & (along + half > 0) & (along - half < limit)).any(axis=1).nonzero()[0]
+        offsets = self._data.geom_xpos[self._hazards] - origin  # [K, 3]
+        nearest = offsets @ rays.T  # [K, n] distance along each ray to the point nearest to each centre
+        gaps = np.sum(offsets**2, axis=1) - self._hazard_squares
+        tinted = np.zeros(len(rays), np.bool_)
+        for along, gap in zip(nearest, gaps, strict=True):
+            hit = (along * along > gap).nonzero()[0]
+            half, middle, limit = np.sqrt(along[hit] ** 2 - gap), along[hit], distances[hit]
+            tinted[hit] |= (middle + half > 0) & ((middle - half < limit) | (limit < 0))
         colours[tinted] += _HAZARD_OPACITY * (_HAZARD_TINT - colours[tinted])
 
 

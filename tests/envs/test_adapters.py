@@ -1,0 +1,184 @@
+"""The Gymnasium adapter: keys, dtypes, flags, action checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from numpy.testing import assert_array_equal
+
+from envs.adapters import ActionCheck, GymnasiumEnv
+from envs.registry import make_env
+from envs.specs import ArraySpec
+
+
+class Scripted(gym.Env[Any, Any]):
+    """Gives chosen spaces; terminates when the action is 2, truncates after 3 steps."""
+
+    info_keys = ("cost",)
+
+    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any] | None = None) -> None:
+        self.observation_space = observation_space
+        self.action_space = action_space or spaces.Discrete(3)
+        self.actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.actions = []
+        self.options = options
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.actions.append(action)
+        terminated = bool(np.all(action == 2))
+        return self.observation_space.sample(), 1.5, terminated, len(self.actions) == 3, {"cost": 2.0}
+
+
+def box(shape: tuple[int, ...], dtype: Any) -> spaces.Box:
+    return spaces.Box(0, 100, shape, dtype)
+
+
+@pytest.mark.parametrize(
+    ("space", "key", "dtype", "shape"),
+    [
+        (box((4,), np.float64), "state", "float32", (4,)),
+        (box((8, 9, 3), np.uint8), "image", "uint8", (8, 9, 3)),
+        (box((8, 9, 1), np.uint8), "image", "uint8", (8, 9, 1)),
+        (box((8, 9, 2), np.uint8), "observation", "uint8", (8, 9, 2)),
+        (box((3, 3), np.float32), "observation", "float32", (3, 3)),
+        (box((3,), np.int64), "observation", "int64", (3,)),
+        (spaces.Discrete(5), "observation", "int64", ()),
+    ],
+)
+def test_observations_get_their_key(space: spaces.Space[Any], key: str, dtype: str, shape: tuple[int, ...]) -> None:
+    env = GymnasiumEnv(Scripted(space), "scripted")
+    assert list(env.spec.observation) == [key]
+    assert env.spec.observation[key].shape == shape
+    assert env.spec.observation[key].dtype == dtype
+    for step in (env.reset(seed=0), env.step(np.asarray(0))):
+        assert step.observation[key].shape == shape
+        assert step.observation[key].dtype == dtype
+
+
+def test_dict_observations_pass_through_and_nested_ones_are_joined() -> None:
+    space = spaces.Dict({"a": box((2,), np.float64), "deep": spaces.Dict({"b": box((4, 4, 3), np.uint8)})})
+    env = GymnasiumEnv(Scripted(space), "scripted")
+    observation = env.reset(seed=0).observation
+    assert {key: (value.shape, str(value.dtype)) for key, value in observation.items()} == {
+        "a": ((2,), "float32"),
+        "deep/b": ((4, 4, 3), "uint8"),
+    }
+    assert set(env.spec.observation) == set(observation)
+
+
+def test_a_termination_is_terminal_and_a_time_out_is_not() -> None:
+    env = GymnasiumEnv(Scripted(box((2,), np.float32)), "scripted")
+    first = env.reset(seed=0)
+    assert (first.reward, first.is_first, first.is_last, first.is_terminal) == (0.0, True, False, False)
+    middle = env.step(np.asarray(0))
+    assert (middle.reward, middle.is_first, middle.is_last, middle.is_terminal) == (1.5, False, False, False)
+    end = env.step(np.asarray(2))
+    assert (end.is_last, end.is_terminal) == (True, True)
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(np.asarray(0))
+    env.reset()
+    ends = [env.step(np.asarray(0)) for _ in range(3)]
+    assert [(step.is_last, step.is_terminal) for step in ends] == [(False, False), (False, False), (True, False)]
+
+
+def test_discrete_actions_are_ids_from_zero() -> None:
+    scripted = Scripted(box((2,), np.float32), spaces.Discrete(3, start=5))
+    env = GymnasiumEnv(scripted, "scripted")
+    assert env.spec.action == ArraySpec((), "int64", 0, 2, 3)
+    env.reset(seed=0)
+    env.step(np.asarray(1))
+    assert scripted.actions == [6]
+
+
+def test_continuous_actions_keep_the_dtype_of_the_space() -> None:
+    scripted = Scripted(box((2,), np.float32), spaces.Box(-1.0, np.array([1.0, 2.0]), dtype=np.float64))
+    env = GymnasiumEnv(scripted, "scripted")
+    assert env.spec.action == ArraySpec((2,), "float32", -1.0, (1.0, 2.0))
+    env.reset(seed=0)
+    env.step(np.array([0.5, 1.5], np.float32))
+    assert scripted.actions[0].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("name", "action", "message"),
+    [
+        ("gym:CartPole-v1", np.int64(2), r"\[0, 1\], got 2"),
+        ("gym:CartPole-v1", np.int64(-1), "got -1"),
+        ("gym:CartPole-v1", np.float32(1.0), "float32"),
+        ("gym:CartPole-v1", np.zeros(1, np.int64), r"\(1,\)"),
+        ("gym:Pendulum-v1", np.array([np.nan], np.float32), "nan"),
+        ("gym:Pendulum-v1", np.array([2.1], np.float32), "2.1"),
+        ("gym:Pendulum-v1", np.zeros(2, np.float32), r"\(2,\)"),
+        ("gym:Pendulum-v1", np.array(["left"]), "left"),
+    ],
+)
+def test_invalid_actions_are_refused(name: str, action: Any, message: str) -> None:
+    env = make_env(name)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step(action)
+
+
+def test_unbounded_actions_must_be_finite() -> None:
+    check = ActionCheck(ArraySpec((2,), "float32"))
+    check(np.array([1e30, -5.0]))
+    with pytest.raises(ValueError, match="inf"):
+        check(np.array([np.inf, 0.0]))
+
+
+def test_a_batch_of_actions_names_the_environment() -> None:
+    check = ActionCheck(ArraySpec((2,), "float32", -1.0, 1.0))
+    check(np.zeros((3, 2)), (3,))
+    with pytest.raises(ValueError, match=r"environment 1 .*\[0\. +7\.\]"):
+        check(np.array([[0.0, 0.0], [0.0, 7.0], [0.0, 0.0]]), (3,))
+
+
+def test_cart_pole_and_pendulum_run_to_their_ends() -> None:
+    cart = make_env("gym:CartPole-v1")
+    assert cart.spec.max_episode_steps == 500
+    step = cart.reset(seed=1)
+    while not step.is_last:
+        step = cart.step(np.asarray(1))
+        assert step.observation["state"].dtype == np.float32
+    assert step.is_terminal
+    pendulum = make_env("gym:Pendulum-v1")
+    assert pendulum.spec.action == ArraySpec((1,), "float32", -2.0, 2.0)
+    step, count = pendulum.reset(seed=1), 0
+    while not step.is_last:
+        step = pendulum.step(np.zeros(1, np.float32))
+        count += 1
+    assert count == 200
+    assert not step.is_terminal
+
+
+def test_options_reach_the_environment() -> None:
+    scripted = Scripted(box((2,), np.float32))
+    GymnasiumEnv(scripted, "scripted").reset(seed=0, options={"wind": 2})
+    assert scripted.options == {"wind": 2}
+
+
+def test_info_keys_are_those_the_environment_declares() -> None:
+    assert GymnasiumEnv(Scripted(box((2,), np.float32)), "scripted").spec.info_keys == ("cost",)
+    assert make_env("nav3d").spec.info_keys == ("cost", "is_success")
+    assert make_env("gym:CartPole-v1").spec.info_keys == ()
+
+
+def test_spaces_without_an_array_form_are_refused() -> None:
+    with pytest.raises(ValueError, match="Text"):
+        GymnasiumEnv(Scripted(spaces.Text(5)), "scripted")
+    with pytest.raises(ValueError, match="MultiDiscrete"):
+        GymnasiumEnv(Scripted(box((2,), np.float32), spaces.MultiDiscrete([2, 3])), "scripted")
+
+
+def test_equal_seeds_give_equal_episodes() -> None:
+    first, second = make_env("gym:Pendulum-v1"), make_env("gym:Pendulum-v1")
+    for env_a, env_b in [(first.reset(seed=5), second.reset(seed=5)), (first.reset(), second.reset())]:
+        assert_array_equal(env_a.observation["state"], env_b.observation["state"])

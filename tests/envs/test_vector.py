@@ -1,0 +1,237 @@
+"""Vector environments: alignment, autoreset, equality of both kinds, failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from envs.registry import make_env, make_vector_env
+from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep, VectorEnv
+from envs.vector import SerialVectorEnv, SubprocessVectorEnv
+
+
+class CountingEnv:
+    """Counts its steps: observation (seed, episode, step); episodes last 2 + episode % 3 steps; action -1 fails."""
+
+    def __init__(self, name: str = "counting") -> None:
+        self.spec = EnvSpec(
+            name, {"count": ArraySpec((3,), "int64")}, ArraySpec((), "int64", num_values=100), info_keys=("process",)
+        )
+        self.seed, self.episode, self.count = 0, -1, 0
+        self.offset = 0
+
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> TimeStep:
+        if seed is not None:
+            self.seed, self.episode = seed, -1
+        self.offset = int((options or {}).get("offset", 0))
+        self.episode += 1
+        self.count = 0
+        return self._time_step(is_first=True)
+
+    def step(self, action: Any) -> TimeStep:
+        if action == 99:
+            raise FloatingPointError(f"diverged at step {self.count}")
+        if action == 98:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
+        return self._time_step(is_first=False)
+
+    def _time_step(self, is_first: bool) -> TimeStep:
+        is_last = self.count == 2 + self.episode % 3
+        observation = {"count": np.array([self.seed, self.episode, self.count + self.offset])}
+        return TimeStep(
+            observation, float(self.count), is_first, is_last, is_last and self.episode % 2 == 0, {"process": 1.0}
+        )
+
+    def render(self) -> np.ndarray:
+        return np.full((2, 2, 3), self.seed, np.uint8)
+
+    def close(self) -> None:
+        pass
+
+
+def failing_factory() -> CountingEnv:
+    raise FileNotFoundError("no such simulator")
+
+
+Maker = Callable[[int], VectorEnv]
+
+
+@pytest.fixture(params=["serial", "subprocess"])
+def make(request: pytest.FixtureRequest) -> Any:
+    made: list[VectorEnv] = []
+
+    def build(num_envs: int) -> VectorEnv:
+        factories = [CountingEnv] * num_envs
+        env: VectorEnv = (
+            SerialVectorEnv(factories) if request.param == "serial" else SubprocessVectorEnv(factories, num_workers=2)
+        )
+        made.append(env)
+        return env
+
+    yield build
+    for env in made:
+        env.close()
+
+
+def steps(env: VectorEnv, first: StepBatch, count: int) -> list[StepBatch]:
+    actions = np.zeros(env.num_envs, np.int64)
+    return [first, *(env.step(actions) for _ in range(count))]
+
+
+def test_autoreset_shows_the_true_last_observation(make: Maker) -> None:
+    env = make(3)
+    batches = steps(env, env.reset([7, 8, 9]), 12)
+    expected = [(e, c) for e in range(4) for c in range(3 + e % 3)][:13]  # every step of every episode, in order
+    for column, seed in enumerate([7, 8, 9]):
+        seen = [tuple(batch.observation["count"][column].tolist()) for batch in batches]
+        assert seen == [(seed, episode, count) for episode, count in expected]
+        for batch, (episode, count) in zip(batches, expected, strict=True):
+            last = count == 2 + episode % 3
+            assert batch.is_first[column] == (count == 0)
+            assert batch.is_last[column] == last
+            assert batch.is_terminal[column] == (last and episode % 2 == 0)
+            assert batch.reward[column] == count
+            assert batch.info["process"][column] == 1.0
+
+
+def test_arrays_belong_to_the_receiver(make: Maker) -> None:
+    env = make(2)
+    first = env.reset([0, 1])
+    kept = first.observation["count"].copy(), first.is_first.copy()
+    env.step(np.zeros(2, np.int64))
+    assert_array_equal(first.observation["count"], kept[0])
+    assert_array_equal(first.is_first, kept[1])
+    first.observation["count"][:] = -1  # writable, and nobody minds
+    assert env.step(np.zeros(2, np.int64)).observation["count"].min() >= 0
+
+
+def test_dtypes_are_those_of_the_record(make: Maker) -> None:
+    batch = make(2).reset([0, 1])
+    assert batch.reward.dtype == np.float32
+    assert batch.is_first.dtype == batch.is_last.dtype == batch.is_terminal.dtype == np.bool_
+    assert batch.info["process"].dtype == np.float32
+
+
+def test_options_hold_until_the_next_reset(make: Maker) -> None:
+    env = make(1)
+    batches = steps(env, env.reset([0], options={"offset": 100}), 4)
+    assert [int(batch.observation["count"][0, 2]) for batch in batches] == [100, 101, 102, 100, 101]
+    assert env.reset([0]).observation["count"][0, 2] == 0
+
+
+def test_render_picks_the_environment(make: Maker) -> None:
+    env = make(3)
+    env.reset([3, 4, 5])
+    assert env.render()[0, 0, 0] == 3
+    assert env.render(2)[0, 0, 0] == 5
+
+
+def test_errors_keep_their_type_and_text(make: Maker) -> None:
+    env = make(3)
+    env.reset([0, 1, 2])
+    env.step(np.zeros(3, np.int64))
+    with pytest.raises(FloatingPointError, match="diverged at step 1"):
+        env.step(np.array([0, 99, 0]))
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(np.zeros(3, np.int64))
+    assert_array_equal(env.reset([0, 1, 2]).observation["count"][:, 2], np.zeros(3))
+    env.step(np.zeros(3, np.int64))
+
+
+def test_invalid_actions_step_nothing(make: Maker) -> None:
+    env = make(2)
+    env.reset([0, 1])
+    for actions in (np.array([0, 100]), np.zeros(3, np.int64), np.zeros(2)):
+        with pytest.raises(ValueError, match="action"):
+            env.step(actions)
+    assert_array_equal(env.step(np.zeros(2, np.int64)).observation["count"][:, 2], [1, 1])
+
+
+def test_misuse_is_refused(make: Maker) -> None:
+    env = make(2)
+    with pytest.raises(RuntimeError, match="reset"):
+        env.step(np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match="seeds"):
+        env.reset([1])
+
+
+def test_worker_errors_carry_the_worker_traceback() -> None:
+    env = SubprocessVectorEnv([CountingEnv], 1)
+    env.reset([0])
+    with pytest.raises(FloatingPointError) as caught:
+        env.step(np.array([99]))
+    assert "test_vector.py" in str(caught.value.__cause__)
+    env.close()
+
+
+def test_a_killed_worker_is_named_and_everything_closes() -> None:
+    env = SubprocessVectorEnv([CountingEnv] * 4, 2)
+    env.reset(range(4))
+    with pytest.raises(RuntimeError, match=r"died with exit code -9"):
+        env.step(np.array([0, 0, 0, 98]))
+    with pytest.raises(RuntimeError, match="died"):
+        env.step(np.zeros(4, np.int64))
+    started = time.monotonic()
+    env.close()
+    env.close()
+    assert time.monotonic() - started < 4.0
+
+
+def test_environments_that_cannot_be_made_raise_here() -> None:
+    with pytest.raises(FileNotFoundError, match="no such simulator"):
+        SubprocessVectorEnv([CountingEnv, failing_factory], 2)
+    with pytest.raises(ValueError, match="did you mean 'layout'"):
+        make_vector_env("nav3d", 2, "subprocess", num_workers=1, layuot="fixed")
+
+
+def test_different_environments_are_refused() -> None:
+    factories: list[Callable[[], CountingEnv]] = [CountingEnv, partial(CountingEnv, "other")]
+    with pytest.raises(ValueError, match="different specs"):
+        SerialVectorEnv(factories)
+    with pytest.raises(ValueError, match="different specs"):
+        SubprocessVectorEnv(factories, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("nav3d", {"layout": "random", "wind_std": 0.2, "max_episode_steps": 20}), ("nav3d_image", {"image_size": 16})],
+)
+def test_both_kinds_give_the_streams_of_single_environments(name: str, options: dict[str, Any]) -> None:
+    num_envs, num_steps = 5, 45
+    actions = np.random.default_rng(0).uniform(-1, 1, (num_steps, num_envs, 3)).astype(np.float32)
+    serial = make_vector_env(name, num_envs, **options)
+    spread = make_vector_env(name, num_envs, "subprocess", num_workers=2, **options)
+    single = make_env(name, **options)
+    ours = [serial.reset(range(num_envs)), *(serial.step(a) for a in actions)]
+    theirs = [spread.reset(range(num_envs)), *(spread.step(a) for a in actions)]
+    spread.close()
+    for a, b in zip(ours, theirs, strict=True):
+        for left, right in zip(_arrays(a), _arrays(b), strict=True):
+            assert_array_equal(left, right)
+    step = single.reset(seed=3)
+    for t, batch in enumerate(ours):
+        for key, value in step.observation.items():
+            assert_array_equal(batch.observation[key][3], value)
+        assert batch.reward[3] == np.float32(step.reward)
+        if t < num_steps:
+            step = single.reset() if step.is_last else single.step(actions[t, 3])
+
+
+def _arrays(batch: StepBatch) -> list[np.ndarray]:
+    return [
+        *batch.observation.values(),
+        batch.reward,
+        batch.is_first,
+        batch.is_last,
+        batch.is_terminal,
+        *batch.info.values(),
+    ]
