@@ -30,7 +30,8 @@ class Ensemble:
             precision: "fp32"; "bf16", which rounds weights and layer inputs, and needs AMX or AVX512-BF16; "auto" is
                 bf16 where there is hardware for it, else fp32.
             isa: forces "scalar", "avx2", "avx512", "avx512bf16" or "amx".
-            threads: threads of every call, the caller's included.
+            threads: threads of every call, the caller's included. More than 1 do not survive a fork(): build the
+                ensemble in the process that uses it.
 
         Raises:
             ValueError: an inconsistent record, or a precision or isa that the machine lacks.

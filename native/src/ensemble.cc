@@ -70,12 +70,6 @@ Row row_of(const RolloutRequest& r, int num_members, std::int64_t group, std::in
 template <class T>
 using PerRow = std::array<T, kMostRows>;
 
-struct PanelRows {
-    PerRow<const float*> states, actions;
-    alignas(64) PerRow<std::uint32_t> seed_low, seed_high, candidate, particle;
-    PerRow<float*> returns, trajectory, rewards;
-};
-
 }  // namespace
 
 struct Ensemble::Destination {
@@ -160,6 +154,47 @@ void Ensemble::trajectories(const RolloutRequest& request, float* states, float*
     run(request, destination);
 }
 
+// The arrays behind one RolloutPanel.
+struct Ensemble::PanelRows {
+    PerRow<const float*> states, actions;
+    alignas(64) PerRow<std::uint32_t> seed_low, seed_high, candidate, particle;
+    PerRow<float*> returns, trajectory, rewards;
+
+    void set(std::size_t i, const RolloutRequest& r, const ModelView& model, const Destination& to,
+             const Row& row) {
+        const std::int64_t sequence = row.problem * r.candidates + row.candidate;
+        const std::int64_t cell = sequence * r.particles + row.particle;
+        states[i] = r.observation + row.problem * model.state_size;
+        actions[i] = r.actions + sequence * r.horizon * model.action_size;
+        seed_low[i] = static_cast<std::uint32_t>(r.seeds[row.problem]);
+        seed_high[i] = static_cast<std::uint32_t>(r.seeds[row.problem] >> 32);
+        candidate[i] = static_cast<std::uint32_t>(row.candidate);
+        particle[i] = static_cast<std::uint32_t>(row.particle);
+        if (to.returns != nullptr) returns[i] = to.returns + cell;
+        if (to.rewards != nullptr) rewards[i] = to.rewards + cell * r.horizon;
+        if (to.trajectory != nullptr)
+            trajectory[i] = to.trajectory + cell * (r.horizon + 1) * model.state_size;
+    }
+
+    RolloutPanel panel(const RolloutRequest& r, const Destination& to, std::int64_t count) const {
+        RolloutPanel panel{};
+        panel.rows = static_cast<int>(count);
+        panel.horizon = r.horizon;
+        panel.gamma = r.gamma;
+        panel.sample = r.sample;
+        panel.states = states.data();
+        panel.actions = actions.data();
+        panel.seed_low = seed_low.data();
+        panel.seed_high = seed_high.data();
+        panel.candidate = candidate.data();
+        panel.particle = particle.data();
+        panel.returns = to.returns != nullptr ? returns.data() : nullptr;
+        panel.trajectory = to.trajectory != nullptr ? trajectory.data() : nullptr;
+        panel.rewards = to.rewards != nullptr ? rewards.data() : nullptr;
+        return panel;
+    }
+};
+
 void Ensemble::run(const RolloutRequest& r, const Destination& to) {
     const ModelView& model = model_->view();
     const int members = model.num_members;
@@ -172,48 +207,22 @@ void Ensemble::run(const RolloutRequest& r, const Destination& to) {
         const auto table = particle_members(r.seeds[b], r.horizon, r.particles, members, r.propagation);
         tables.insert(tables.end(), table.begin(), table.end());
     }
-    const auto panel_of = [&](std::int64_t index, int thread) {
+    pool_->run(grouping.groups * grouping.panels_per_group, [&](std::int64_t index, int thread) {
         const FlushDenormals flush;
         const std::int64_t group = index / grouping.panels_per_group;
         const std::int64_t first = index % grouping.panels_per_group * variant_.rows;
         const std::int64_t count = std::min<std::int64_t>(variant_.rows, grouping.rows - first);
         PanelRows rows;
         for (int i = 0; i < variant_.rows; ++i) {
-            const auto at = static_cast<std::size_t>(i);
             const Row row = row_of(r, members, group, first + (i < count ? i : 0));
-            const std::int64_t sequence = row.problem * r.candidates + row.candidate;
-            const std::int64_t cell = sequence * r.particles + row.particle;
-            rows.states[at] = r.observation + row.problem * model.state_size;
-            rows.actions[at] = r.actions + sequence * r.horizon * model.action_size;
-            rows.seed_low[at] = static_cast<std::uint32_t>(r.seeds[row.problem]);
-            rows.seed_high[at] = static_cast<std::uint32_t>(r.seeds[row.problem] >> 32);
-            rows.candidate[at] = static_cast<std::uint32_t>(row.candidate);
-            rows.particle[at] = static_cast<std::uint32_t>(row.particle);
-            if (to.returns != nullptr) rows.returns[at] = to.returns + cell;
-            if (to.rewards != nullptr) rows.rewards[at] = to.rewards + cell * r.horizon;
-            if (to.trajectory != nullptr)
-                rows.trajectory[at] = to.trajectory + cell * (r.horizon + 1) * model.state_size;
+            rows.set(static_cast<std::size_t>(i), r, model, to, row);
         }
+        RolloutPanel panel = rows.panel(r, to, count);
         const Row head = row_of(r, members, group, first);
-        RolloutPanel panel{};
-        panel.rows = static_cast<int>(count);
-        panel.horizon = r.horizon;
-        panel.gamma = r.gamma;
-        panel.sample = r.sample;
         panel.members = tables.data() + (per_problem ? head.problem * table_size : 0) + head.particle;
         panel.members_stride = r.particles;
-        panel.states = rows.states.data();
-        panel.actions = rows.actions.data();
-        panel.seed_low = rows.seed_low.data();
-        panel.seed_high = rows.seed_high.data();
-        panel.candidate = rows.candidate.data();
-        panel.particle = rows.particle.data();
-        panel.returns = to.returns != nullptr ? rows.returns.data() : nullptr;
-        panel.trajectory = to.trajectory != nullptr ? rows.trajectory.data() : nullptr;
-        panel.rewards = to.rewards != nullptr ? rows.rewards.data() : nullptr;
         variant_.rollout(model, panel, scratch(thread));
-    };
-    pool_->run(grouping.groups * grouping.panels_per_group, panel_of);
+    });
 }
 
 void Ensemble::predict(const float* state, const float* action, std::int64_t rows, float* mean,

@@ -31,8 +31,11 @@ struct HardwareTiles {
         if constexpr (t == 3) _tile_zero(3);
     }
 
+    // GCC's macro does not say that the instruction reads memory: without the barrier the stores of the
+    // activations could be moved behind it.
     template <int t>
     static void load(const void* p, int stride) {
+        asm volatile("" ::: "memory");
         if constexpr (t == 4) _tile_loadd(4, p, stride);
         if constexpr (t == 5) _tile_loadd(5, p, stride);
         if constexpr (t == 6) _tile_loadd(6, p, stride);

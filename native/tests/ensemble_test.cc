@@ -309,7 +309,7 @@ void test_variants_agree() {
         for (const auto& hidden : hidden_sizes) {
             for (const auto propagation : {Propagation::ts_inf, Propagation::ts1}) {
                 Model model(3, 5, 2, hidden, activation, true, true, true);
-                Problem problem(model.weights, 2, 21, 4, 6);
+                Problem problem(model.weights, 2, 11, 3, 6);
                 problem.request.propagation = propagation;
                 Ensemble scalar(model.weights, scalar_variant, 1);
                 const auto expected = problem.rollout(scalar);
@@ -363,6 +363,9 @@ void test_nan_stays_with_its_candidate() {
             expect(poisoned ? std::isnan(returns[i]) : returns[i] == clean[i],
                    "NaN reaches its candidate only");
         }
+        problem.actions[5 * 3 + 2] = 0.25F;
+        const auto later = problem.rollout(ensemble);
+        for (const float value : later) expect(!std::isnan(value), "no NaN stays behind in the scratch");
         problem.observation[0] = std::numeric_limits<float>::quiet_NaN();
         for (const float value : problem.rollout(ensemble)) expect(std::isnan(value), "a NaN observation");
     }

@@ -119,6 +119,7 @@ class Ensemble {
 
   private:
     struct Destination;
+    struct PanelRows;
     void run(const RolloutRequest& request, const Destination& destination);
     float* scratch(int thread) const;
 
