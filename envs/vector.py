@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.adapters import ActionCheck, GymnasiumEnv
-from envs.specs import Env, EnvSpec, StepBatch, TimeStep
+from envs.specs import Env, EnvSpec, StepBatch
+from envs.step_arrays import allocate, allocate_like, copy_batch, memory_size, rows_of, shared_views, write_row
 
 EnvFactory = Callable[[], Env]
 _CLOSE_SECONDS = 5.0
-_CACHE_LINE = 64
 _Answer = tuple[Any, Exception | None, str]
 """A worker's answer: the result, or the exception and its traceback."""
 
@@ -51,7 +51,7 @@ class SerialVectorEnv:
             raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
         self.num_envs = len(self._envs)
         self._check = ActionCheck(self.spec.action)
-        self._steps = _allocate(self.spec, self.num_envs)
+        self._template = allocate(self.spec, self.num_envs)
         self._ended: list[bool] | None = None
         self._options: Mapping[str, Any] | None = None
 
@@ -62,8 +62,9 @@ class SerialVectorEnv:
             seeds: One per environment.
             options: Passed to every reset, also to those of later episodes, until the next call.
         """
-        self.reset_into(self._steps, seeds, options)
-        return _copy(self._steps)
+        out = allocate_like(self._template)
+        self.reset_into(out, seeds, options)
+        return out
 
     def step(self, actions: NDArray[Any]) -> StepBatch:
         """Act everywhere; an environment whose last step was `is_last` starts its next episode instead.
@@ -76,15 +77,16 @@ class SerialVectorEnv:
         """
         actions = np.asarray(actions)
         self._check(actions, (self.num_envs,))
-        self.step_into(self._steps, actions)
-        return _copy(self._steps)
+        out = allocate_like(self._template)
+        self.step_into(out, actions)
+        return out
 
     def reset_into(self, out: StepBatch, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
         """`reset`, written into the arrays of `out`."""
         _check_seeds(seeds, self.num_envs)
         self._ended = None
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            _write(out, row, env.reset(seed=int(seed), options=options))
+            write_row(out, row, env.reset(seed=int(seed), options=options))
         self._options = options
         self._ended = [False] * self.num_envs
 
@@ -96,11 +98,11 @@ class SerialVectorEnv:
         self._ended = None
         for row, env in enumerate(self._envs):
             if ended[row]:
-                ended[row] = _write(out, row, env.reset(options=self._options))
+                ended[row] = write_row(out, row, env.reset(options=self._options))
             elif isinstance(env, GymnasiumEnv):
                 ended[row] = env.step_into(out, row, actions[row])
             else:
-                ended[row] = _write(out, row, env.step(actions[row]))
+                ended[row] = write_row(out, row, env.step(actions[row]))
         self._ended = ended
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
@@ -152,11 +154,11 @@ class SubprocessVectorEnv:
 
     def _share_memory(self) -> None:
         """Map the steps and actions of all environments here and in every worker."""
-        size = _memory_size(self.spec, self.num_envs)
+        size = memory_size(self.spec, self.num_envs)
         handle = os.memfd_create("worldfleet-vector-env")
         try:
             os.ftruncate(handle, size)
-            self._steps, self._actions = _views(mmap.mmap(handle, size), self.spec, self.num_envs)
+            self._steps, self._actions = shared_views(mmap.mmap(handle, size), self.spec, self.num_envs)
             for worker, share in zip(self._workers, self._shares, strict=True):
                 worker.send("attach", self.num_envs, share)
                 worker.send_handle(handle)
@@ -170,7 +172,7 @@ class SubprocessVectorEnv:
         for worker, share in zip(self._workers, self._shares, strict=True):
             worker.send("reset", [int(seed) for seed in seeds[share]], options)
         _results(self._workers)
-        return _copy(self._steps)
+        return copy_batch(self._steps)
 
     def step(self, actions: NDArray[Any]) -> StepBatch:
         """As `SerialVectorEnv.step`."""
@@ -180,7 +182,7 @@ class SubprocessVectorEnv:
         for worker in self._workers:
             worker.send("step")
         _results(self._workers)
-        return _copy(self._steps)
+        return copy_batch(self._steps)
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         """A picture of environment `index`."""
@@ -294,10 +296,10 @@ class _Share:
         assert self._envs is not None
         handle = reduction.recv_handle(self._connection)
         spec = self._envs.spec
-        memory = mmap.mmap(handle, _memory_size(spec, num_envs))
+        memory = mmap.mmap(handle, memory_size(spec, num_envs))
         os.close(handle)
-        steps, actions = _views(memory, spec, num_envs)
-        self._steps, self._actions = _rows(steps, share), actions[share]
+        steps, actions = shared_views(memory, spec, num_envs)
+        self._steps, self._actions = rows_of(steps, share), actions[share]
 
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
         assert self._envs is not None
@@ -328,84 +330,3 @@ def _portable(error: Exception) -> Exception:
 def _check_seeds(seeds: Sequence[int], num_envs: int) -> None:
     if len(seeds) != num_envs:
         raise ValueError(f"seeds must hold one seed per environment ({num_envs}), got {len(seeds)}")
-
-
-def _write(out: StepBatch, row: int, step: TimeStep) -> bool:
-    """Put one environment's step into its row; returns whether it is the last of its episode."""
-    for key, value in step.observation.items():
-        out.observation[key][row] = value
-    out.reward[row] = step.reward
-    out.is_first[row] = step.is_first
-    out.is_last[row] = step.is_last
-    out.is_terminal[row] = step.is_terminal
-    for key, values in out.info.items():
-        values[row] = step.info.get(key, 0.0)
-    return step.is_last
-
-
-def _allocate(spec: EnvSpec, num_envs: int) -> StepBatch:
-    return StepBatch(
-        observation={k: np.empty((num_envs, *s.shape), s.dtype) for k, s in spec.observation.items()},
-        reward=np.empty(num_envs, np.float32),
-        is_first=np.empty(num_envs, np.bool_),
-        is_last=np.empty(num_envs, np.bool_),
-        is_terminal=np.empty(num_envs, np.bool_),
-        info={key: np.empty(num_envs, np.float32) for key in spec.info_keys},
-    )
-
-
-def _copy(batch: StepBatch) -> StepBatch:
-    return StepBatch(
-        {k: v.copy() for k, v in batch.observation.items()},
-        batch.reward.copy(),
-        batch.is_first.copy(),
-        batch.is_last.copy(),
-        batch.is_terminal.copy(),
-        {k: v.copy() for k, v in batch.info.items()},
-    )
-
-
-def _rows(batch: StepBatch, rows: slice) -> StepBatch:
-    """Views of some rows."""
-    return StepBatch(
-        {k: v[rows] for k, v in batch.observation.items()},
-        batch.reward[rows],
-        batch.is_first[rows],
-        batch.is_last[rows],
-        batch.is_terminal[rows],
-        {k: v[rows] for k, v in batch.info.items()},
-    )
-
-
-def _aligned(size: int) -> int:
-    """`size` rounded up to whole cache lines, so that no two arrays share one."""
-    return -(-size // _CACHE_LINE) * _CACHE_LINE
-
-
-def _memory_size(spec: EnvSpec, num_envs: int) -> int:
-    """Bytes that `_views` needs."""
-    arrays = [*spec.observation.values(), spec.action]
-    sizes = [num_envs * array.size * np.dtype(array.dtype).itemsize for array in arrays]
-    sizes += [num_envs * 4] * (1 + len(spec.info_keys)) + [num_envs] * 3
-    return sum(_aligned(size) for size in sizes)
-
-
-def _views(memory: mmap.mmap, spec: EnvSpec, num_envs: int) -> tuple[StepBatch, NDArray[Any]]:
-    """Steps and actions of all environments as views of `memory`."""
-    offset = 0
-
-    def take(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-        nonlocal offset
-        array: NDArray[Any] = np.ndarray((num_envs, *shape), dtype, memory, offset)
-        offset += _aligned(array.nbytes)
-        return array
-
-    steps = StepBatch(
-        observation={k: take(s.shape, s.dtype) for k, s in spec.observation.items()},
-        reward=take((), "float32"),
-        is_first=take((), "bool"),
-        is_last=take((), "bool"),
-        is_terminal=take((), "bool"),
-        info={key: take((), "float32") for key in spec.info_keys},
-    )
-    return steps, take(spec.action.shape, spec.action.dtype)

@@ -1,0 +1,15 @@
+"""The environment benchmark measures every case and pairs it with a peer."""
+
+from __future__ import annotations
+
+from cluster.bench.env import run
+
+
+def test_every_case_has_a_rate_a_peer_and_their_ratio() -> None:
+    rows = list(run(seconds=0.02))
+    assert len({row.case for row in rows}) == len(rows) == 7
+    for row in rows:
+        assert row.bench == "env"
+        assert row.value > 0
+        assert row.peer_value is not None
+        assert row.ratio == row.value / row.peer_value
