@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from learner.models.normaliser import RunningNormaliser
 
 Activation = Literal["silu", "relu", "tanh", "elu"]
+_OUTPUT_GAIN = 0.3
+"""Initial outputs are small against the normalised targets, yet differ between members."""
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
 
 
@@ -38,6 +40,8 @@ class EnsembleConfig:
         termination: Predict whether the step ends the episode by termination.
         min_logvar: Initial lower bound of the log-variance, in normalised units; learned.
         max_logvar: Initial upper bound of the log-variance, in normalised units; learned.
+        bias_spread: The hinges of the first layer start spread over this many standard deviations of the inputs around
+            their mean, instead of all at the mean: contacts and other local structure are then found much sooner.
         min_std: Standard deviation below which an input counts as constant and is not scaled up, and to which the
             scale of an output is raised.
     """
@@ -49,6 +53,7 @@ class EnsembleConfig:
     termination: bool = False
     min_logvar: float = -10.0
     max_logvar: float = 0.5
+    bias_spread: float = 2.0
     min_std: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -60,6 +65,8 @@ class EnsembleConfig:
             raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {self.activation!r}")
         if not self.min_logvar < self.max_logvar:
             raise ValueError(f"min_logvar must be below max_logvar, got {self.min_logvar} and {self.max_logvar}")
+        if not self.bias_spread >= 0:
+            raise ValueError(f"bias_spread must not be negative, got {self.bias_spread}")
         if not self.min_std > 0:
             raise ValueError(f"min_std must be positive, got {self.min_std}")
 
@@ -99,8 +106,13 @@ class Ensemble(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in itertools.pairwise(sizes):
-            self.weights.append(nn.Parameter(_initial_weight(config.members, fan_in, fan_out, generator)))
+            weight = torch.randn(config.members, fan_in, fan_out, generator=generator) * (2.0 / fan_in) ** 0.5
+            self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(config.members, fan_out)))
+        with torch.no_grad():
+            self.weights[-1].mul_(_OUTPUT_GAIN)
+            if config.hidden:
+                self.biases[0].copy_(_spread_biases(self.weights[0], config.bias_spread, generator))
         if config.gaussian:
             self.min_logvar = nn.Parameter(torch.full((self.target_size,), config.min_logvar))
             self.max_logvar = nn.Parameter(torch.full((self.target_size,), config.max_logvar))
@@ -231,11 +243,10 @@ def load_member(path: Path) -> Ensemble:
     return model
 
 
-def _initial_weight(members: int, fan_in: int, fan_out: int, generator: torch.Generator) -> Tensor:
-    """Truncated normal of standard deviation 1 / (2 sqrt(fan_in)), as in PETS."""
-    std = 0.5 / fan_in**0.5
-    weight = torch.empty(members, fan_in, fan_out)
-    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+def _spread_biases(weight: Tensor, spread: float, generator: torch.Generator) -> Tensor:
+    """Biases [K, out] of units with weights [K, in, out] that are zero at points uniform in [-spread, spread]^in."""
+    points = (torch.rand(weight.shape, generator=generator) * 2.0 - 1.0) * spread
+    return -(weight * points).sum(1)
 
 
 def _float32(value: Tensor) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import native
 from learner.models.ensemble import Ensemble, EnsembleConfig, load_member, save_members
 from learner.models.normaliser import RunningNormaliser
 
@@ -178,3 +179,30 @@ def test_constant_dimensions_are_not_blown_up() -> None:
 def test_bad_settings_name_the_value(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=r"gelu|-20|got 0|\(8, 0\)|0\.0"):
         EnsembleConfig(**{field: value})
+
+
+@pytest.mark.parametrize("activation", ["silu", "relu", "tanh", "elu"])
+@pytest.mark.parametrize(("gaussian", "termination"), [(False, False), (True, True)])
+def test_the_native_planner_predicts_what_the_module_predicts(
+    activation: Any, gaussian: bool, termination: bool
+) -> None:
+    model = fitted(EnsembleConfig(3, (16, 8), activation, gaussian, termination))
+    rng = np.random.default_rng(0)
+    state, action = rng.normal(5, 3, (N, S)).astype(np.float32), rng.normal(5, 3, (N, A)).astype(np.float32)
+    with torch.no_grad():
+        predicted = model.predict(torch.from_numpy(state), torch.from_numpy(action))
+    mean, variance, done = native.Ensemble(model.export(), precision="fp32").predict(state, action)
+    np.testing.assert_allclose(mean, predicted.mean, rtol=1e-4, atol=2e-5)
+    if predicted.logvar is not None:
+        np.testing.assert_allclose(variance, torch.exp(predicted.logvar), rtol=1e-3, atol=1e-12)
+    if predicted.done_logit is not None:
+        np.testing.assert_allclose(done, torch.sigmoid(predicted.done_logit), rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_hinges_are_spread_over_the_inputs() -> None:
+    model = Ensemble(EnsembleConfig(2, (512,), bias_spread=2.0), S, A)
+    weight, bias = model.weights[0].detach(), model.biases[0].detach()
+    distance = bias.abs() / weight.norm(dim=1)  # of a hinge from the mean of the inputs, in standard deviations
+    assert 0.5 < distance.mean().item() < 2.0
+    flat = Ensemble(EnsembleConfig(2, (512,), bias_spread=0.0), S, A)
+    assert flat.biases[0].abs().max().item() == 0.0

@@ -41,13 +41,13 @@ def test_the_loss_falls_on_a_linear_system_for_every_member(gaussian: bool) -> N
     config = replace(SMALL, ensemble=EnsembleConfig(3, (32,), "tanh", gaussian, termination=True))
     run = learner(config, batches())
     first = run.step()
-    for _ in range(250):
+    for _ in range(400):
         last = run.step()
     for i in range(3):
         assert last[f"loss_member_{i}"] < first[f"loss_member_{i}"] - 0.3
     if not gaussian:
         assert last["loss_state"] < 0.01
-        assert last["validation_loss"] < 0.3 * first["validation_loss"]
+        assert last["validation_loss"] < 0.5 * first["validation_loss"]
     assert last["loss"] == pytest.approx(np.mean([last[f"loss_member_{i}"] for i in range(3)]), rel=1e-5)
 
 
@@ -65,7 +65,8 @@ def test_members_differ_by_bootstrap_and_agree_without_it() -> None:
 
     def spread(kind: Any) -> float:
         rng = np.random.default_rng(0)
-        config = replace(SMALL, bootstrap=kind, ensemble=EnsembleConfig(3, ()), validation_fraction=0.0)
+        optimizer = OptimConfig(lr=1e-2, decay_steps=600)
+        config = replace(SMALL, bootstrap=kind, ensemble=EnsembleConfig(3, ()), optimizer=optimizer)
         run = learner(config, (make_batch(stream, 16, 9, rng) for _ in range(600)))
         for _ in range(600):
             run.step()
