@@ -217,9 +217,9 @@ def _duration(seconds: float) -> str:
 
 
 def _evaluation_table(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(name for summary in evaluations for name in summary if name != "run_dir"))
-    rows = [[_cell(summary.get(name)) for name in columns] for summary in evaluations]
-    return _table(columns, rows)
+    flat = [dict(_flatten(summary)) for summary in evaluations]
+    columns = list(dict.fromkeys(name for summary in flat for name in summary if name != "run_dir"))
+    return _table(columns, [[_cell(summary.get(name)) for name in columns] for summary in flat])
 
 
 def _gifs(folder: Path) -> str:

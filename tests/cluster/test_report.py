@@ -83,6 +83,7 @@ def run_dir(tmp_path: Path) -> Path:
             "success_ci95": [rate - 0.05, rate + 0.02],
             "return_mean": 9.5,
             "return_ci95": 0.25,
+            "metrics": {"planning_ms": 0.125},
             "run_dir": str(path),
         }
         (path / "eval" / f"step{step}_seed0.json").write_text(json.dumps(summary))
@@ -118,6 +119,8 @@ def test_the_newest_evaluation_leads(run_dir: Path) -> None:
     assert "95 % in 92% to 99%" in text
     assert "± 0.25" in text
     assert text.index("97%") < text.index("Evaluation")
+    assert "metrics.planning ms" in text
+    assert "0.125" in text
 
 
 def test_config_events_timings_and_versions_are_shown(run_dir: Path) -> None:
