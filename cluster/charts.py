@@ -15,6 +15,8 @@ MAX_POINTS = 400
 """Points drawn per series; beyond that each bucket shows its lowest and highest value."""
 LOG_RATIO = 1e3
 """Positive data that spans more than this factor is drawn on a logarithmic axis."""
+ROUNDING = 1e-9
+"""Data that varies by less than this share of its size is drawn as a constant."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ def line_chart(series: Sequence[Series]) -> str:
         return f'{opening}<text class="empty" x="{WIDTH / 2}" y="{HEIGHT / 2}">no finite values</text></svg>'
     x_scale = _Scale(min(x for x, _ in flat), max(x for x, _ in flat), LEFT, WIDTH - RIGHT)
     low, high = min(y for _, y in flat), max(y for _, y in flat)
+    if high - low <= ROUNDING * max(abs(low), abs(high)):
+        low = high
     logarithmic = low > 0 and high / low > LOG_RATIO
     y_scale = _Scale(low, high, HEIGHT - BOTTOM, TOP, logarithmic, padding=0.04)
     parts = [opening, *_axes(x_scale, y_scale)]
@@ -84,27 +88,39 @@ class _Scale:
         return [index * spacing for index in range(lowest, highest + 1)]
 
 
-def short(value: float) -> str:
-    """A number in at most about six characters: 1.2k, 0.031, 4e-05."""
+def short(value: float, digits: int = 3) -> str:
+    """A number with few significant digits: 1.23k, 0.0312, 4e-05."""
     if not math.isfinite(value):
         return str(value)
     magnitude = abs(value)
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if magnitude >= limit:
-            return f"{value / limit:.3g}{unit}"
-    return f"{value:.3g}"
+            return f"{value / limit:.{digits}g}{unit}"
+    return f"{value:.{digits}g}"
+
+
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """Texts of ticks, with as many digits as it takes to tell them apart."""
+    labels = []
+    for digits in range(3, 10):
+        labels = [short(tick, digits) for tick in ticks]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _axes(x_scale: _Scale, y_scale: _Scale) -> list[str]:
     parts = []
-    for tick in y_scale.ticks(6):
+    ticks = y_scale.ticks(6)
+    for tick, label in zip(ticks, _labels(ticks), strict=True):
         y = y_scale(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 6}" y="{y + 3.5:.1f}">{short(tick)}</text>')
-    for tick in x_scale.ticks(5):
+        parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 6}" y="{y + 3.5:.1f}">{label}</text>')
+    ticks = x_scale.ticks(5)
+    for tick, label in zip(ticks, _labels(ticks), strict=True):
         x = x_scale(tick)
         anchor = "end" if x > WIDTH - RIGHT - 16 else "middle"
-        parts.append(f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{HEIGHT - 8}">{short(tick)}</text>')
+        parts.append(f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{HEIGHT - 8}">{label}</text>')
     bottom = HEIGHT - BOTTOM
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
     return parts

@@ -53,6 +53,17 @@ def test_a_constant_is_drawn_in_the_middle() -> None:
     assert 60 < start < 160
 
 
+def test_rounding_noise_is_a_constant() -> None:
+    [[(_, start), (_, end)]] = lines(line_chart([Series("a", [0, 1], [1e-3, 1e-3 * (1 + 1e-12)])]))
+    assert start == pytest.approx(end)
+
+
+def test_labels_of_a_narrow_range_differ() -> None:
+    svg = line_chart([Series("a", [0, 1], [-16.0996, -16.0920])])
+    texts = [element.text for element in ElementTree.fromstring(svg).iter("text")]
+    assert len(set(texts)) == len(texts)
+
+
 def test_wide_positive_data_has_a_logarithmic_axis() -> None:
     [points] = lines(line_chart([Series("a", [0, 1, 2, 3, 4], [1.0, 10.0, 100.0, 1e3, 1e4])]))
     steps = [a[1] - b[1] for a, b in itertools.pairwise(points)]
