@@ -49,7 +49,7 @@ class EnsemblePlanner:
         self._isa = isa
         self._num_actions = int(np.size(low))
         self.update(weights)
-        self._planner = SamplingPlanner(config, low, high, self._evaluate, objective)
+        self._planner = SamplingPlanner(config, low, high, self.evaluate, objective)
         floats = config.population * (config.horizon * self._num_actions + self._particles)
         self._max_problems = max(1, _MAX_FLOATS // floats)
 
@@ -88,9 +88,10 @@ class EnsemblePlanner:
         plans, carries = zip(*turns, strict=True)
         return concatenate_rows(plans), concatenate_rows(carries)
 
-    def _evaluate(
+    def evaluate(
         self, observation: NDArray[np.float32], actions: NDArray[np.float32], seeds: NDArray[np.uint64]
     ) -> NDArray[np.float32]:
+        """Particle returns [B, N, P] of actions [B, N, H, A]; see planners.base.Evaluator."""
         config = self.config
         return self._ensemble.rollout(
             observation,
