@@ -59,6 +59,11 @@ class ActorsConfig:
         for name in ("planner_actors", "planner_wait_ms", "exploration_std", "restarts"):
             if getattr(self, name) < 0:
                 raise ValueError(f"actors.{name} must not be negative, got {getattr(self, name)}")
+        if self.ticks_per_collect % self.block_steps:
+            # Steps of an unfinished block would be counted by the limiter without being in the replay.
+            raise ValueError(
+                f"actors.ticks_per_collect {self.ticks_per_collect} must be a multiple of block_steps {self.block_steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,15 @@ class RunConfig:
     actors: ActorsConfig = field(default_factory=ActorsConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    @property
+    def reserved_cpus(self) -> float:
+        """Logical CPUs that the run's actors reserve."""
+        return (
+            self.actors.rollout_actors * self.cluster.rollout_cpus
+            + self.actors.planner_actors * self.cluster.planner_cpus
+            + self.cluster.learner_ranks * self.cluster.learner_cpus
+        )
 
 
 def resolve(

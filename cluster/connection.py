@@ -6,12 +6,11 @@ import logging
 import math
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import ray
 
 logger = logging.getLogger(__name__)
 
@@ -21,19 +20,19 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS, or start one with at least `num_cpus` logical CPUs.
 
     A cluster of our own demands a token that only this user can read, unless RAY_AUTH_MODE says otherwise: Ray's
-    ports listen on all interfaces and whoever reaches them may run code.
+    ports listen on all interfaces, and whoever reaches them may run code. Ray reads the mode when it is first
+    imported, so nothing imports it before.
     """
     with tempfile.TemporaryDirectory(prefix="worldfleet-") as private:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(namespace=namespace, log_to_driver=True)
-        else:
+        joining = bool(os.environ.get("RAY_ADDRESS"))
+        if not joining and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
             _set_token(Path(private) / "token")
-            ray.init(
-                namespace=namespace,
-                num_cpus=max(os.cpu_count() or 1, math.ceil(num_cpus)),
-                log_to_driver=True,
-                include_dashboard=None,
-            )
+        import ray
+
+        if joining:
+            ray.init(namespace=namespace)
+        else:
+            ray.init(namespace=namespace, num_cpus=max(os.cpu_count() or 1, math.ceil(num_cpus)))
         try:
             yield
         finally:
@@ -41,8 +40,6 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
 
 
 def _set_token(path: Path) -> None:
-    if "RAY_AUTH_MODE" in os.environ:
-        return
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
     os.environ["RAY_AUTH_MODE"] = "token"

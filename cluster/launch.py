@@ -178,7 +178,7 @@ class Run:
         self.pending: dict[Any, Task] = {}
         self.collect_steps = build.collect_steps(config)
         self.permit_steps = permit_steps(config)
-        self.acknowledged = int(fleet.replay_stats()["replay/steps"])
+        self._filled = False
         self._evaluator: Any | None = None
 
     def loop(self, save: SaveCheckpoint, stopping: Callable[[], bool]) -> None:
@@ -213,14 +213,18 @@ class Run:
                 self.send(actor.run.remote(self.config.actors.ticks_per_collect), "rollout", index, self.collect_steps)
                 held, left = held + 1, left - self.collect_steps
         training = any(task.role == "learner" for task in self.pending.values())
-        # Leased inserts are not in the replay yet; the learner starts on what the shards have acknowledged.
-        filled = self.acknowledged >= self.config.replay.limiter.min_size
-        if not training and filled and self.limiter.can_sample(self.permit_steps):
+        if not training and self.limiter.can_sample(self.permit_steps) and self.filled():
             self.limiter.sampled(self.permit_steps)
             for rank, learner in enumerate(self.fleet.learners):
                 self.send(
                     learner.train.remote(self.config.cluster.updates_per_permit), "learner", rank, self.permit_steps
                 )
+
+    def filled(self) -> bool:
+        """Whether the shards hold enough to start on; leased inserts are counted before they are there."""
+        if not self._filled:
+            self._filled = self.fleet.replay_stats()["replay/steps"] >= self.config.replay.limiter.min_size
+        return self._filled
 
     def send(self, reference: Any, role: str, index: int, steps: int) -> None:
         """Note a call in flight."""
@@ -250,7 +254,6 @@ class Run:
         """Count the result of a call."""
         if task.role == "rollout":
             seconds = {"env": result.env_seconds, "policy": result.policy_seconds, "push": result.push_seconds}
-            self.acknowledged += result.acknowledged
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
             self.recorder.add(
                 {"policy_lag": float(result.policy_lag), "policy_version": float(result.policy_version)}, "rollout/"
@@ -339,23 +342,13 @@ def spawn(cls: type, name: str, num_cpus: float, **options: Any) -> Callable[...
     return actor.options(name=name, num_cpus=num_cpus, **options).remote  # type: ignore[no-any-return]
 
 
-def required_cpus(config: RunConfig) -> float:
-    """Logical CPUs that the actors of the run reserve."""
-    actors, cluster = config.actors, config.cluster
-    return (
-        actors.rollout_actors * cluster.rollout_cpus
-        + actors.planner_actors * cluster.planner_cpus
-        + cluster.learner_ranks * cluster.learner_cpus
-    )
-
-
 def check_resources(config: RunConfig) -> None:
     """Refuse a run that would wait for ever for CPUs.
 
     Raises:
         ValueError: The cluster has too few.
     """
-    need, have = required_cpus(config), ray.cluster_resources().get("CPU", 0.0)
+    need, have = config.reserved_cpus, ray.cluster_resources().get("CPU", 0.0)
     if need > have:
         raise ValueError(
             f"the run reserves {need:g} CPUs and the Ray cluster has {have:g}: lower actors.rollout_actors, "

@@ -92,10 +92,11 @@ def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state
         with stop_on_signals() as flag:
             LocalRun(config, recorder, state).run(save, lambda: bool(flag))
     else:
-        from cluster import launch
         from cluster.connection import connected
 
-        with connected(run_dir.path.name, launch.required_cpus(config)), stop_on_signals() as flag:
+        with connected(run_dir.path.name, config.reserved_cpus), stop_on_signals() as flag:
+            from cluster import launch
+
             launch.run(config, recorder, save, lambda: bool(flag), state, run_dir)
     return _reason(flag)
 
