@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from cluster.bench import planner as bench
@@ -59,14 +60,15 @@ def test_fp32_and_bf16_share_their_elites() -> None:
 def test_the_torch_peer_solves_the_same_problem() -> None:
     """Its plan scores about as well under the ensemble as ours does, and far better than doing nothing."""
     problem = Problem("medium", 3, 2, members=3, hidden=16, population=200, elites=20, iterations=5, horizon=1)
-    weights = random_weights(problem, 0)
+    weights = random_weights(problem, 0) | {"max_logvar": np.full(4, -8.0, np.float32)}  # little noise
+    torch.manual_seed(0)
     twin = EnsembleReference(weights)
     observation = np.array([0.5, -0.5, 1.0], np.float32)
     ours = bench.EnsemblePlanner(bench.reference_config(problem, precision="fp32"), weights, *bench._box(problem))
     plan, _ = ours.plan(observation[None], ours.initial(np.zeros(1, np.uint64)), np.ones(1, np.bool_))
     actions = np.stack([plan.action[0], torch_eager(problem, weights)(observation), np.zeros(2, np.float32)])
     reward = twin.predict(np.tile(observation, (3, 1)), actions)[0][..., -1].mean(axis=0)
-    assert reward[1] == pytest.approx(reward[0], abs=0.2 * (reward[0] - reward[2]))
+    assert reward[1] == pytest.approx(reward[0], abs=0.1 * (reward[0] - reward[2]))
     assert reward[0] > reward[2]
 
 
