@@ -61,22 +61,22 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
 def _introduction(record: dict[str, Any]) -> list[str]:
     config, seeds = record["config"], record["seeds"]
     seconds = record["step_seconds"]
-    real = "" if seconds is None else f" (20 steps are {20 * seconds:g} s)"
+    real = "with no unit of time" if seconds is None else f"(20 steps are {20 * seconds:g} s)"
     train_steps = 2 * config["random_steps"] + config["planner_steps"]
     return [
         f"# Open-loop fidelity of ensembles on {record['env']}",
         "",
         f"Made by `worldfleet fidelity --env {record['env']} --seeds {len(seeds)}` in {record['seconds']:.0f} s.",
         "",
-        f"From real states the models are rolled with the recorded actions alone, up to {config['horizon']} steps{real}.",
-        "NRMSE is the root of the mean squared error over start states and state dimensions, each divided by the",
+        f"From real states the models are rolled with the recorded actions alone, up to {config['horizon']} steps",
+        f"{real}. NRMSE is the root of the mean squared error over start states and state dimensions, each divided by the",
         "variance of that dimension in the test set; 1 is predicting the mean. H10 is the longest horizon up to which",
         "it stays at or below 0.10; its safe value takes the upper end of the 95 % bootstrap interval over episodes.",
         "Worst is the worst state dimension, p90 the 90th percentile over start states, and reward the error of the",
         "summed reward over the standard deviation of that sum.",
         "",
-        f"Every seed has its own data, weights and test episodes: {train_steps} training steps (a random walk of actions,",
-        "uniform actions, and a planner), split by episode. All models see the same episodes for the same",
+        f"Every seed has its own data, weights and test episodes: {train_steps} training steps (a random walk of",
+        "actions, uniform actions, and a planner), split by episode. All models see the same episodes for the same",
         f"{config['updates']} updates of {config['batch_size']} transitions; one network sees every step once, the",
         f"{config['members']} members of an ensemble a Poisson bootstrap each. Networks are",
         f"{' x '.join(map(str, config['hidden']))} SiLU. The prediction of an ensemble is the mean of its members' own",
@@ -124,8 +124,9 @@ def _skill(record: dict[str, Any], test: str, index: int) -> str:
 def _comparison(record: dict[str, Any]) -> list[str]:
     horizons = _horizons(record)
     lines = [
-        "Reduction of NRMSE, and of the negative log-likelihood of the true state in nats per dimension under a Gaussian",
-        "with the moments of the particles (20 of either model). A difference of 0.26 nats is a density 30 % higher.",
+        "Reduction of NRMSE, and of the negative log-likelihood of the true state in nats per dimension under a",
+        "Gaussian with the moments of the particles, as many for one network as for an ensemble. A difference of 0.26",
+        "nats is a density 30 % higher.",
         "",
         "| test set | what | " + " | ".join(f"{k} steps" for k in horizons) + " |",
         "|---" * (len(horizons) + 2) + "|",
