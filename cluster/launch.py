@@ -105,8 +105,9 @@ class Fleet:
         config = self.config
         planner = self.planners[index % len(self.planners)] if self.planners else None
         name = f"rollout-{index}" if self.incarnation == 0 else f"rollout-{index}.{self.incarnation}"
+        weights = None if planner is not None else self.weights  # planners have weights of their own
         return spawn(RolloutActor, name, config.cluster.rollout_cpus)(
-            partial(make_loop, config, planner, index, self.incarnation), self.shards, self.weights, index
+            partial(make_loop, config, planner, index, self.incarnation), self.shards, weights, index
         )
 
     def replace_rollout(self, index: int, reason: str) -> None:

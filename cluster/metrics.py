@@ -25,7 +25,7 @@ class Metrics:
         prometheus_port: Serve the newest values on 127.0.0.1 at this port, 0 for no endpoint.
 
     Raises:
-        OSError: The port is taken.
+        ValueError: The port is taken.
     """
 
     def __init__(self, path: Path, resume_step: int | None = None, prometheus_port: int = 0) -> None:
@@ -42,7 +42,10 @@ class Metrics:
         if prometheus_port:
             registry = CollectorRegistry()
             self._gauge = Gauge("worldfleet_metric", "Newest value of a metric of the run", ["name"], registry=registry)
-            start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
+            try:
+                start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
+            except OSError as error:
+                raise ValueError(f"metrics port {prometheus_port} cannot be served: {error.strerror}") from error
 
     @property
     def elapsed(self) -> float:

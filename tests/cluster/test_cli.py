@@ -1,0 +1,132 @@
+"""The command line: results on stdout, and bad input as one clear line with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.cli import main
+from cluster.config import resolve
+from cluster.train import train
+
+LOCAL = ["--scale", "debug", "--set", "cluster.mode=local"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of one command."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return int(end.value.code or 0), out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line a refused command says."""
+    code, out, err = run(capsys, *arguments)
+    complaints = [line for line in err.splitlines() if line.startswith("worldfleet: error: ")]
+    assert (code, out, len(complaints)) == (2, "", 1), err
+    assert "Traceback" not in err
+    return complaints[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished debug run; tests that damage it work on a copy."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    train(resolve("pets", "nav3d", "debug", overrides=["cluster.mode=local"]), path)
+    return path
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    subprocess.run(["cp", "-r", str(finished), str(tmp_path / "run")], check=True)
+    return tmp_path / "run"
+
+
+def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "config", "--scale", "debug", "--set", "seed=4")
+    assert code == 0
+    assert yaml.safe_load(out)["seed"] == 4
+    code, out, _ = run(capsys, "presets")
+    assert code == 0
+    assert "algorithms: pets" in out
+
+
+def test_selections_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_dir = ["--run-dir", str(tmp_path / "run")]
+    assert "did you mean 'pets'?" in refused(capsys, "train", "--algo", "pet", *run_dir)
+    assert "did you mean 'laptop'?" in refused(capsys, "train", "--scale", "lapto", *run_dir)
+    assert "did you mean 'batch_size'?" in refused(capsys, "train", "--set", "learner.batchsize=3", *run_dir)
+    assert "'three'" in refused(capsys, "train", "--set", "learner.batch_size=three", *run_dir)
+    assert "wind_std" in refused(capsys, "train", *LOCAL, "--set", "env.options.wind_st=3", *run_dir)
+    assert "not-there.yaml" in refused(capsys, "train", "--config", "not-there.yaml", *run_dir)
+    assert "NoSuchEnv" in refused(capsys, "train", *LOCAL, "--env", "gym:NoSuchEnv-v0", *run_dir)
+    assert "discrete" in refused(capsys, "train", *LOCAL, "--env", "gym:CartPole-v1", *run_dir)
+    assert not any(tmp_path.glob("run/checkpoints/*"))
+
+
+def test_run_directories_are_protected(capsys: pytest.CaptureFixture[str], copied: Path, tmp_path: Path) -> None:
+    assert "--resume" in refused(capsys, "train", *LOCAL, "--run-dir", str(copied))
+    assert "is not a run directory" in refused(capsys, "train", "--resume", str(tmp_path))
+    assert "--episodes" in refused(capsys, "eval", "--run-dir", str(copied), "--episodes", "0")
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace("format: 1", "format: 2"))
+    assert "run format 2, this version reads 1" in refused(capsys, "eval", "--run-dir", str(copied))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_a_corrupt_checkpoint_is_named(capsys: pytest.CaptureFixture[str], copied: Path, damage: str) -> None:
+    file = max(copied.glob("checkpoints/step_*")) / "learner.pt"
+    data = bytearray(file.read_bytes())
+    if damage == "remove":
+        file.unlink()
+    else:
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    before = sorted(path.name for path in copied.rglob("*"))
+    for command in (["eval", "--run-dir"], ["train", "--resume"]):
+        assert "learner.pt" in refused(capsys, *command, str(copied))
+    after = sorted(path.name for path in copied.rglob("*") if path.name != ".lock")
+    assert after == [name for name in before if name != ".lock"]
+
+
+def test_a_taken_metrics_port_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = refused(
+            capsys, "train", *LOCAL, "--set", f"cluster.metrics_port={port}", "--run-dir", str(tmp_path / "run")
+        )
+    assert str(port) in line
+    assert "in use" in line
+
+
+def test_a_full_disk_keeps_what_was_saved(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(finished), str(run_dir)], check=True)
+    config = run_dir / "config.yaml"
+    config.write_text(config.read_text().replace("total_steps: 2000", "total_steps: 4000"))
+    saved = {path: path.stat().st_size for path in run_dir.glob("checkpoints/step_*/*")}
+
+    def limit() -> None:  # writes beyond this size fail as on a full disk, with EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+         f"from cluster.cli import main; main(['train', '--resume', {str(run_dir)!r}])"],
+        capture_output=True, text=True, preexec_fn=limit, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("worldfleet: error: ")
+    assert {path: path.stat().st_size for path in saved} == saved
+    assert not list(run_dir.glob("checkpoints/*.tmp*"))
