@@ -1,0 +1,90 @@
+"""The run on Ray actors: the same parts, other wiring, and what happens when actors die."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from learner import checkpoint
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+
+def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+    """`worldfleet train` at debug scale as a process of its own, with a cluster of its own."""
+    sets = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "cluster.cli", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, "OMP_NUM_THREADS": "1"})
+
+
+def actor_pids(parent: int, name: str) -> list[int]:
+    """Processes of the actors whose class is `name` in the cluster that `parent` started."""
+    listed = subprocess.run(["ps", "-eo", "pid=,sid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 3) for line in listed.splitlines()]
+    parents = {int(pid): int(ppid) for pid, _, ppid, _ in rows}
+
+    def descends(pid: int) -> bool:
+        while pid > 1:
+            if pid == parent:
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return [int(pid) for pid, _, _, args in rows if args.startswith(f"ray::{name}") and descends(int(pid))]
+
+
+def wait_for(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the run has logged `step`."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        if lines and json.loads(lines[-1])["step"] >= step:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    raise AssertionError(f"the run has not reached step {step}")
+
+
+def test_a_run_ends_on_target_although_actors_are_killed(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start(run_dir, "schedule.total_steps=8000", "schedule.checkpoint_every=8000")
+    wait_for(run_dir / "metrics.jsonl", 1024, process)
+    for name in ("RolloutActor", "PlannerActor"):
+        pids = actor_pids(process.pid, name)
+        assert pids, f"no {name} found"
+        os.kill(pids[0], 9)
+        time.sleep(1.0)
+    _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert "actors: weights rollout-0 rollout-1 planner-0 learner-0 replay-0 replay-1" in log
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "died", "end"]
+    assert events[1]["part"].startswith("rollout-")
+    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 8000
+
+
+def test_a_dead_shard_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    process = start(run_dir, "schedule.total_steps=6000")
+    wait_for(run_dir / "metrics.jsonl", 1536, process)
+    os.kill(actor_pids(process.pid, "ReplayShardActor")[0], 9)
+    _, log = process.communicate(timeout=200)
+    assert process.returncode == 1, log
+    complaint = log.splitlines()[-1]
+    assert complaint.startswith("worldfleet: error: ")
+    assert f"--resume {run_dir}" in complaint
+    saved = checkpoint.latest(run_dir / "checkpoints")
+    assert saved is not None
+    command = [sys.executable, "-m", "cluster.cli", "train", "--resume", str(run_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 6000
