@@ -62,7 +62,8 @@ class ActorsConfig:
         if self.ticks_per_collect % self.block_steps:
             # Steps of an unfinished block would be counted by the limiter without being in the replay.
             raise ValueError(
-                f"actors.ticks_per_collect {self.ticks_per_collect} must be a multiple of block_steps {self.block_steps}"
+                f"actors.ticks_per_collect must be a multiple of block_steps {self.block_steps}, "
+                f"got {self.ticks_per_collect}"
             )
 
 
@@ -78,7 +79,8 @@ class ClusterConfig:
     learner_gpus: float = 1.0  # GPUs of a rank, used when the cluster has any
     updates_per_permit: int = 16  # learner updates between two reports to the driver
     sample_in_flight: int = 2  # batches a rank requests ahead
-    stop_budget_seconds: float = 20.0  # time a stopped run may take for its last checkpoint
+    stop_budget_seconds: float = 20.0  # time the calls in flight may take before the last checkpoint
+    stop_exit_code: int = 0  # of a run that a signal stopped; non-zero where a stop is to be retried
     metrics_port: int = 0  # Prometheus port of the driver, 0 for none
 
 

@@ -26,8 +26,9 @@ is issued, so neither sampling nor inserting asks anyone. What happens when a pa
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -122,10 +123,10 @@ class Fleet:
         self.incarnation += 1
         self.rollouts[index] = self.start_rollout(index)
 
-    def checkpoint(self) -> dict[str, Any]:
-        """State of all actors; rollout actors push what they hold and open new streams."""
+    def checkpoint(self, busy: Container[int] = ()) -> dict[str, Any]:
+        """State of all actors; rollout actors but the `busy` ones push what they hold and open new streams."""
         self.incarnation += 1
-        for actor in self.rollouts:
+        for actor in (actor for index, actor in enumerate(self.rollouts) if index not in busy):
             try:
                 ray.get(actor.restart.remote(self.incarnation))
             except RayActorError as error:
@@ -194,13 +195,22 @@ class Run:
                 recorder.log(self.fleet.replay_stats())
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
                 self.checkpoint(save)
-        self.checkpoint(save)
+        self.checkpoint(save, self.config.cluster.stop_budget_seconds)
 
-    def checkpoint(self, save: SaveCheckpoint) -> None:
-        """Let the calls in flight end, then save the state of all parts."""
-        while any(task.role != "evaluator" for task in self.pending.values()):
-            self.take(timeout=None)
-        state = self.fleet.checkpoint()
+    def checkpoint(self, save: SaveCheckpoint, budget_seconds: float = math.inf) -> None:
+        """Let the calls in flight end, then save the state of all parts.
+
+        Rollout actors that are not done within the budget are left out: what they hold no shard has acknowledged.
+        """
+        deadline = time.monotonic() + budget_seconds
+        while any(task.role != "evaluator" for task in self.pending.values()) and time.monotonic() < deadline:
+            self.take(timeout=0.5)
+        busy = {task.index for task in self.pending.values() if task.role == "rollout"}
+        if busy:
+            logger.warning(
+                "%d rollout actors are still busy after %.0f s; saving without them", len(busy), budget_seconds
+            )
+        state = self.fleet.checkpoint(busy)
         save({**state, "limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()})
 
     def issue(self) -> None:

@@ -77,7 +77,7 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
     run_dir.mark(run_dir.stop_marker if reason != "done" else run_dir.done_marker, reason=reason, step=recorder.steps)
     run_dir.event(event="end", step=recorder.steps, reason=reason)
     logger.info("%s after %d steps; %s", reason, recorder.steps, run_dir.path)
-    return Outcome(recorder.steps, reason)
+    return Outcome(recorder.steps, reason, 0 if reason == "done" else config.cluster.stop_exit_code)
 
 
 def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None) -> str:

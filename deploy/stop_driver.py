@@ -3,7 +3,8 @@
 
 KubeRay deletes pods without stopping the Ray job, so the head's preStop hook runs this. It signals the driver itself
 rather than calling `ray job stop`: a stopped job counts as complete and is never retried, whereas a driver that was
-interrupted exits with an error, which `backoffLimit` answers with a new cluster that resumes.
+interrupted exits with `cluster.stop_exit_code`. The RayJob makes that an error, which `backoffLimit` answers with a new
+cluster that resumes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 class SequenceBatch:
     """B sequences of T consecutive steps of one stream each; sequences may cross episode ends (`is_first`)."""
 
-    data: dict[str, NDArray[Any]]  # observation keys, action, reward, is_first, is_last, is_terminal, episode: [B, T, ...]
+    data: dict[str, NDArray[Any]]  # observations, action, reward, is_first, is_last, is_terminal, episode: [B, T, ...]
     stream_id: NDArray[np.uint64]  # [B] the stream a sequence was cut from
     first_step: NDArray[np.int64]  # [B] index within the stream of the sequence's first step
     policy_version: NDArray[np.int64]  # [B] weights version that produced the first step
