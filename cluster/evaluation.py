@@ -59,7 +59,7 @@ def evaluate_run(
         evaluator.close()
     steps = state["recorder"]["steps"]
     summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": steps, "run_dir": str(path)}
-    stem = run_dir.eval / f"step{steps}_seed{seed}"
+    stem = run_dir.eval / f"step{steps}_seed{seed}{f'_{precision}' if precision else ''}"
     write_atomic(stem.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
     if evaluation.frames:
         write_gif(stem.with_suffix(".gif"), np.concatenate(evaluation.frames))

@@ -266,9 +266,8 @@ class Run:
         if task.role == "rollout":
             seconds = {"env": result.env_seconds, "policy": result.policy_seconds, "push": result.push_seconds}
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
-            self.recorder.add(
-                {"policy_lag": float(result.policy_lag), "policy_version": float(result.policy_version)}, "rollout/"
-            )
+            lag = max(0, self.recorder.updates - result.policy_version)  # updates newer than the actions' weights
+            self.recorder.add({"policy_lag": lag, "policy_version": result.policy_version}, "rollout/")
             self.recorder.add(
                 {name: value / result.steps * 1e6 for name, value in seconds.items()}, "timing/us_per_step_"
             )

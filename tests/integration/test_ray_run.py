@@ -54,7 +54,7 @@ def wait_for(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
 
 def test_a_run_ends_on_target_although_actors_are_killed(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(run_dir, "schedule.total_steps=8000", "schedule.checkpoint_every=8000")
+    process = start(run_dir, "schedule.total_steps=8000", "schedule.checkpoint_every=8000", "cluster.learner_ranks=2")
     wait_for(run_dir / "metrics.jsonl", 1024, process)
     for name in ("RolloutActor", "PlannerActor"):
         pids = actor_pids(process.pid, name)
@@ -63,7 +63,7 @@ def test_a_run_ends_on_target_although_actors_are_killed(tmp_path: Path) -> None
         time.sleep(1.0)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert "actors: weights rollout-0 rollout-1 planner-0 learner-0 replay-0 replay-1" in log
+    assert "actors: weights rollout-0 rollout-1 planner-0 learner-0 learner-1 replay-0 replay-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", "died", "end"]
     assert events[1]["part"].startswith("rollout-")
