@@ -69,12 +69,12 @@ class StudyConfig:
         planner: The planner that flies on the deterministic ensemble.
     """
 
-    random_steps: int = 24_000
-    planner_steps: int = 32_000
+    random_steps: int = 300_000
+    planner_steps: int = 16_000
     test_steps: int = 8_000
     horizon: int = 30
     stride: int = 3
-    updates: int = 12_000
+    updates: int = 10_000
     batch_size: int = 512
     lr: float = 2e-3
     members: int = 5

@@ -150,7 +150,7 @@ class Fleet:
     def stop(self) -> None:
         """Kill every actor of the run."""
         for actor in (*self.rollouts, *self.planners, *self.learners, *self.shards, self.weights):
-            ray.kill(actor)
+            ray.kill(actor)  # the evaluator goes with the driver
 
     def _start_learners(self, state: Mapping[str, Any] | None) -> list[Any]:
         config, ranks = self.config, self.config.cluster.learner_ranks
@@ -323,16 +323,28 @@ def run(
         stopping: Asked at every turn of the driver's loop.
         state: Parts of the checkpoint to continue from, None to start.
         run_dir: Where deaths and restarts are noted.
+
+    Raises:
+        ValueError: An actor refused its part of the configuration, or the cluster is too small.
+        RunFailed: A part died that the run cannot replace, or a call failed.
     """
     limiter = build.limiter(config, permit_steps(config))
     if state is not None:
         limiter.load_state_dict(state["limiter"])
-    fleet = Fleet(config, state)
+    fleet: Fleet | None = None
     try:
+        fleet = Fleet(config, state)
         logger.info("Ray: %d node(s); actors: %s", len(ray.nodes()), " ".join(fleet.names()))
         Run(config, recorder, fleet, limiter, run_dir).loop(save, stopping)
+    except RayActorError as error:
+        raise RunFailed(f"an actor died: {first_line(error)}") from error
+    except RayTaskError as error:
+        if isinstance(error.cause, ValueError):  # bad input that only the actor could see
+            raise error.cause from None
+        raise RunFailed(f"an actor failed: {type(error.cause).__name__}: {error.cause}") from error
     finally:
-        fleet.stop()
+        if fleet is not None:
+            fleet.stop()
 
 
 def make_loop(config: RunConfig, planner: Any | None, index: int, incarnation: int) -> Any:

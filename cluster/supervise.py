@@ -2,8 +2,8 @@
 
 | part           | what happens                                                                     | bounded by       |
 |----------------|----------------------------------------------------------------------------------|------------------|
-| rollout actor  | replaced by its next incarnation, which opens new streams; steps it had not yet  | actors.restarts  |
-|                | had acknowledged by a shard are not counted and not stored                       | (each actor)     |
+| rollout actor  | replaced by its next incarnation, which opens new streams; the few messages that | actors.restarts  |
+|                | no shard had acknowledged yet are not stored                                     | (each actor)     |
 | planner actor  | restarted by Ray behind the same handle; planning is stateless, so the requests  | actors.restarts  |
 |                | it held are sent again                                                           | (each actor)     |
 | evaluator      | replaced; the evaluation it ran is dropped                                       | actors.restarts  |
