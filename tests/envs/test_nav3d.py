@@ -317,7 +317,8 @@ def test_invalid_actions_are_refused_and_change_nothing(action: Any, shown: str)
 def test_rounding_at_the_edge_of_the_box_is_forgiven() -> None:
     env = Nav3DEnv()
     env.reset(seed=0)
-    env.step(np.array([1.0 + 5e-7, -1.0 - 5e-7, 0.0]))
+    observation, *_ = env.step(np.array([1.0 + 5e-7, -1.0 - 5e-7, 0.0]))
+    assert observation["state"][3] > 0 > observation["state"][4]
 
 
 @pytest.mark.parametrize(
