@@ -8,7 +8,6 @@ Letters: B sequences.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +74,3 @@ class UniformSelector:
         if ends is None:
             ends = self._ends[length] = np.cumsum(self._store.starts(length))
         return ends
-
-
-SELECTORS: dict[str, Callable[[ChunkStore], Selector]] = {"uniform": UniformSelector}

@@ -19,7 +19,7 @@ from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
 from actors.replay.schema import Schema
-from actors.replay.selectors import SELECTORS, Selector
+from actors.replay.selectors import Selector, UniformSelector
 from learner.batch import SequenceBatch
 
 
@@ -198,7 +198,7 @@ class ReplayShard:
 
     def _bind(self, schema: Schema) -> ChunkStore:
         self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
-        self._selector = self._store.listener = SELECTORS[self._config.selector](self._store)
+        self._selector = self._store.listener = UniformSelector(self._store)
         return self._store
 
     @staticmethod
