@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
@@ -23,12 +23,19 @@ class Metrics:
         path: metrics.jsonl; lines after `resume_step` are cut off, so a resumed run repeats none.
         resume_step: Environment step of the checkpoint continued from, None for a new run.
         prometheus_port: Serve the newest values on 127.0.0.1 at this port, 0 for no endpoint.
+        gathered: What `gathered` said when the checkpoint was made.
 
     Raises:
         ValueError: The port is taken.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None, prometheus_port: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        resume_step: int | None = None,
+        prometheus_port: int = 0,
+        gathered: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         lines = _lines_until(path, resume_step) if resume_step is not None and path.exists() else []
         path.write_text("".join(lines))
         self._elapsed = json.loads(lines[-1])["time"] if lines else 0.0
@@ -37,6 +44,8 @@ class Metrics:
         self._start = time.monotonic()
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._counts: defaultdict[str, int] = defaultdict(int)
+        for name, (total, count) in (gathered or {}).items():
+            self._sums[name], self._counts[name] = total, int(count)
         self._last: dict[str, float] = {}
         self._gauge: Gauge | None = None
         if prometheus_port:
@@ -56,6 +65,10 @@ class Metrics:
     def last(self) -> Mapping[str, float]:
         """The values of the last line written."""
         return self._last
+
+    def gathered(self) -> dict[str, list[float]]:
+        """[sum, count] of every value gathered since the last line."""
+        return {name: [total, self._counts[name]] for name, total in self._sums.items()}
 
     def add(self, values: Mapping[str, float], prefix: str = "") -> None:
         """Gather values; the mean over the interval is written. NaN is kept out and counted."""

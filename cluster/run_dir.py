@@ -12,12 +12,12 @@ import yaml
 
 from cluster.config import RunConfig, build, to_yaml
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the layout below; a directory of another version is refused, never rewritten."""
 
 
 class RunDir:
-    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `eval/`, `report.html`.
+    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`, `eval/`, `report.html`.
 
     One process at a time holds a run directory: a lock is taken on creation and released by `close`.
     """
@@ -28,6 +28,7 @@ class RunDir:
         self.metrics_file = path / "metrics.jsonl"
         self.events_file = path / "events.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.replay = path / "replay"
         self.eval = path / "eval"
         self.stop_marker = path / "STOPPED.json"
         self.done_marker = path / "DONE.json"

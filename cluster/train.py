@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import build
+from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.progress import Progress
 from cluster.recorder import Recorder
@@ -81,23 +82,19 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
 
 
 def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None) -> str:
-    def save(parts: dict[str, Any]) -> None:
-        started = time.monotonic()
-        saved = checkpoint.save(run_dir.checkpoints, recorder.steps, parts, config.schedule.keep_checkpoints)
-        logger.info("checkpoint %s in %.1f s", saved.name, time.monotonic() - started)
-
+    checkpoints = Checkpoints(run_dir.checkpoints, config.schedule.keep_checkpoints)
     if config.cluster.mode == "local":
         from cluster.local import LocalRun
 
         with stop_on_signals() as flag:
-            LocalRun(config, recorder, state).run(save, lambda: bool(flag))
+            LocalRun(config, recorder, checkpoints, run_dir.replay, state).run(lambda: bool(flag))
     else:
         from cluster.connection import connected
 
         with connected(run_dir.path.name, config.reserved_cpus), stop_on_signals() as flag:
             from cluster import launch
 
-            launch.run(config, recorder, save, lambda: bool(flag), state, run_dir)
+            launch.run(config, recorder, checkpoints, lambda: bool(flag), state, run_dir)
     return _reason(flag)
 
 
