@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.replay.schema import Schema
+from learner.batch import SequenceBatch
 
 VERSION_BYTES = 8  # every step also stores the weights version that chose its action
 
@@ -153,9 +154,24 @@ class ChunkStore:
             chain[:, hop + 1] = self.next_chunk[chain[:, hop]]
         return np.asarray(np.take_along_axis(chain, hops, 1) * self.chunk_steps + within)
 
-    def gather(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Copies of the steps `rows`, by key, with the shape of `rows` first."""
-        return {key: array.take(rows, axis=0) for key, array in self.data.items()}
+    def gather(
+        self, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int, out: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Copy the sequences starting at (chunk [B], offset [B]) into the arrays `out` [B, T, ...] by key."""
+        rows = self.rows(chunk, offset, length)
+        for key, array in self.data.items():
+            array.take(rows, axis=0, out=out[key], mode="clip")
+
+    def empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
+        """Uninitialised arrays for a batch of `batch_size` sequences of `length` steps."""
+        return SequenceBatch(
+            data={c.key: np.empty((batch_size, length, *c.shape), c.dtype) for c in self.schema.columns},
+            stream_id=np.empty(batch_size, np.uint64),
+            first_step=np.empty(batch_size, np.int64),
+            policy_version=np.empty(batch_size, np.int64),
+            weight=np.empty(batch_size, np.float32),
+            handle=np.empty((batch_size, 3), np.int64),
+        )
 
     def locate(self, stream_id: int, step: int) -> tuple[int, int]:
         """(chunk, offset) of a stored step.
