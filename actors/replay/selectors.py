@@ -22,21 +22,14 @@ Starts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class Selector(Protocol):
-    """One distribution over the starts of sequences in one store: proportional to a density."""
+    """Chooses starts of sequences in one store."""
 
     def mass(self, length: int) -> float:
-        """Sum of the density over the valid starts of sequences of `length` steps."""
+        """How much there is to choose from, for sequences of `length` steps; adds up over stores."""
         ...
 
     def draw(self, rng: np.random.Generator, count: int, length: int) -> Starts:
-        """Draw `count` starts with replacement; a queue takes as many as it has, at most `count`.
-
-        The mass must be positive.
-        """
-        ...
-
-    def density(self, starts: Starts, length: int) -> NDArray[np.float64]:
-        """Density [B] at valid starts, in the unit of the mass."""
+        """`count` starts; the mass must be positive."""
         ...
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
@@ -53,6 +46,14 @@ class Selector(Protocol):
 
     def load_arrays(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take over a `state_arrays`; the store must hold the steps it held then."""
+        ...
+
+
+class Distribution(Selector, Protocol):
+    """Draws with replacement, in proportion to a density; its mass is the sum over the valid starts."""
+
+    def density(self, starts: Starts) -> NDArray[np.float64]:
+        """Density [B] at valid starts."""
         ...
 
 
@@ -76,7 +77,7 @@ class UniformSelector:
         before = np.where(chunk > 0, ends[chunk - 1], 0)
         return chunk, item - before
 
-    def density(self, starts: Starts, length: int) -> NDArray[np.float64]:
+    def density(self, starts: Starts) -> NDArray[np.float64]:
         return np.ones(len(starts[0]))
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:

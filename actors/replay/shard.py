@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
-from actors.replay.mixture import Mixture, selector_fractions
+from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.prioritized import check_priorities
 from actors.replay.schema import Schema
 from learner.batch import SequenceBatch
 
@@ -41,6 +42,7 @@ class ReplayShard:
         self._selector: Mixture | None = None
         self._next_step: dict[int, int] = {}  # stream -> first step not yet inserted; outlives eviction
         self._inserted = self._duplicates = self._sampled = 0
+        self._stale_updates = self._stale_writes = 0  # handles whose steps were evicted
 
     def insert(self, block: Block) -> int:
         """Store a block exactly once.
@@ -103,6 +105,51 @@ class ReplayShard:
         np.power(selection.ratio, -self._config.selector.weight_exponent, out=batch.weight, casting="same_kind")
         return batch
 
+    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[Any]) -> int:
+        """Set the priorities of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the sequences; of repeated ones the last counts.
+            priority: New priorities [B], finite and not negative.
+
+        Returns:
+            Priorities applied: 0 if the selector has no prioritized component.
+
+        Raises:
+            ValueError: A priority is negative, not finite or too large; none was applied.
+        """
+        values = check_priorities(priority, len(handle))
+        if self._selector is None or self._selector.prioritized is None:
+            return 0
+        valid = self.valid(handle)
+        chunk, offset, _ = handle[valid].T
+        self._selector.prioritized.update((chunk, offset), values[valid])
+        self._stale_updates += len(handle) - len(chunk)
+        return len(chunk)
+
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the first steps.
+            key: A key of the stored steps.
+            values: New values [B, T, ...] of the steps from there on.
+
+        Returns:
+            Sequences written.
+
+        Raises:
+            ValueError: The key is not stored, or the values do not fit it; nothing was written.
+        """
+        if len(values) != len(handle):
+            raise ValueError(f"expected values of {len(handle)} sequences, got an array of shape {values.shape}")
+        valid = self.valid(handle)
+        chunk, offset, _ = handle[valid].T
+        if self._store is not None:
+            self._store.write(chunk, offset, key, values[valid])
+        self._stale_writes += len(handle) - len(chunk)
+        return len(chunk)
+
     def empty_batch(self, batch_size: int, length: int) -> SequenceBatch | None:
         """Uninitialised arrays for a batch of this replay, None before the first block."""
         return None if self._store is None else self._store.empty_batch(batch_size, length)
@@ -162,6 +209,8 @@ class ReplayShard:
             "duplicate_steps": self._duplicates,
             "evicted_steps": 0 if self._store is None else self._store.evicted_steps,
             "sampled_steps": self._sampled,
+            "stale_updates": self._stale_updates,
+            "stale_writes": self._stale_writes,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,7 +274,9 @@ class ReplayShard:
         return self._store
 
     def _bind(self, schema: Schema) -> ChunkStore:
-        self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
+        config = self._config
+        overhead = selector_bytes(config.selector)
+        self._store = ChunkStore(schema, config.shard_bytes, config.chunk_steps, selector_bytes=overhead)
         self._selector = Mixture(self._store, self._config.selector)
         return self._store
 

@@ -6,7 +6,7 @@ Letters: B sequences, T steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from actors.records import Block
 from actors.replay.config import ReplayConfig
 from actors.replay.mixture import effective_fractions
+from actors.replay.prioritized import check_priorities
 from actors.replay.shard import ReplayShard
+from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: consecutive ids fall far apart, so shards stay even
@@ -143,6 +145,28 @@ class ShardedReplay:
                 shard.sample(int(end - begin), length, totals, out=slice_batch(batch, begin, end))
         return normalise_weights(batch)
 
+    def update_priorities(
+        self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], priority: NDArray[Any]
+    ) -> int:
+        """Set the priorities [B] of sequences of streams [B]; see `ReplayShard.update_priorities`."""
+        values = check_priorities(priority, len(handle))
+        return sum(shard.update_priorities(handle[rows], values[rows]) for shard, rows in self._by_shard(stream_id))
+
+    def write(self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite a key of sequences of streams [B] with values [B, T, ...]; see `ReplayShard.write`."""
+        return sum(shard.write(handle[rows], key, values[rows]) for shard, rows in self._by_shard(stream_id))
+
+    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
+        """Store the priorities and write-backs that an update made for a batch; a `learner.learner.ResultSink`.
+
+        Raises:
+            ValueError: A priority or a write-back cannot be stored.
+        """
+        if result.priorities is not None:
+            self.update_priorities(batch.stream_id, batch.handle, result.priorities)
+        for key, values in result.writebacks.items():
+            self.write(batch.stream_id, batch.handle, key, values)
+
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on; see `ReplayShard.read`."""
         return self.shards[route(stream_id, len(self.shards))].read(stream_id, first_step, length)
@@ -218,3 +242,9 @@ class ShardedReplay:
 
     def _empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
         return next(batch for shard in self.shards if (batch := shard.empty_batch(batch_size, length)) is not None)
+
+    def _by_shard(self, stream_id: NDArray[np.uint64]) -> Iterator[tuple[ReplayShard, NDArray[np.int64]]]:
+        """Each shard that holds some of the streams [B], and their places."""
+        index = route_many(stream_id, len(self.shards))
+        for k in np.unique(index).tolist():
+            yield self.shards[k], np.flatnonzero(index == k)

@@ -1,5 +1,7 @@
 #include "native/gather.h"
 
+#include <pybind11/stl.h>
+
 #include "arrays.h"
 #include "bindings.h"
 
