@@ -128,6 +128,11 @@ class ReplayShard:
         return np.zeros(len(handle), np.bool_) if self._store is None else self._store.valid(handle)
 
     @property
+    def schema(self) -> Schema | None:
+        """Columns of a step, None before the first block."""
+        return None if self._store is None else self._store.schema
+
+    @property
     def num_steps(self) -> int:
         """Steps stored."""
         return 0 if self._store is None else self._store.num_steps
