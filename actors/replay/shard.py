@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
+from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.prioritized import check_priorities
 from actors.replay.schema import Schema
-from actors.replay.selectors import Selector, UniformSelector
 from learner.batch import SequenceBatch
 
 
@@ -38,9 +39,10 @@ class ReplayShard:
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._store: ChunkStore | None = None
-        self._selector: Selector | None = None
+        self._selector: Mixture | None = None
         self._next_step: dict[int, int] = {}  # stream -> first step not yet inserted; outlives eviction
         self._inserted = self._duplicates = self._sampled = 0
+        self._stale_updates = self._stale_writes = 0  # handles whose steps were evicted
 
     def insert(self, block: Block) -> int:
         """Store a block exactly once.
@@ -70,19 +72,87 @@ class ReplayShard:
             self._inserted += stored
         return stored
 
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
-        """Draw `batch_size` sequences of `length` steps, with replacement.
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        totals: NDArray[np.float64] | None = None,
+        num_items: float | None = None,
+        out: SequenceBatch | None = None,
+    ) -> SequenceBatch:
+        """Draw `batch_size` sequences of `length` steps.
+
+        The importance weights are (num_items * probability)^-beta (Schaul et al. 2016, section 3.4) with the
+        probability of a sequence in the whole replay; they are not yet divided by their maximum.
+
+        Args:
+            batch_size: Sequences, B.
+            length: Steps of each, T.
+            totals: Masses [K] over all shards as last known, None if this shard is alone.
+            num_items: Valid starts over all shards, None for what `totals` says.
+            out: Arrays to fill and return, new ones by default.
 
         Raises:
             ValueError: No stored stream is that long, or a size is not positive.
         """
         if batch_size < 1 or length < 1:
             raise ValueError(f"batch_size and length must be positive, got {batch_size} and {length}")
-        if self._store is None or self._selector is None or not self._selector.mass(length) > 0:
+        if self._store is None or self._selector is None or not self.masses(length)[0] > 0:
             raise ValueError(f"no sequence of {length} steps is stored; the shard holds {self.num_steps} steps")
-        selection = self._selector.sample(self._rng, batch_size, length)
+        selection = self._selector.sample(self._rng, batch_size, length, totals, num_items)
         self._sampled += batch_size * length
-        return self._gather(self._store, selection.chunk, selection.offset, length)
+        batch = self._gather(self._store, selection.chunk, selection.offset, length, out)
+        np.power(selection.ratio, -self._config.selector.weight_exponent, out=batch.weight, casting="same_kind")
+        return batch
+
+    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[Any]) -> int:
+        """Set the priorities of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the sequences; of repeated ones the last counts.
+            priority: New priorities [B], finite and not negative.
+
+        Returns:
+            Priorities applied: 0 if the selector has no prioritized component.
+
+        Raises:
+            ValueError: A priority is negative, not finite or too large; none was applied.
+        """
+        values = check_priorities(priority, len(handle))
+        if self._selector is None or self._selector.prioritized is None:
+            return 0
+        valid = self.valid(handle)
+        chunk, offset, _ = handle[valid].T
+        self._selector.prioritized.update((chunk, offset), values[valid])
+        self._stale_updates += len(handle) - len(chunk)
+        return len(chunk)
+
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the first steps.
+            key: A key of the stored steps.
+            values: New values [B, T, ...] of the steps from there on.
+
+        Returns:
+            Sequences written.
+
+        Raises:
+            ValueError: The key is not stored, or the values do not fit it; nothing was written.
+        """
+        if len(values) != len(handle):
+            raise ValueError(f"expected values of {len(handle)} sequences, got an array of shape {values.shape}")
+        valid = self.valid(handle)
+        chunk, offset, _ = handle[valid].T
+        if self._store is not None:
+            self._store.write(chunk, offset, key, values[valid])
+        self._stale_writes += len(handle) - len(chunk)
+        return len(chunk)
+
+    def empty_batch(self, batch_size: int, length: int) -> SequenceBatch | None:
+        """Uninitialised arrays for a batch of this replay, None before the first block."""
+        return None if self._store is None else self._store.empty_batch(batch_size, length)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on, as a batch of one.
@@ -105,6 +175,11 @@ class ReplayShard:
         return np.zeros(len(handle), np.bool_) if self._store is None else self._store.valid(handle)
 
     @property
+    def schema(self) -> Schema | None:
+        """Columns of a step, None before the first block."""
+        return None if self._store is None else self._store.schema
+
+    @property
     def num_steps(self) -> int:
         """Steps stored."""
         return 0 if self._store is None else self._store.num_steps
@@ -115,12 +190,17 @@ class ReplayShard:
         return 0 if self._store is None else self._store.nbytes
 
     def num_items(self, length: int) -> int:
-        """Valid starts of sequences of `length` steps: the shard's mass under uniform sampling."""
+        """Valid starts of sequences of `length` steps."""
         return 0 if self._store is None else int(self._store.starts(length).sum())
 
-    def mass(self, length: int) -> float:
-        """The shard's weight among its sisters when a batch draws its shard."""
-        return 0.0 if self._selector is None else float(self._selector.mass(length))
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """Mass [K] of every component of the selector here; the first counts the valid starts."""
+        return np.zeros_like(self.fractions) if self._selector is None else self._selector.masses(length)
+
+    @property
+    def fractions(self) -> NDArray[np.float64]:
+        """Fraction [K] of every component of the selector."""
+        return selector_fractions(self._config.selector)
 
     def stats(self) -> dict[str, float]:
         """Sizes now and counts since the beginning."""
@@ -134,6 +214,8 @@ class ReplayShard:
             "duplicate_steps": self._duplicates,
             "evicted_steps": 0 if self._store is None else self._store.evicted_steps,
             "sampled_steps": self._sampled,
+            "stale_updates": self._stale_updates,
+            "stale_writes": self._stale_writes,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,18 +279,27 @@ class ReplayShard:
         return self._store
 
     def _bind(self, schema: Schema) -> ChunkStore:
-        self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
-        self._selector = self._store.listener = UniformSelector(self._store)
+        config = self._config
+        overhead = selector_bytes(config.selector)
+        self._store = ChunkStore(schema, config.shard_bytes, config.chunk_steps, selector_bytes=overhead)
+        self._selector = Mixture(self._store, self._config.selector)
         return self._store
 
     @staticmethod
-    def _gather(store: ChunkStore, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int) -> SequenceBatch:
-        rows = store.rows(chunk, offset, length)
-        return SequenceBatch(
-            data=store.gather(rows),
-            stream_id=store.stream_id[chunk],
-            first_step=store.start[chunk] + offset,
-            policy_version=store.version[rows[:, 0]],
-            weight=np.ones(len(chunk), np.float32),
-            handle=np.stack([chunk, offset, store.generation[chunk]], axis=1),
-        )
+    def _gather(
+        store: ChunkStore,
+        chunk: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        length: int,
+        out: SequenceBatch | None = None,
+    ) -> SequenceBatch:
+        batch = store.empty_batch(len(chunk), length) if out is None else out
+        if batch.shape != (len(chunk), length):
+            raise ValueError(f"out holds {batch.shape} sequences and steps, asked for are {(len(chunk), length)}")
+        store.gather(chunk, offset, length, batch.data)
+        batch.stream_id[:] = store.stream_id[chunk]
+        batch.first_step[:] = store.start[chunk] + offset
+        batch.policy_version[:] = store.version[chunk * store.chunk_steps + offset]
+        batch.weight[:] = 1.0
+        np.stack([chunk, offset, store.generation[chunk]], axis=1, out=batch.handle)
+        return batch

@@ -1,0 +1,71 @@
+#include "native/gather.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace native {
+namespace {
+
+constexpr std::int64_t kPieceBytes = 1 << 18;  // what one thread copies at a time
+
+// A copy of consecutive bytes.
+struct Piece {
+    std::byte* target;
+    const std::byte* source;
+    std::size_t bytes;
+};
+
+}  // namespace
+
+RowGather::RowGather(std::vector<RowArray> arrays, int threads) : arrays_(std::move(arrays)), pool_(threads) {
+    if (arrays_.empty()) throw std::invalid_argument("there must be at least one array");
+    rows_ = arrays_.front().rows;
+    for (const RowArray& array : arrays_) {
+        if (array.rows != rows_)
+            throw std::invalid_argument("the arrays must have equally many rows, not " +
+                                        std::to_string(rows_) + " and " + std::to_string(array.rows));
+    }
+}
+
+std::int64_t RowGather::check(const std::int64_t* first, const std::int64_t* count, std::int64_t runs) const {
+    std::int64_t total = 0;
+    for (std::int64_t i = 0; i < runs; ++i) {
+        if (first[i] < 0 || count[i] < 0 || count[i] > rows_ || first[i] > rows_ - count[i])
+            throw std::invalid_argument("runs must lie in [0, " + std::to_string(rows_) + "), not " +
+                                        std::to_string(count[i]) + " rows from " + std::to_string(first[i]) +
+                                        " on");
+        total += count[i];
+    }
+    return total;
+}
+
+void RowGather::gather(const std::int64_t* first, const std::int64_t* count, std::int64_t runs,
+                       std::byte* const* out) {
+    check(first, count, runs);
+    std::vector<Piece> pieces;
+    pieces.reserve(arrays_.size() * static_cast<std::size_t>(runs));
+    for (std::size_t a = 0; a < arrays_.size(); ++a) {
+        const std::size_t row_bytes = arrays_[a].row_bytes;
+        std::byte* target = out[a];
+        for (std::int64_t i = 0; i < runs; ++i) {
+            const std::size_t bytes = static_cast<std::size_t>(count[i]) * row_bytes;
+            pieces.push_back(
+                {target, arrays_[a].data + static_cast<std::size_t>(first[i]) * row_bytes, bytes});
+            target += bytes;
+        }
+    }
+    const auto copy = [&](std::int64_t i, int) {
+        const Piece& piece = pieces[static_cast<std::size_t>(i)];
+        if (piece.bytes > 0) std::memcpy(piece.target, piece.source, piece.bytes);
+    };
+    if (pool_.size() == 1) {
+        for (std::size_t i = 0; i < pieces.size(); ++i) copy(static_cast<std::int64_t>(i), 0);
+    } else {
+        pool_.run(static_cast<std::int64_t>(pieces.size()), copy);
+    }
+}
+
+}  // namespace native
