@@ -13,17 +13,22 @@ Letters: N environments, S state size.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from actors.evaluate import Evaluation, Evaluator
+from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
 from actors.replay.credits import Message, MessageWindow
 from actors.replay.service import RayInserts
@@ -62,13 +67,19 @@ class RolloutSummary:
 
 
 def pull_weights(store: Any, policy: Policy) -> int:
-    """Update `policy` if the weight store has something newer; the versions it was behind."""
+    """Update `policy` if the weight store has something newer; the versions it was behind.
+
+    Weights that died with their store are left alone: the learner publishes others.
+    """
     newer = ray.get(store.latest.remote(policy.version))
     if newer is None:
         return 0
     version, references = newer
     lag = int(version) - policy.version
-    policy.update(version, ray.get(references[0]))
+    try:
+        policy.update(version, ray.get(references[0]))
+    except ObjectLostError:
+        return 0
     return lag
 
 
@@ -83,6 +94,7 @@ class RolloutActor:
         max_pending: Messages that may wait for their acknowledgement, per shard.
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
         num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
+        ledger: Where acknowledgements are written down, if they are.
     """
 
     def __init__(
@@ -94,11 +106,13 @@ class RolloutActor:
         max_pending: int = 4,
         unapplied_bytes: int = 256 << 20,
         num_actors: int = 1,
+        ledger: Path | None = None,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
         share = max(1, unapplied_bytes // num_actors)
-        self._windows = [MessageWindow(RayInserts(shard), max_pending, share) for shard in shards]
+        note = None if ledger is None else partial(_note, Ledger(ledger))
+        self._windows = [MessageWindow(RayInserts(shard), max_pending, share, note) for shard in shards]
         self._scratch = Scratch()
         self._loop = make_loop()
         self._weights = weights
@@ -163,6 +177,10 @@ class RolloutActor:
         steps = sum(block.num_steps for block in blocks)
         kept = payload.copy() if payload.nbytes <= INLINE_BYTES else ray.put(payload)  # to be sent again if need be
         return Message(header, kept, payload.nbytes, steps)
+
+
+def _note(ledger: Ledger, message: Message) -> None:
+    ledger.acknowledged(message.header)
 
 
 class _RolloutMetrics:
@@ -263,7 +281,8 @@ class PlannerActor:
         newer = await self._weights.latest.remote(known)
         if newer is not None:
             version, references = newer
-            self._newer = (version, await references[0])
+            with contextlib.suppress(ObjectLostError):  # they died with their store; the learner publishes others
+                self._newer = (version, await references[0])
 
 
 def remote_plan(planner: Any) -> PlanCall:

@@ -68,12 +68,19 @@ def evaluator(config: RunConfig, episodes: int, seed: int, record_episodes: int 
     return Evaluator(lambda n: make_vector_env(config.env.name, n, **config.env.options), settings)
 
 
-def replay(config: RunConfig, directory: Path, restore: str | None) -> ShardedReplay:
-    """The replay in this process, with its files in `directory`; `restore` names the manifest to continue from."""
+def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool = False) -> ShardedReplay:
+    """The replay in this process, with its files in `directory`.
+
+    Args:
+        config: The run.
+        directory: Folder of the shards' files.
+        restore: Manifest to continue from, None for the newest.
+        tail: Whether to continue with what was stored after the manifest.
+    """
     from actors.replay.sharded import ShardedReplay
 
     seed = derive_seed(config.seed, "replay")
-    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=False)
+    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail)
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:

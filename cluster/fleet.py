@@ -43,22 +43,14 @@ class Fleet:
 
     def __init__(self, config: RunConfig, run_dir: RunDir, learner_state: Mapping[str, Any] | None) -> None:
         self.config = config
+        self.ledgers = run_dir.ledgers if config.cluster.ledger else None
         check_resources(config)
         restarts = config.actors.restarts
         self.weights = spawn(WeightStoreActor, "weights", 0.0, max_restarts=restarts, max_task_retries=-1)()
         self.shards = self._start_shards(run_dir)
         self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.shards])
         self.incarnation = self._next_incarnation()
-        self.planners = [
-            spawn(PlannerActor, f"planner-{index}", config.cluster.planner_cpus, max_restarts=restarts, max_task_retries=-1)(
-                partial(build.plan_source, config),
-                self.weights,
-                config.actors.planner_batch,
-                config.actors.planner_wait_ms,
-                index,
-            )
-            for index in range(config.actors.planner_actors)
-        ]
+        self.planners = [self._start_planner(index) for index in range(config.actors.planner_actors)]
         self.learner_budget = RestartBudget("learner", restarts)
         self.learners = self._start_learners(learner_state)
         self.rollout_budgets = [RestartBudget(f"rollout-{i}", restarts) for i in range(config.actors.rollout_actors)]
@@ -110,9 +102,7 @@ class Fleet:
         """Calls that end with the learner's state, first, and with every shard's manifest `name` on disk."""
         for shard in self.shards:
             shard.checkpoint_begin.remote(name)
-        waits = [
-            shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in self.shards
-        ]
+        waits = [shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in self.shards]
         return [self.learners[0].state_dict.remote(), *waits]
 
     def retain(self, names: list[str]) -> None:
@@ -168,6 +158,17 @@ class Fleet:
         streams = ray.get([shard.next_steps.remote() for shard in self.shards])
         return 1 + max((unpack_stream_id(stream)[1] for part in streams for stream in part), default=-1)
 
+    def _start_planner(self, index: int) -> Any:
+        config = self.config
+        options = {"max_restarts": config.actors.restarts, "max_task_retries": -1}
+        return spawn(PlannerActor, f"planner-{index}", config.cluster.planner_cpus, **options)(
+            partial(build.plan_source, config),
+            self.weights,
+            config.actors.planner_batch,
+            config.actors.planner_wait_ms,
+            index,
+        )
+
     def _start_rollout(self, index: int) -> Any:
         """A rollout actor of the present incarnation."""
         config = self.config
@@ -180,6 +181,7 @@ class Fleet:
             index,
             unapplied_bytes=config.replay.unapplied_bytes,
             num_actors=config.actors.rollout_actors,
+            ledger=self.ledgers and self.ledgers / f"rollout-{index}.{self.incarnation}.txt",
         )
 
     def _start_learners(self, state: Mapping[str, Any] | None) -> list[Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster import build
 from cluster.checkpoints import Checkpoints
-from cluster.config import RunConfig
+from cluster.config import RunConfig, override
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
@@ -30,13 +31,14 @@ class Outcome:
     exit_code: int = 0
 
 
-def train(config: RunConfig | None, path: Path, resume: bool = False) -> Outcome:
+def train(config: RunConfig | None, path: Path, resume: bool = False, overrides: Sequence[str] = ()) -> Outcome:
     """Train in `path`.
 
     Args:
         config: A new run's configuration; None when resuming.
         path: Run directory.
         resume: Continue from the newest checkpoint in `path`, or from the start if it has none.
+        overrides: `a.b=value` changes to the configuration of a run that continues.
 
     Raises:
         ValueError: The directory is in use, not empty, of another version, or its checkpoint is damaged.
@@ -46,6 +48,10 @@ def train(config: RunConfig | None, path: Path, resume: bool = False) -> Outcome
     if resume:
         run_dir, config = RunDir.open(path)
         run_dir.acquire()
+        if overrides:
+            config = override(config, overrides)
+            run_dir.write_config(config)
+            run_dir.event(event="changed", overrides=list(overrides))
         state = _load(run_dir)
     else:
         assert config is not None, "a new run needs a configuration"

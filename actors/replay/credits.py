@@ -56,6 +56,7 @@ class MessageWindow:
         port: Calls to the shard.
         max_messages: Messages without acknowledgement.
         max_bytes: Bytes of them.
+        on_acknowledged: Told of every message that its shard has acknowledged, in order.
         retry_seconds: Pause before the oldest message is sent to an absent shard again.
         sleep: Waits, for tests.
     """
@@ -65,12 +66,14 @@ class MessageWindow:
         port: InsertPort,
         max_messages: int,
         max_bytes: int,
+        on_acknowledged: Callable[[Message], None] | None = None,
         retry_seconds: float = 0.1,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if max_messages < 1 or max_bytes < 1:
             raise ValueError(f"a window needs room for a message, got {max_messages} messages of {max_bytes} bytes")
         self._port, self._max_messages, self._max_bytes = port, max_messages, max_bytes
+        self._on_acknowledged = on_acknowledged
         self._retry_seconds, self._sleep = retry_seconds, sleep
         self._open: deque[tuple[Message, Call]] = deque()
         self._bytes = 0
@@ -119,6 +122,8 @@ class MessageWindow:
             self._insist(message, error)
         self._open.popleft()
         self._bytes -= message.num_bytes
+        if self._on_acknowledged is not None:
+            self._on_acknowledged(message)
         return message.num_steps
 
     def _insist(self, oldest: Message, error: ShardUnavailable) -> None:

@@ -128,7 +128,9 @@ class SampleLimiter:
         elif self._stuck_since is None:
             self._stuck_since = now
         elif now - self._stuck_since > STUCK_SECONDS:
-            logger.warning("nothing has moved for %.0f s: %s", now - self._stuck_since, self.why_blocked(insert, sample))
+            logger.warning(
+                "nothing has moved for %.0f s: %s", now - self._stuck_since, self.why_blocked(insert, sample)
+            )
             self._stuck_since = now
 
     def metrics(self) -> dict[str, float]:

@@ -120,6 +120,11 @@ def seal(packed: bytes) -> bytes:
     return packed + zlib.crc32(packed).to_bytes(_CRC_BYTES, "big")
 
 
+def block_spans(header: bytes) -> list[tuple[int, int, int]]:
+    """(stream, first step, steps) of the blocks that a header of ours names."""
+    return [(entry[0], entry[1], entry[3]) for entry in _read_header(header)["blocks"]]
+
+
 def _read_header(header: bytes) -> dict[str, Any]:
     packed, seal_bytes = header[:-_CRC_BYTES], header[-_CRC_BYTES:]
     if len(header) <= _CRC_BYTES or zlib.crc32(packed) != int.from_bytes(seal_bytes, "big"):
