@@ -10,7 +10,7 @@ Letters: N environments, T steps per block, A action size.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -75,6 +75,11 @@ def unpack_stream_id(stream_id: int) -> tuple[int, int, int]:
     rest, env = divmod(stream_id, 1 << _ENV_BITS)
     actor, incarnation = divmod(rest, 1 << _INCARNATION_BITS)
     return actor, incarnation, env
+
+
+def next_incarnation(stream_ids: Iterable[int]) -> int:
+    """The first incarnation that none of the streams has."""
+    return 1 + max((unpack_stream_id(stream_id)[1] for stream_id in stream_ids), default=-1)
 
 
 class RolloutLoop:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import ray
@@ -13,7 +14,7 @@ from ray.exceptions import RayActorError
 
 from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor
 from actors.replay.sharded import shard_directory
-from actors.rollout import unpack_stream_id
+from actors.rollout import next_incarnation
 from actors.service import EvaluatorActor, PlannerActor, RolloutActor, remote_plan
 from cluster import build
 from cluster.config import RunConfig
@@ -155,8 +156,7 @@ class Fleet:
 
     def _next_incarnation(self) -> int:
         """An incarnation that no stored stream has."""
-        streams = ray.get([shard.next_steps.remote() for shard in self.shards])
-        return 1 + max((unpack_stream_id(stream)[1] for part in streams for stream in part), default=-1)
+        return next_incarnation(chain(*ray.get([shard.next_steps.remote() for shard in self.shards])))
 
     def _start_planner(self, index: int) -> Any:
         config = self.config

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
@@ -119,7 +120,10 @@ class LocalRun:
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)
-        for index, (loop, saved) in enumerate(zip(self.loops, state["loops"], strict=True)):
-            if not loop.load_state_dict(saved):
-                logger.warning("simulator of rollout loop %d does not repeat itself: it opens new streams", index)
-                loop.restart(loop.incarnation + 1)
+        fresh = next_incarnation(self.replay.next_steps())
+        for index, loop in enumerate(self.loops):
+            if index >= len(state["loops"]):  # the run has more rollout loops than before
+                loop.restart(fresh)
+            elif not loop.load_state_dict(state["loops"][index]):
+                logger.warning("the simulators of rollout loop %d do not repeat themselves: new streams", index)
+                loop.restart(fresh)
