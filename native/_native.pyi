@@ -124,6 +124,26 @@ class RowGather:
             out: one writeable array per array, of its dtype and with as many bytes as the runs have.
         """
 
+    def gather_chains(
+        self,
+        chunk: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        length: int,
+        chunk_steps: int,
+        next_chunk: NDArray[np.int64],
+        out: list[NDArray[Any]],
+    ) -> None:
+        """Copies sequences that follow chains of chunks; chunk c has `chunk_steps` rows from c * chunk_steps on.
+
+        Args:
+            chunk: chunk of the first step of each sequence.
+            offset: its place in the chunk.
+            length: steps of a sequence.
+            chunk_steps: rows of a chunk.
+            next_chunk: [chunks] the chunk with the steps after each chunk's last.
+            out: as in gather.
+        """
+
 class Search:
     """Configuration of a sampling search over action sequences in a box: CEM, iCEM, MPPI, random shooting. Immutable.
 
@@ -236,7 +256,8 @@ class SumTree:
 
     Every sum is at all times the rounded sum of its children, whatever the order of the updates: errors do not
     accumulate. Not thread-safe. Arrays must be C-contiguous and of the stated dtype (TypeError otherwise); an index
-    outside the tree and a priority that is NaN, negative or above max_priority raise ValueError before anything changes.
+    outside the tree and a priority that is NaN, negative or above max_priority raise ValueError before anything
+    changes.
     """
 
     def __init__(self, size: int) -> None:

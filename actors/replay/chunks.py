@@ -179,29 +179,12 @@ class ChunkStore:
             chain[:, hop + 1] = self.next_chunk[chain[:, hop]]
         return np.asarray(np.take_along_axis(chain, hops, 1) * self.chunk_steps + within)
 
-    def runs(
-        self, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(first row, rows) of the runs of consecutive rows that hold these sequences, one behind the other."""
-        first = chunk * self.chunk_steps + offset
-        most = (int(offset.max(initial=0)) + length - 1) // self.chunk_steps
-        if most == 0:
-            return first, np.full(len(first), length)
-        firsts = np.empty((len(first), most + 1), np.int64)
-        firsts[:, 0] = first
-        for hop in range(1, most + 1):
-            chunk = self.next_chunk[chunk]
-            firsts[:, hop] = chunk * self.chunk_steps
-        begin = np.arange(most + 1) * self.chunk_steps - offset[:, None]  # step of the sequence where a chunk begins
-        counts = np.clip(begin + self.chunk_steps, 0, length) - np.clip(begin, 0, length)
-        used = counts > 0
-        return firsts[used], counts[used]
-
     def gather(
         self, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int, out: Mapping[str, NDArray[Any]]
     ) -> None:
         """Copy the sequences starting at (chunk [B], offset [B]) into the arrays `out` [B, T, ...] by key."""
-        self._rows.gather(*self.runs(chunk, offset, length), [out[key] for key in self.data])
+        arrays = [out[key] for key in self.data]
+        self._rows.gather_chains(chunk, offset, length, self.chunk_steps, self.next_chunk, arrays)
 
     def write(self, chunk: NDArray[np.int64], offset: NDArray[np.int64], key: str, values: NDArray[Any]) -> None:
         """Overwrite one key of the stored sequences that start at (chunk [B], offset [B]).

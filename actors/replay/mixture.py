@@ -104,6 +104,10 @@ class Mixture:
         fifo = [] if self._fifo is None else [self._fifo.mass(length)]
         return np.array([d.mass(length) for d in self._distributions] + fifo)
 
+    def num_items(self, length: int) -> int:
+        """Valid starts of sequences of `length` steps."""
+        return int(self._uniform.mass(length))
+
     def sample(
         self,
         rng: np.random.Generator,
@@ -121,6 +125,8 @@ class Mixture:
             totals: Masses [K] over the whole replay, None if this store is all of it.
             num_items: Valid starts over the whole replay, None for the uniform component's total.
         """
+        if len(self._parts) == 1:
+            return Selection(*self._uniform.draw(rng, batch_size, length), np.ones(batch_size))
         masses = self.masses(length)
         assert masses[0] > 0
         totals = masses if totals is None else np.maximum(totals, masses)  # the caller's may be old
@@ -137,8 +143,9 @@ class Mixture:
         for distribution, factor in zip(self._distributions, scale.tolist(), strict=False):
             if factor > 0:
                 ratio[taken:] += factor * items * distribution.density(drawn)
-        chunk, offset = (np.concatenate(pair) for pair in zip(online, drawn, strict=True))
-        return Selection(chunk, offset, ratio)
+        if taken == 0:
+            return Selection(*drawn, ratio)
+        return Selection(np.concatenate([online[0], drawn[0]]), np.concatenate([online[1], drawn[1]]), ratio)
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
         for part in self._parts.values():

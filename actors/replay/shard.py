@@ -97,7 +97,7 @@ class ReplayShard:
         """
         if batch_size < 1 or length < 1:
             raise ValueError(f"batch_size and length must be positive, got {batch_size} and {length}")
-        if self._store is None or self._selector is None or not self.masses(length)[0] > 0:
+        if self._store is None or self._selector is None or not self._selector.num_items(length):
             raise ValueError(f"no sequence of {length} steps is stored; the shard holds {self.num_steps} steps")
         selection = self._selector.sample(self._rng, batch_size, length, totals, num_items)
         self._sampled += batch_size * length
@@ -227,7 +227,10 @@ class ReplayShard:
             "counters": [self._inserted, self._duplicates, self._sampled],
             "rng": self._rng.bit_generator.state,
         }
-        return {"meta": meta, "arrays": {} if self._store is None else self._store.state_arrays()}
+        arrays = {} if self._store is None else self._store.state_arrays()
+        if self._selector is not None:
+            arrays |= {f"selector/{name}": array for name, array in self._selector.state_arrays().items()}
+        return {"meta": meta, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of a shard of the same size.
@@ -241,6 +244,9 @@ class ReplayShard:
         self._store = self._selector = None
         if meta["schema"] is not None:
             self._bind(Schema.from_lists(meta["schema"])).load_arrays(state["arrays"])
+        if self._selector is not None:
+            saved = {name: array for name, array in state["arrays"].items() if name.startswith("selector/")}
+            self._selector.load_arrays({name.removeprefix("selector/"): array for name, array in saved.items()})
         self._next_step = {int(stream): int(step) for stream, step in meta["next_step"]}
         self._inserted, self._duplicates, self._sampled = meta["counters"]
         self._rng.bit_generator.state = meta["rng"]
@@ -301,5 +307,7 @@ class ReplayShard:
         batch.first_step[:] = store.start[chunk] + offset
         batch.policy_version[:] = store.version[chunk * store.chunk_steps + offset]
         batch.weight[:] = 1.0
-        np.stack([chunk, offset, store.generation[chunk]], axis=1, out=batch.handle)
+        batch.handle[:, 0] = chunk
+        batch.handle[:, 1] = offset
+        batch.handle[:, 2] = store.generation[chunk]
         return batch

@@ -131,6 +131,8 @@ class ShardedReplay:
         Raises:
             ValueError: No stored stream is that long, or a size is not positive.
         """
+        if len(self.shards) == 1:
+            return normalise_weights(self.shards[0].sample(batch_size, length, out=out))
         masses = np.array([shard.masses(length) for shard in self.shards])
         totals = masses.sum(axis=0)
         if not self._mixed or batch_size < 1:
@@ -245,6 +247,9 @@ class ShardedReplay:
 
     def _by_shard(self, stream_id: NDArray[np.uint64]) -> Iterator[tuple[ReplayShard, NDArray[np.int64]]]:
         """Each shard that holds some of the streams [B], and their places."""
+        if len(self.shards) == 1:
+            yield self.shards[0], np.arange(len(stream_id))
+            return
         index = route_many(stream_id, len(self.shards))
         for k in np.unique(index).tolist():
             yield self.shards[k], np.flatnonzero(index == k)

@@ -21,17 +21,37 @@ class Gather {
                 std::vector<py::array> out) {
         check_shape(first, "first", {-1});
         check_shape(count, "count", {first.size()});
-        const int64_t rows = kernel_.check(first.data(), count.data(), first.size());
+        copy(first.data(), count.data(), first.size(), out);
+    }
+
+    void gather_chains(const InputArray<int64_t>& chunk, const InputArray<int64_t>& offset, int64_t length,
+                       int64_t chunk_steps, const InputArray<int64_t>& next_chunk,
+                       std::vector<py::array> out) {
+        check_shape(chunk, "chunk", {-1});
+        check_shape(offset, "offset", {chunk.size()});
+        check_shape(next_chunk, "next_chunk", {-1});
+        if (chunk_steps < 1 || length < 1)
+            throw std::invalid_argument("length and chunk_steps must be at least 1, not " +
+                                        std::to_string(length) + " and " + std::to_string(chunk_steps));
+        const ChunkChain chain{next_chunk.data(), next_chunk.size(), chunk_steps};
+        std::vector<int64_t> first, count;
+        for (py::ssize_t i = 0; i < chunk.size(); ++i)
+            append_runs(chain, chunk.data()[i], offset.data()[i], length, first, count);
+        copy(first.data(), count.data(), static_cast<int64_t>(first.size()), out);
+    }
+
+  private:
+    void copy(const int64_t* first, const int64_t* count, int64_t runs, std::vector<py::array>& out) {
+        const int64_t rows = kernel_.check(first, count, runs);
         if (out.size() != arrays_.size())
             throw std::invalid_argument("out must hold " + std::to_string(arrays_.size()) + " arrays, not " +
                                         std::to_string(out.size()));
         std::vector<std::byte*> targets;
         for (std::size_t a = 0; a < out.size(); ++a) targets.push_back(target(out[a], a, rows));
         py::gil_scoped_release release;
-        kernel_.gather(first.data(), count.data(), first.size(), targets.data());
+        kernel_.gather(first, count, runs, targets.data());
     }
 
-  private:
     std::vector<RowArray> views() const {
         std::vector<RowArray> views;
         for (const py::array& array : arrays_) {
@@ -70,5 +90,8 @@ void init_gather(py::module_& m) {
     py::class_<Gather>(m, "RowGather", "Copies runs of rows of several arrays into contiguous outputs.")
         .def(py::init<std::vector<py::array>, int>(), py::arg("arrays").noconvert(), py::arg("threads") = 1)
         .def("gather", &Gather::gather, py::arg("first").noconvert(), py::arg("count").noconvert(),
-             py::arg("out").noconvert());
+             py::arg("out").noconvert())
+        .def("gather_chains", &Gather::gather_chains, py::arg("chunk").noconvert(),
+             py::arg("offset").noconvert(), py::arg("length"), py::arg("chunk_steps"),
+             py::arg("next_chunk").noconvert(), py::arg("out").noconvert());
 }

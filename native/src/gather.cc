@@ -68,4 +68,20 @@ void RowGather::gather(const std::int64_t* first, const std::int64_t* count, std
     }
 }
 
+void append_runs(const ChunkChain& chain, std::int64_t chunk, std::int64_t offset, std::int64_t length,
+                 std::vector<std::int64_t>& first, std::vector<std::int64_t>& count) {
+    if (offset < 0 || offset >= chain.chunk_steps)
+        throw std::invalid_argument("offset must lie in [0, " + std::to_string(chain.chunk_steps) +
+                                    "), not " + std::to_string(offset));
+    for (std::int64_t left = length; left > 0; offset = 0, chunk = chain.next_chunk[chunk]) {
+        if (chunk < 0 || chunk >= chain.chunks)
+            throw std::invalid_argument("a sequence of " + std::to_string(length) + " steps leads to chunk " +
+                                        std::to_string(chunk) + " of " + std::to_string(chain.chunks));
+        const std::int64_t steps = std::min(left, chain.chunk_steps - offset);
+        first.push_back(chunk * chain.chunk_steps + offset);
+        count.push_back(steps);
+        left -= steps;
+    }
+}
+
 }  // namespace native

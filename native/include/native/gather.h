@@ -40,4 +40,17 @@ class RowGather {
     ThreadPool pool_;
 };
 
+// A sequence of rows that follows a chain of chunks: chunk c has the rows c * chunk_steps .. (c + 1) *
+// chunk_steps - 1, and next_chunk[c] holds the steps after its last.
+struct ChunkChain {
+    const std::int64_t* next_chunk = nullptr;
+    std::int64_t chunks = 0;
+    std::int64_t chunk_steps = 1;
+};
+
+// Appends to (first, count) the runs of consecutive rows that hold the `length` steps from step `offset` of
+// `chunk` on. Throws std::invalid_argument if the start or the chain leaves the chunks.
+void append_runs(const ChunkChain& chain, std::int64_t chunk, std::int64_t offset, std::int64_t length,
+                 std::vector<std::int64_t>& first, std::vector<std::int64_t>& count);
+
 }  // namespace native

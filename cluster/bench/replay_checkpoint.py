@@ -1,0 +1,145 @@
+"""Speed of checkpoints, of sampling meanwhile, of recovery, and what durability costs an insert."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+
+from actors.replay.config import DurabilityConfig, ReplayConfig
+from actors.replay.shard import ReplayShard
+from cluster.bench.replay_bounds import read_seconds, write_seconds
+from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, median_ratio, replay_config
+from cluster.bench.row import BenchRow
+
+Compression = Literal["none", "auto"]
+TURNS = 5
+
+
+def checkpoints(workload: Workload, turns: int = TURNS, directory: Path | None = None) -> Iterator[BenchRow]:
+    """Checkpoints of everything stored, raw and compressed, then inserts under every durability.
+
+    Args:
+        workload: Sizes.
+        turns: Checkpoints of each kind; all steps are new for each.
+        directory: Where the files go, for a while; the system's temporary directory if None.
+    """
+    source = StepSource(workload)
+    for compression in ("none", "auto"):
+        with tempfile.TemporaryDirectory(prefix="worldfleet-bench-", dir=directory) as folder:
+            yield from _checkpoint(source, compression, turns, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="worldfleet-bench-", dir=directory) as folder:
+        yield from _durable_inserts(source, turns, Path(folder))
+
+
+def _checkpoint(source: StepSource, compression: Compression, turns: int, folder: Path) -> Iterator[BenchRow]:
+    workload, writer = source.workload, source.restarted()
+    config = replay_config(workload, durability=DurabilityConfig("none", compression))
+    shard = ReplayShard(config, 0, directory=folder / "replay")
+    ours, saves, during, apart = [], [], [], []
+    raw = workload.stored_steps * step_bytes(source)
+    array = np.resize(source.block(0).data["image"].reshape(-1), raw)
+    for turn in range(turns):
+        for block in writer.blocks():
+            shard.insert(block)
+        saves.append(raw / write_seconds(folder / "bound.npy", array, sync=True))
+        before = _sampling_rate(shard, workload, 1.0)
+        seconds, rate = _checkpoint_while_sampling(shard, workload, f"turn-{turn}")
+        after = _sampling_rate(shard, workload, 1.0)
+        shard.retain([f"turn-{turn}"])
+        ours.append(raw / seconds)
+        during.append(rate)
+        apart.append((before + after) / 2)
+    shown = "raw" if compression == "none" else "zstd where it pays"
+    yield _row(f"checkpoint, {shown}, while sampling", ours, "np.save + fsync", saves, 1e-9, "GB/s")
+    yield _row(f"uniform sample during a checkpoint, {shown}", during, "no checkpoint", apart, 1.0, "batches/s")
+    del shard
+    yield from _recovery(config, folder, raw, shown, turns)
+
+
+def _recovery(config: ReplayConfig, folder: Path, raw: int, shown: str, turns: int) -> Iterator[BenchRow]:
+    ours, loads = [], []
+    for _ in range(turns):
+        loads.append(raw / read_seconds(folder / "bound.npy"))
+        start = perf_counter()
+        shard = ReplayShard(config, 0, directory=folder / "replay")
+        ours.append(raw / (perf_counter() - start))
+        assert shard.num_steps
+        del shard
+    yield _row(f"recovery, {shown}", ours, "np.load", loads, 1e-9, "GB/s")
+
+
+def _row(case: str, ours: list[float], peer: str, theirs: list[float], scale: float, unit: str) -> BenchRow:
+    """Medians over turns, and that of the ratio."""
+    value, peer_value = scale * statistics.median(ours), scale * statistics.median(theirs)
+    return BenchRow("replay", case, value, unit, 1, peer, peer_value, median_ratio(ours, theirs))
+
+
+def step_bytes(source: StepSource) -> int:
+    """Bytes of a step's arrays."""
+    block = source.restarted().block(0)
+    return sum(array.nbytes for array in block.data.values()) // block.num_steps
+
+
+def _sampling_rate(shard: ReplayShard, workload: Workload, seconds: float) -> float:
+    """Batches per second over so many seconds."""
+    end = perf_counter() + seconds
+    return _sample_while(shard, workload, lambda: perf_counter() < end)
+
+
+def _checkpoint_while_sampling(shard: ReplayShard, workload: Workload, name: str) -> tuple[float, float]:
+    """(seconds of the checkpoint, batches per second meanwhile)."""
+    start = perf_counter()
+    pending = shard.checkpoint(name)
+    with ThreadPoolExecutor(1) as pool:
+
+        def wait() -> float:
+            pending.wait()
+            return perf_counter() - start
+
+        seconds = pool.submit(wait)
+        rate = _sample_while(shard, workload, lambda: not seconds.done())
+        return seconds.result(), rate
+
+
+def _sample_while(shard: ReplayShard, workload: Workload, going_on: Callable[[], bool]) -> float:
+    """Batches per second, of one batch at least."""
+    count, start = 0, perf_counter()
+    while going_on() or not count:
+        shard.sample(workload.batch_size, workload.length)
+        count += 1
+    return count / (perf_counter() - start)
+
+
+def _durable_inserts(source: StepSource, turns: int, folder: Path) -> Iterator[BenchRow]:
+    """Inserts that are journaled, beside inserts that are not."""
+    workload = source.workload
+    rivals = {}
+    for mode in ("none", "async", "sync"):
+        durability = DurabilityConfig(mode)
+        config = replay_config(workload, durability=durability)
+        shard = ReplayShard(config, 0, directory=None if mode == "none" else folder / mode)
+        rivals[mode] = _inserter(shard, source.restarted())
+    rates = alternate(rivals, turns, max(8, workload.rounds_of_blocks))
+    for mode in ("async", "sync"):
+        yield from compared(
+            f"insert blocks of {workload.block_steps}, durability {mode}", "steps/s", rates, mode,
+            {"none": "durability none"}, workload.block_steps,
+        )  # fmt: skip
+
+
+def _inserter(shard: ReplayShard, source: StepSource) -> Work:
+    turn = 0
+
+    def insert() -> None:
+        nonlocal turn
+        shard.insert(source.block(turn % source.workload.streams))
+        turn += 1
+
+    return insert
