@@ -12,6 +12,7 @@ from cluster.config import (
     RunConfig,
     build,
     merge,
+    override,
     parse_override,
     preset_names,
     resolve,
