@@ -116,7 +116,7 @@ def test_no_draw_ends_in_a_leaf_of_priority_zero(seed: int) -> None:
 
 
 def test_a_rest_that_rounds_up_to_its_node_stays_in_it() -> None:
-    """1.5 + (2^52 + 2) and (2^52 + 3) - 1.5 are ties that round up: no running sum of the second node exceeds the rest."""
+    """1.5 + (2^52 + 2) and (2^52 + 3) - 1.5 are ties that round up: no running sum in the second node is larger."""
     tree = SumTree(64)
     tree.update(ints(0, 8), floats(1.5, 2**52 + 2))
     assert tree.total == 2**52 + 4
