@@ -66,7 +66,7 @@ def chi_square(sample: Callable[[], SequenceBatch], expected: dict[Start, float]
     used = mean > 0
     freedom = int(used.sum()) - 1
     statistic = float((((observed - mean) ** 2)[used] / mean[used]).sum())
-    return (statistic - freedom) / np.sqrt(2 * freedom)
+    return float((statistic - freedom) / np.sqrt(2 * freedom))
 
 
 def normalised(weights: dict[Start, float]) -> dict[Start, float]:
