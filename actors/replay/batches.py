@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal, Protocol
 
+import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,21 +44,31 @@ class ShardUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What is asked of one shard."""
+    """What is asked of one shard: a batch, or a part of one."""
 
     batch_size: int  # sequences of this part
     length: int  # steps of each
-    totals: NDArray[np.float64]  # [K] masses over all shards
+    totals: tuple[float, ...]  # [K] masses over all shards
     num_items: float  # valid starts over all shards
+    ticket: SlotTicket | None = None  # of the slot to write into
+    slot_size: int = 0  # sequences of the whole slot
+    low: int = 0  # first row of the part in the slot
 
+    def pack(self) -> bytes:
+        """As bytes: one small argument makes the cheapest call."""
+        slot = [self.ticket.name, self.ticket.number, self.slot_size, self.low] if self.ticket is not None else []
+        packed: bytes = msgpack.packb([self.batch_size, self.length, self.totals, self.num_items, *slot])
+        return packed
 
-@dataclass(frozen=True)
-class SlotRows:
-    """Where a part of a batch goes."""
-
-    ticket: SlotTicket
-    size: int  # sequences of the whole slot
-    low: int  # first row of the part
+    @classmethod
+    def unpack(cls, packed: bytes) -> SampleRequest:
+        """The inverse of `pack`."""
+        batch_size, length, totals, num_items, *slot = msgpack.unpackb(packed)
+        request = cls(batch_size, length, tuple(totals), num_items)
+        if not slot:
+            return request
+        name, number, slot_size, low = slot
+        return replace(request, ticket=SlotTicket(name, number), slot_size=slot_size, low=low)
 
 
 class ShardPort(Protocol):
@@ -70,12 +81,8 @@ class ShardPort(Protocol):
         """Ask for a `ShardReport`."""
         ...
 
-    def sample_into(self, shard: int, rows: SlotRows, request: SampleRequest) -> Call:
-        """Ask a shard to write into a slot; answers whether it did, False if it is empty."""
-        ...
-
     def sample(self, shard: int, request: SampleRequest) -> Call:
-        """Ask a shard for a batch; answers None if it is empty."""
+        """Ask a shard to write into a slot, which it answers with True, or for a batch; False if it is empty."""
         ...
 
     def wait(self, calls: Sequence[Call], timeout: float) -> list[Call]:
@@ -207,7 +214,7 @@ class BatchQueue:
     def stats(self) -> dict[str, float]:
         """Counts since the beginning: batches, waits and their seconds, tickets drawn again, bytes by transport, times
         a shard left the draw; and how many shards are in it now and how many of them write into slots."""
-        slots = sum(self._uses_slots(shard) for shard in np.flatnonzero(self._book.present))
+        slots = sum(self._uses_slots(shard) for shard in np.flatnonzero(self._book.present).tolist())
         shards = {"shards_present": float(self._book.present.sum()), "shards_by_slot": float(slots)}
         return self._stats | shards
 
@@ -272,16 +279,12 @@ class BatchQueue:
             parts = self._book.split(self._rng, self._batch_size)
         else:
             parts = [(self._book.draw(self._rng), 0, self._batch_size)]
-        totals, num_items = self._book.totals, self._book.num_items
+        totals, num_items = tuple(self._book.totals.tolist()), self._book.num_items
         for shard, low, high in parts:
-            request = SampleRequest(high - low, self._length, totals, num_items)
             by_slot = self._uses_slots(shard)
-            if by_slot:
-                rows = SlotRows(ticket.slot.ticket, self._batch_size, low)
-                call = self._port.sample_into(shard, rows, request)
-            else:
-                call = self._port.sample(shard, request)
-            ticket.open[call] = _Part(shard, low, high, by_slot)
+            slot_ticket = ticket.slot.ticket if by_slot else None
+            request = SampleRequest(high - low, self._length, totals, num_items, slot_ticket, self._batch_size, low)
+            ticket.open[self._port.sample(shard, request)] = _Part(shard, low, high, by_slot)
         self._schedule.asked_batch()
         return ticket
 
@@ -324,7 +327,7 @@ class BatchQueue:
 
     def _take_part(self, ticket: _Ticket, call: Call, answer: Any) -> None:
         part = ticket.open[call]
-        if answer is None or answer is False:
+        if answer is False:
             self.lose(part.shard, "it is empty")
             return
         if part.by_slot:
@@ -355,7 +358,13 @@ class BatchQueue:
 
     def _drop_stalled(self, now: float) -> None:
         """Shards that keep a batch waiting leave the draw, if others can do their part."""
-        late = {p.shard for t in self._tickets if now - t.asked > self._stall_seconds for p in t.open.values()}
+        late = {
+            part.shard
+            for ticket in self._tickets
+            if now - ticket.asked > self._stall_seconds
+            for call, part in ticket.open.items()
+            if not self._port.wait([call], 0.0)  # the learner may have been away for longer
+        }
         for shard in sorted(late):
             if self._book.drawable_without(shard):
                 self.lose(shard, f"no answer for {self._stall_seconds:g} s")
