@@ -15,6 +15,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, Protocol
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from actors.replay.draws import MassBook, ProbeSchedule, ShardReport
 from actors.replay.schema import Schema
 from actors.replay.sharded import normalise_weights, slice_batch
-from actors.replay.slots import Slot, SlotError, SlotLayout, SlotPool, SlotTicket
+from actors.replay.slots import SHARED_MEMORY, Slot, SlotError, SlotLayout, SlotPool, SlotTicket
 from learner.batch import SequenceBatch
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ class BatchQueue:
         wait_seconds: How long to wait while no shard has anything.
         stall_seconds: How long one shard may take for its part.
         clock: Seconds, for tests.
+        slot_directory: Where the slots' files are; the shards look there too.
 
     Raises:
         ValueError: A setting is out of range.
@@ -153,18 +155,20 @@ class BatchQueue:
         wait_seconds: float = 60.0,
         stall_seconds: float = 1.0,
         clock: Callable[[], float] = monotonic,
+        slot_directory: Path = SHARED_MEMORY,
     ) -> None:
         for name, value in (("in_flight", in_flight), ("batch_size", batch_size), ("length", length)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self._port, self._clock = port, clock
+        self._port, self._clock, self._slot_directory = port, clock, slot_directory
         self._batch_size, self._length = batch_size, length
         self._rng = np.random.default_rng(seed)
         self._in_flight, self._mixed, self._transport = in_flight, mixed, transport
         self._wait_seconds, self._stall_seconds = wait_seconds, stall_seconds
         self._book = MassBook(port.num_shards)
         self._schedule = ProbeSchedule(port.num_shards)
-        self._unheard = set(range(port.num_shards))  # no answer and no failure yet: the first draw waits for them
+        self._unheard = set(range(port.num_shards))  # no answer and no failure yet: the first draws wait for them
+        self._first_probe: float | None = None  # clock time
         self._probes: dict[Call, int] = {}
         self._tickets: list[_Ticket] = []
         self._ready: deque[_Ticket] = deque()
@@ -267,6 +271,10 @@ class BatchQueue:
     def _ask(self) -> None:
         """Send the probes that are due and as many tickets as may be in flight."""
         now = self._clock()
+        if self._first_probe is None:
+            self._first_probe = now
+        elif now - self._first_probe > self._stall_seconds:
+            self._unheard.clear()
         for shard in self._schedule.due(now):
             if shard not in self._probes.values():
                 self._probes[self._port.probe(shard, self._length)] = shard
@@ -379,7 +387,7 @@ class BatchQueue:
         count = self._in_flight + 1
         if self._transport != "objects":
             try:
-                pool = SlotPool(layout, count)
+                pool = SlotPool(layout, count, self._slot_directory)
                 pool.release(pool.acquire())
                 return pool
             except SlotError as error:
