@@ -156,7 +156,7 @@ class RecencySelector(_StartTree):
     """The density of a start is exp(-exponent * age / capacity).
 
     Its age is the number of steps that the store took in since, so a step as old as the store is large is
-    e^exponent times less likely than the newest.
+    e^exponent times less likely than the newest. Densities too small for float64 are 0.
 
     Args:
         store: The store to select from.
@@ -185,7 +185,8 @@ class RecencySelector(_StartTree):
             self._taken_in = 0
             self._reopen()
         first = chunk * self._store.chunk_steps + offset
-        self._density[first : first + count] = np.exp(self._rate * self._taken_in)
+        arrival = self._taken_in + np.arange(1 - count, 1)
+        self._density[first : first + count] = np.exp(self._rate * arrival)
         self._changed = True
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:

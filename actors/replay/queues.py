@@ -64,8 +64,7 @@ class QueueSelector:
             if self._available(start + wanted * self._stride, end) == 0:
                 self._runs.popleft()
         self._left -= len(found)
-        chunk, offset = np.array(found, np.int64).reshape(-1, 2).T
-        return chunk, offset
+        return np.array([chunk for chunk, _ in found], np.int64), np.array([offset for _, offset in found], np.int64)
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
         stream = int(self._store.stream_id[chunk])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 from ray.util.metrics import Counter, Gauge
 
-from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable, SlotRows, Transport
+from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable, Transport
 from actors.replay.config import ReplayConfig
 from actors.replay.credits import Message
 from actors.replay.draws import ShardReport
 from actors.replay.feedback import FeedbackSender
+from actors.replay.schema import Schema
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
 from actors.replay.slots import OpenSlots, SlotLayout
@@ -94,22 +95,22 @@ class ReplayShardActor:
         return ShardReport(shard.masses(length), shard.fractions, float(shard.num_items(length)), node, schema)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def sample_into(self, rows: SlotRows, request: SampleRequest) -> bool:
+    def sample_into(self, request: bytes) -> bool:
         """Write a part of a batch into a slot of this node; False if no sequence is stored.
+
+        Args:
+            request: A packed `SampleRequest` with a ticket.
 
         Raises:
             SlotError: The slot cannot be opened, or is not the ticket's.
         """
-        shard = self._shard
-        if shard.schema is None or not shard.masses(request.length)[0] > 0:
+        asked, shard = SampleRequest.unpack(request), self._shard
+        assert asked.ticket is not None
+        if shard.schema is None or not shard.masses(asked.length)[0] > 0:
             return False
-        key = (rows.size, request.length)
-        layout = self._layouts.get(key)
-        if layout is None or layout.schema != shard.schema:
-            layout = self._layouts[key] = SlotLayout(shard.schema, *key)
-        with self._slots.writing(rows.ticket, layout) as slot:
-            part = slice_batch(slot, rows.low, rows.low + request.batch_size)
-            shard.sample(request.batch_size, request.length, request.totals, request.num_items, out=part)
+        with self._slots.writing(asked.ticket, self._layout(shard.schema, asked)) as slot:
+            part = slice_batch(slot, asked.low, asked.low + asked.batch_size)
+            shard.sample(asked.batch_size, asked.length, np.array(asked.totals), asked.num_items, out=part)
         self._metrics.report(shard)
         return True
 
@@ -120,10 +121,10 @@ class ReplayShardActor:
         length: int,
         totals: NDArray[np.float64] | None = None,
         num_items: float | None = None,
-    ) -> SequenceBatch | None:
-        """A batch as one object; see `ReplayShard.sample`. None if no sequence is stored."""
+    ) -> SequenceBatch | Literal[False]:
+        """A batch as one object; see `ReplayShard.sample`. False if no sequence is stored."""
         if not self._shard.masses(length)[0] > 0:
-            return None
+            return False
         batch = self._shard.sample(batch_size, length, totals, num_items)
         self._metrics.report(self._shard)
         return batch
@@ -212,6 +213,13 @@ class ReplayShardActor:
         self._shard.restore(Path(path))
         self._metrics.reset(self._shard.stats())
 
+    def _layout(self, schema: Schema, request: SampleRequest) -> SlotLayout:
+        key = (request.slot_size, request.length)
+        layout = self._layouts.get(key)
+        if layout is None or layout.schema is not schema:
+            layout = self._layouts[key] = SlotLayout(schema, *key)
+        return layout
+
 
 class _ShardMetrics:
     """A shard's figures for Prometheus."""
@@ -270,11 +278,11 @@ class RayShards:
     def probe(self, shard: int, length: int) -> Any:
         return self._shards[shard].probe.remote(length)
 
-    def sample_into(self, shard: int, rows: SlotRows, request: SampleRequest) -> Any:
-        return self._shards[shard].sample_into.remote(rows, request)
-
     def sample(self, shard: int, request: SampleRequest) -> Any:
-        return self._shards[shard].sample.remote(request.batch_size, request.length, request.totals, request.num_items)
+        if request.ticket is not None:
+            return self._shards[shard].sample_into.remote(request.pack())
+        totals = np.array(request.totals)
+        return self._shards[shard].sample.remote(request.batch_size, request.length, totals, request.num_items)
 
     def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Any:
         return self._shards[shard].update_priorities.remote(handle, priority)

@@ -3,29 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.records import Block
 from actors.replay.config import ReplayConfig
 from actors.replay.schema import Schema
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import ShardedReplay, route, route_many
+from tests.actors.replay.blocks import STEP_BYTES, tag_block
 from tests.fakes import check_sequences, counter_blocks
-
-STEP_BYTES = 4 + 4 + 3 + 8 + 8 + 8  # action, reward, flags, episode, tag, version
-
-
-def tag_block(stream_id: int, first_step: int, steps: int, version: int = 0) -> Block:
-    """A block whose `tag` is unique over streams and steps."""
-    zeros = np.zeros(steps, np.bool_)
-    data = {
-        "action": np.zeros((steps, 1), np.float32),
-        "reward": np.zeros(steps, np.float32),
-        "is_first": zeros,
-        "is_last": zeros,
-        "is_terminal": zeros,
-        "episode": np.zeros(steps, np.int64),
-        "tag": stream_id * 1_000_000 + np.arange(first_step, first_step + steps),
-    }
-    return Block(stream_id, first_step, version, data)
 
 
 def make_shard(chunks: int = 8, chunk_steps: int = 16, seed: int = 0) -> ReplayShard:
