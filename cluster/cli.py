@@ -5,18 +5,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cluster.supervise import RunFailed
 
 logger = logging.getLogger("worldfleet")
 
-BENCHES = {"planner": "cluster.bench.planner", "env": "cluster.bench.env", "cluster": "cluster.bench.cluster"}
+BENCHES = {
+    "planner": "cluster.bench.planner",
+    "env": "cluster.bench.env",
+    "cluster": "cluster.bench.cluster",
+    "replay": "cluster.bench.replay",
+    "replay-memory": "cluster.bench.replay_memory",
+    "scale": "cluster.bench.scale",
+}
 """Topics of `worldfleet bench` and the modules whose `run()` yields their rows."""
 
 
@@ -126,12 +137,39 @@ def _fidelity(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench_options(measure: Callable[..., Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments of a benchmark from KEY=VALUE, with the types of their defaults.
+
+    Raises:
+        ValueError: A key is unknown or a value has another type.
+    """
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(measure).parameters.items()
+        if type(parameter.default) in (str, bool, int, float)
+    }
+    chosen: dict[str, Any] = {}
+    for assignment in assignments:
+        key, _, text = assignment.partition("=")
+        if key not in known:
+            raise ValueError(f"this benchmark takes --set {', '.join(known) or 'nothing'}; there is no {key!r}")
+        kind = type(known[key])
+        value = text if kind is str else yaml.safe_load(text)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{key} must be of type {kind.__name__}, got {text!r}")
+        chosen[key] = value
+    return chosen
+
+
 def _bench(options: argparse.Namespace) -> int:
     import importlib
 
     from cluster.bench.row import BenchRow
 
-    rows: Iterable[BenchRow] = importlib.import_module(BENCHES[options.topic]).run()
+    measure = importlib.import_module(BENCHES[options.topic]).run
+    rows: Iterable[BenchRow] = measure(**bench_options(measure, options.set))
     if options.json:
         for row in rows:
             sys.stdout.write(json.dumps(dataclasses.asdict(row)) + "\n")
@@ -205,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("bench", _bench, "Measure speed as ratios to peers or physical bounds of the same run.")
     sub.add_argument("topic", choices=sorted(BENCHES))
     sub.add_argument("--json", action="store_true", help="one JSON object a row instead of a table")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an argument of the benchmark")
     return parser
 
 

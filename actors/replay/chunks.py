@@ -246,10 +246,10 @@ class ChunkStore:
         """Which handles [B, 3] (chunk, offset, generation) still name the step they were given for."""
         chunk, offset, generation = handle.T
         inside = (chunk >= 0) & (chunk < self.capacity)
-        chunk = np.where(inside, chunk, 0)
-        return np.asarray(
-            inside & (self.generation[chunk] == generation) & (offset >= 0) & (offset < self.length[chunk])
-        )
+        if not inside.all():
+            chunk = np.where(inside, chunk, 0)
+        known = (self.generation[chunk] == generation) & (offset >= 0) & (offset < self.length[chunk])
+        return np.asarray(inside & known)
 
     def _open_chunk(self, stream_id: int, first_step: int) -> _Stream:
         if not self._free:

@@ -17,7 +17,7 @@ Letters: B sequences, K components.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,17 +57,16 @@ def selector_bytes(config: SelectorConfig) -> int:
     return STEP_BYTES * sum(name in ("prioritized", "recency") for name in component_names(config))
 
 
-def effective_fractions(totals: NDArray[np.float64], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+def effective_fractions(totals: Sequence[float], fractions: Sequence[float]) -> list[float]:
     """The fractions [K] in force at these masses [K] over the whole replay.
 
     They sum to 1, or to 0 where no start is valid at all.
     """
-    shares = np.where(totals > 0, fractions, 0.0)
-    total = shares.sum()
-    if total > 0:
-        return np.asarray(shares / total)
-    shares[0] = 1.0 if totals[0] > 0 else 0.0
-    return shares
+    shares = [fraction if total > 0 else 0.0 for fraction, total in zip(fractions, totals, strict=True)]
+    whole = sum(shares)
+    if whole > 0:
+        return [share / whole for share in shares]
+    return [1.0 if totals[0] > 0 else 0.0] + [0.0] * (len(shares) - 1)
 
 
 class Mixture:
@@ -79,7 +78,7 @@ class Mixture:
     """
 
     def __init__(self, store: ChunkStore, config: SelectorConfig) -> None:
-        self.fractions = selector_fractions(config)
+        self._fractions: list[float] = selector_fractions(config).tolist()
         self.prioritized = PrioritizedSelector(store, config.priority_exponent) if config.prioritized > 0 else None
         recency = RecencySelector(store, config.recency_exponent) if config.recency > 0 else None
         self._store = store
@@ -101,8 +100,7 @@ class Mixture:
 
     def masses(self, length: int) -> NDArray[np.float64]:
         """Mass [K] of every component for sequences of `length` steps."""
-        fifo = [] if self._fifo is None else [self._fifo.mass(length)]
-        return np.array([d.mass(length) for d in self._distributions] + fifo)
+        return np.array(self._masses(length))
 
     def num_items(self, length: int) -> int:
         """Valid starts of sequences of `length` steps."""
@@ -127,25 +125,28 @@ class Mixture:
         """
         if len(self._parts) == 1:
             return Selection(*self._uniform.draw(rng, batch_size, length), np.ones(batch_size))
-        masses = self.masses(length)
+        masses = self._masses(length)
         assert masses[0] > 0
-        totals = masses if totals is None else np.maximum(totals, masses)  # the caller's may be old
-        shares = effective_fractions(totals, self.fractions)
-        if not (shares * masses).any():
-            shares = effective_fractions(masses, self.fractions)
-        scale = np.divide(shares, totals, out=np.zeros_like(shares), where=totals > 0)
+        # The caller's totals may be old: none is less than what is here.
+        whole = masses if totals is None else [max(pair) for pair in zip(totals.tolist(), masses, strict=True)]
+        shares = effective_fractions(whole, self._fractions)
+        if not any(share > 0 and mass > 0 for share, mass in zip(shares, masses, strict=True)):
+            shares = effective_fractions(masses, self._fractions)
+        scale = [share / total if share > 0 else 0.0 for share, total in zip(shares, whole, strict=True)]
         online = _NO_STARTS if self._online is None else self._online.draw(rng, batch_size, length)
         taken = len(online[0])
-        drawn = self._draw(rng, batch_size - taken, length, scale * masses)
-        ratio = np.ones(batch_size)
-        ratio[taken:] = shares[-1] if self._fifo is not None else 0.0
-        items = totals[0] if num_items is None else num_items
-        for distribution, factor in zip(self._distributions, scale.tolist(), strict=False):
+        weights = [factor * mass for factor, mass in zip(scale, masses, strict=True)]
+        drawn = self._draw(rng, batch_size - taken, length, weights)
+        ratio = np.full(batch_size - taken, shares[-1] if self._fifo is not None else 0.0)
+        items = whole[0] if num_items is None else num_items
+        for distribution, factor in zip(self._distributions, scale, strict=False):
             if factor > 0:
-                ratio[taken:] += factor * items * distribution.density(drawn)
+                ratio += factor * items * distribution.density(drawn)
         if taken == 0:
             return Selection(*drawn, ratio)
-        return Selection(np.concatenate([online[0], drawn[0]]), np.concatenate([online[1], drawn[1]]), ratio)
+        # The queue comes to every sequence once.
+        chunk, offset = (np.concatenate(parts) for parts in zip(online, drawn, strict=True))
+        return Selection(chunk, offset, np.concatenate([np.ones(taken), ratio]))
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
         for part in self._parts.values():
@@ -175,16 +176,20 @@ class Mixture:
                 for chunk in self._store.used_chunks():
                     part.inserted(chunk, 0, int(self._store.length[chunk]))
 
-    def _draw(self, rng: np.random.Generator, count: int, length: int, weights: NDArray[np.float64]) -> Starts:
+    def _masses(self, length: int) -> list[float]:
+        masses = [distribution.mass(length) for distribution in self._distributions]
+        return masses if self._fifo is None else [*masses, self._fifo.mass(length)]
+
+    def _draw(self, rng: np.random.Generator, count: int, length: int, weights: list[float]) -> Starts:
         """Starts from components drawn in proportion to `weights` [K]."""
         counts = _share_out(rng, count, weights)
         parts = []
         if self._fifo is not None and counts[-1] > 0:
-            parts.append(self._fifo.draw(rng, int(counts[-1]), length))
-            short = counts[-1] - len(parts[0][0])  # the queue ran empty: the others fill up
-            if short > 0:
-                counts[:-1] += _share_out(rng, int(short), weights[:-1])
-        for distribution, n in zip(self._distributions, counts.tolist(), strict=False):
+            parts.append(self._fifo.draw(rng, counts[-1], length))
+            short = counts[-1] - len(parts[0][0])
+            if short > 0:  # the queue ran empty: the others fill up
+                counts = [a + b for a, b in zip(counts, _share_out(rng, short, weights[:-1]), strict=False)]
+        for distribution, n in zip(self._distributions, counts, strict=False):
             if n > 0:
                 parts.append(distribution.draw(rng, n, length))
         if len(parts) == 1:
@@ -193,10 +198,11 @@ class Mixture:
         return np.concatenate(chunks), np.concatenate(offsets)
 
 
-def _share_out(rng: np.random.Generator, count: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+def _share_out(rng: np.random.Generator, count: int, weights: list[float]) -> list[int]:
     """How many [K] of `count` draws fall on each component; without any weight all fall on the uniform one."""
-    if np.count_nonzero(weights) > 1:
-        return np.asarray(rng.multinomial(count, weights / weights.sum()))
-    counts = np.zeros(len(weights), np.int64)
-    counts[int(weights.argmax())] = count
-    return counts
+    total = sum(weights)
+    largest = max(weights)
+    if largest < total:
+        counts: list[int] = rng.multinomial(count, [weight / total for weight in weights]).tolist()
+        return counts
+    return [count if k == weights.index(largest) else 0 for k in range(len(weights))]

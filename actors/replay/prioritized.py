@@ -33,8 +33,8 @@ def check_priorities(priority: NDArray[Any], count: int) -> NDArray[np.float64]:
     values = np.asarray(priority, np.float64)
     if values.shape != (count,):
         raise ValueError(f"expected {count} priorities, got an array of shape {values.shape}")
-    wrong = ~(np.isfinite(values) & (values >= 0))
-    if wrong.any():
+    if not (values.min(initial=0.0) >= 0.0 and values.max(initial=0.0) < np.inf):  # a NaN is the minimum
+        wrong = ~(np.isfinite(values) & (values >= 0))
         raise ValueError(f"priorities must be finite and not negative, got {values[wrong][0]}")
     return values
 
@@ -118,15 +118,23 @@ class PrioritizedSelector(_StartTree):
         Raises:
             ValueError: A priority to the exponent is too large for the tree.
         """
-        with np.errstate(over="ignore"):
-            density = priority**self._exponent
-        if (density > self._tree.max_priority).any():
-            raise ValueError(f"priority {priority.max()} to the power {self._exponent} is too large to add up")
+        largest = self._power(float(priority.max(initial=0.0)))
         rows = self._rows(starts)
-        self._density[rows] = density
-        self._largest = max(self._largest, float(density.max(initial=0.0)))
-        open_rows = rows[starts[1] < self._open[starts[0]]]
-        self._tree.update(open_rows, self._density[open_rows])
+        self._density[rows] = priority**self._exponent
+        self._largest = max(self._largest, largest)
+        is_open = starts[1] < self._open[starts[0]]
+        if not is_open.all():
+            rows = rows[is_open]
+        self._tree.update(rows, self._density[rows])
+
+    def _power(self, priority: float) -> float:
+        try:
+            density = float(priority**self._exponent)
+        except OverflowError:
+            density = np.inf
+        if density > self._tree.max_priority:
+            raise ValueError(f"priority {priority} to the power {self._exponent} is too large to add up")
+        return density
 
     def densities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Densities of the steps in these rows of the store."""

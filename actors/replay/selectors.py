@@ -65,35 +65,37 @@ class UniformSelector:
 
     def __init__(self, store: ChunkStore) -> None:
         self._store = store
-        self._ends: dict[int, NDArray[np.int64]] = {}
+        self._before: dict[int, NDArray[np.int64]] = {}
 
     def mass(self, length: int) -> float:
         return float(self._prefix(length)[-1])
 
     def draw(self, rng: np.random.Generator, count: int, length: int) -> Starts:
-        ends = self._prefix(length)
-        item = rng.integers(0, ends[-1], count)
-        chunk = np.searchsorted(ends, item, side="right")
-        before = np.where(chunk > 0, ends[chunk - 1], 0)
-        return chunk, item - before
+        before = self._prefix(length)
+        item = rng.integers(0, before[-1], count)
+        chunk = np.searchsorted(before, item, side="right") - 1
+        return chunk, item - before[chunk]
 
     def density(self, starts: Starts) -> NDArray[np.float64]:
         return np.ones(len(starts[0]))
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
-        self._ends.clear()
+        self._before.clear()
 
     def evicted(self, chunk: int) -> None:
-        self._ends.clear()
+        self._before.clear()
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:
         return {}
 
     def load_arrays(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._ends.clear()
+        self._before.clear()
 
     def _prefix(self, length: int) -> NDArray[np.int64]:
-        ends = self._ends.get(length)
-        if ends is None:
-            ends = self._ends[length] = np.cumsum(self._store.starts(length))
-        return ends
+        """Valid starts before each chunk, and in all chunks [capacity + 1]."""
+        before = self._before.get(length)
+        if before is None:
+            before = np.zeros(self._store.capacity + 1, np.int64)
+            np.cumsum(self._store.starts(length), out=before[1:])
+            self._before[length] = before
+        return before

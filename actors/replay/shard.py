@@ -122,10 +122,12 @@ class ReplayShard:
         if self._selector is None or self._selector.prioritized is None:
             return 0
         valid = self.valid(handle)
-        chunk, offset, _ = handle[valid].T
-        self._selector.prioritized.update((chunk, offset), values[valid])
-        self._stale_updates += len(handle) - len(chunk)
-        return len(chunk)
+        applied = int(np.count_nonzero(valid))
+        if applied < len(handle):
+            handle, values = handle[valid], values[valid]
+            self._stale_updates += len(valid) - applied
+        self._selector.prioritized.update((handle[:, 0], handle[:, 1]), values)
+        return applied
 
     def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
         """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.

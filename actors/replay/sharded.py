@@ -47,7 +47,7 @@ def shard_probabilities(masses: NDArray[np.float64], fractions: NDArray[np.float
         ValueError: No shard has any mass.
     """
     totals = masses.sum(axis=0)
-    shares = effective_fractions(totals, fractions)
+    shares = np.array(effective_fractions(totals.tolist(), fractions.tolist()))
     if not shares.any():
         raise ValueError(f"none of the {len(masses)} shards holds a sequence of the asked length")
     return np.asarray((masses * np.divide(shares, totals, out=np.zeros_like(shares), where=totals > 0)).sum(axis=1))
@@ -151,7 +151,9 @@ class ShardedReplay:
         self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], priority: NDArray[Any]
     ) -> int:
         """Set the priorities [B] of sequences of streams [B]; see `ReplayShard.update_priorities`."""
-        values = check_priorities(priority, len(handle))
+        if len(self.shards) == 1:
+            return self.shards[0].update_priorities(handle, priority)
+        values = check_priorities(priority, len(handle))  # before any shard changes
         return sum(shard.update_priorities(handle[rows], values[rows]) for shard, rows in self._by_shard(stream_id))
 
     def write(self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:

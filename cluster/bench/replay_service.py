@@ -70,7 +70,7 @@ def actor(cls: type, *arguments: Any, **options: Any) -> Iterator[Any]:
     """A Ray actor for a while."""
     import ray
 
-    handle = ray.remote(cls).options(num_cpus=0, **options).remote(*arguments)
+    handle = ray.remote(num_cpus=0, **options)(cls).remote(*arguments)
     try:
         yield handle
     finally:

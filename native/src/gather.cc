@@ -9,7 +9,8 @@
 namespace native {
 namespace {
 
-constexpr std::int64_t kPieceBytes = 1 << 18;  // what one thread copies at a time
+constexpr std::size_t kSmallPiece = 1 << 10;  // bytes up to which a piece is fetched ahead
+constexpr std::size_t kCacheLine = 64;
 
 // A copy of consecutive bytes.
 struct Piece {
@@ -56,6 +57,12 @@ void RowGather::gather(const std::int64_t* first, const std::int64_t* count, std
                 {target, arrays_[a].data + static_cast<std::size_t>(first[i]) * row_bytes, bytes});
             target += bytes;
         }
+    }
+    // Large pieces stream; of small ones, each a cache miss or two, the misses shall overlap.
+    for (const Piece& piece : pieces) {
+        if (piece.bytes > kSmallPiece) continue;
+        for (std::size_t byte = 0; byte < piece.bytes; byte += kCacheLine)
+            __builtin_prefetch(piece.source + byte);
     }
     const auto copy = [&](std::int64_t i, int) {
         const Piece& piece = pieces[static_cast<std::size_t>(i)];

@@ -44,7 +44,8 @@ def test_shards_are_drawn_by_the_stated_formula() -> None:
     rng = np.random.default_rng(0)
     drawn = np.mean([draw_shard(rng, masses, fractions) for _ in range(20_000)])
     assert abs(drawn - expected[1]) < 4.5 * np.sqrt(expected[0] * expected[1] / 20_000)
-    assert effective_fractions(np.array([5.0, 0.0]), np.array([0.0, 1.0])).tolist() == [1, 0]
+    assert effective_fractions([5.0, 0.0], [0.0, 1.0]) == [1, 0]
+    assert effective_fractions([0.0, 0.0], [0.5, 0.5]) == [0, 0]
     with pytest.raises(ValueError, match="none of the 2 shards holds a sequence of the asked length"):
         draw_shard(rng, np.zeros((2, 3)), fractions)
     assert selector_fractions(SelectorConfig()).tolist() == [1]
