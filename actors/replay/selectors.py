@@ -8,8 +8,9 @@ Letters: B sequences.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,12 @@ class UniformSelector:
         self._ends.clear()
 
     def evicted(self, chunk: int) -> None:
+        self._ends.clear()
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def load_arrays(self, state: Mapping[str, NDArray[Any]]) -> None:
         self._ends.clear()
 
     def _prefix(self, length: int) -> NDArray[np.int64]:

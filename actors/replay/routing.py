@@ -1,0 +1,11 @@
+"""Which shard a stream belongs to."""
+
+from __future__ import annotations
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: consecutive ids fall far apart, so shards stay even
+
+
+def route(stream_id: int, num_shards: int) -> int:
+    """The shard of a stream: Fibonacci hashing (Knuth, TAOCP 3, 6.4) of its id."""
+    mixed = (stream_id * _GOLDEN) & 0xFFFFFFFFFFFFFFFF
+    return ((mixed >> 32) * num_shards) >> 32
