@@ -31,8 +31,8 @@ from actors.evaluate import Evaluation, Evaluator
 from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
 from actors.replay.credits import Message, MessageWindow
+from actors.replay.routing import route
 from actors.replay.service import RayInserts
-from actors.replay.sharded import route
 from actors.replay.wire import Scratch, encode_blocks
 from actors.rollout import RolloutLoop
 

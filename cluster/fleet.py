@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from actors.replay.layout import Layout, open_layout
 from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor
-from actors.replay.sharded import shard_directory
 from actors.rollout import next_incarnation
 from actors.service import EvaluatorActor, PlannerActor, RolloutActor, remote_plan
 from cluster import build
@@ -48,7 +48,8 @@ class Fleet:
         check_resources(config)
         restarts = config.actors.restarts
         self.weights = spawn(WeightStoreActor, "weights", 0.0, max_restarts=restarts, max_task_retries=-1)()
-        self.shards = self._start_shards(run_dir)
+        self._layout = open_layout(run_dir.replay, config.replay)
+        self.shards = self._start_shards(self._layout)
         self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.shards])
         self.incarnation = self._next_incarnation()
         self.planners = [self._start_planner(index) for index in range(config.actors.planner_actors)]
@@ -110,6 +111,7 @@ class Fleet:
         """Let the shards drop what only other checkpoints need."""
         for shard in self.shards:
             shard.retain.remote(names)
+        self._layout.drop_older()  # the checkpoint that was just committed holds what was imported
 
     def evaluator(self) -> Any:
         """The evaluator, started when it is first needed."""
@@ -136,9 +138,8 @@ class Fleet:
         for actor in (*self.rollouts, *self.planners, *self.learners, *self.shards, self.weights):
             ray.kill(actor)  # the evaluator goes with the driver
 
-    def _start_shards(self, run_dir: RunDir) -> list[Any]:
+    def _start_shards(self, layout: Layout) -> list[Any]:
         config = self.config
-        count = config.replay.num_shards
         options = {
             "max_restarts": config.actors.restarts,
             "max_task_retries": -1,
@@ -149,9 +150,10 @@ class Fleet:
                 config.replay,
                 derive_seed(config.seed, "shard", index),
                 index,
-                str(shard_directory(run_dir.replay, index, count)),
+                str(layout.shard_folder(index)),
+                sources=[str(path) for path in layout.sources],
             )
-            for index in range(count)
+            for index in range(layout.num_shards)
         ]
 
     def _next_incarnation(self) -> int:

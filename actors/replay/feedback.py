@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.replay.batches import Call, ShardUnavailable
-from actors.replay.sharded import route_many
+from actors.replay.routing import route_many
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 

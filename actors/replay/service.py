@@ -49,6 +49,7 @@ class ReplayShardActor:
         directory: Where the shard's log and checkpoints are, None keeps it in memory; what is there is recovered.
         restore: Checkpoint to start from, None for the newest.
         tail: Whether what was logged after the checkpoint is replayed.
+        sources: Folders of shards of another number to import from, while the directory holds nothing.
     """
 
     def __init__(
@@ -59,11 +60,11 @@ class ReplayShardActor:
         directory: str | None = None,
         restore: str | None = None,
         tail: bool = True,
+        sources: Sequence[str] = (),
     ) -> None:
-        if directory is None:
-            self._shard = ReplayShard(config, seed)
-        else:
-            self._shard = ReplayShard(config, seed, Path(directory), restore=restore, tail=tail)
+        folder = None if directory is None else Path(directory)
+        folders = [Path(source) for source in sources]
+        self._shard = ReplayShard(config, seed, folder, restore=restore, tail=tail, sources=folders, index=index)
         self._index = index
         self._slots = OpenSlots()
         self._layouts: dict[tuple[int, int], SlotLayout] = {}

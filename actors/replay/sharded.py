@@ -15,25 +15,15 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig
+from actors.replay.journal import CheckpointInfo
+from actors.replay.layout import Layout, open_layout
+from actors.replay.manifest import Manifest, list_manifests, manifest_path, write_manifest
 from actors.replay.mixture import effective_fractions
 from actors.replay.prioritized import check_priorities
+from actors.replay.routing import route, route_many
 from actors.replay.shard import ReplayShard
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: consecutive ids fall far apart, so shards stay even
-
-
-def route(stream_id: int, num_shards: int) -> int:
-    """The shard of a stream: Fibonacci hashing (Knuth, TAOCP 3, 6.4) of its id."""
-    mixed = (stream_id * _GOLDEN) & 0xFFFFFFFFFFFFFFFF
-    return ((mixed >> 32) * num_shards) >> 32
-
-
-def route_many(stream_id: NDArray[np.uint64], num_shards: int) -> NDArray[np.int64]:
-    """The shards [B] of streams [B], each as by `route`."""
-    mixed = stream_id.astype(np.uint64) * np.uint64(_GOLDEN)
-    return np.asarray((mixed >> np.uint64(32)) * np.uint64(num_shards) >> np.uint64(32), np.int64)
 
 
 def shard_probabilities(masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,22 +89,58 @@ class ShardedReplay:
         shards: The shards, local here.
         seed: Seed of the choice of shards.
         mixed: Whether one batch mixes shards.
+        layout: Folder of the shards, None if they are in memory only.
     """
 
-    def __init__(self, shards: Sequence[ReplayShard], seed: int, mixed: bool = False) -> None:
+    def __init__(
+        self, shards: Sequence[ReplayShard], seed: int, mixed: bool = False, layout: Layout | None = None
+    ) -> None:
         if not shards:
             raise ValueError("a replay needs at least one shard")
         self.shards = list(shards)
         self._rng = np.random.default_rng(seed)
         self._mixed = mixed
         self._fractions = self.shards[0].fractions
+        self._layout = layout
 
     @classmethod
-    def from_config(cls, config: ReplayConfig, seed: int) -> ShardedReplay:
-        """Local shards with seeds derived from `seed`."""
+    def from_config(
+        cls,
+        config: ReplayConfig,
+        seed: int,
+        directory: Path | None = None,
+        restore: str | None = None,
+        tail: bool = True,
+    ) -> ShardedReplay:
+        """Local shards with seeds derived from `seed`.
+
+        Args:
+            config: Size, sampling and durability.
+            seed: Seed of all sampling.
+            directory: Folder to recover from and to write to, perhaps written with another number of shards.
+            restore: Name of the checkpoint to start from, None for the newest.
+            tail: Whether blocks logged after it are recovered; see `ReplayShard`.
+
+        Raises:
+            ValueError: The folder is in use, or the checkpoint is missing or damaged.
+        """
         seeds = np.random.SeedSequence(seed).generate_state(config.num_shards + 1, np.uint64)
-        shards = [ReplayShard(config, int(s)) for s in seeds[1:]]
-        return cls(shards, int(seeds[0]), config.mixed_batches)
+        if directory is None:
+            return cls([ReplayShard(config, int(s)) for s in seeds[1:]], int(seeds[0]), config.mixed_batches)
+        layout = open_layout(directory, config)
+        manifest = _manifest_to_restore(layout, restore)
+        if restore is None and not tail and manifest is not None:
+            restore = manifest.name
+        shards = [
+            ReplayShard(
+                config, int(s), layout.shard_folder(k), restore=restore, tail=tail, sources=layout.sources, index=k
+            )
+            for k, s in enumerate(seeds[1:])
+        ]
+        replay = cls(shards, int(seeds[0]), config.mixed_batches, layout)
+        if manifest is not None:
+            replay._rng.bit_generator.state = json.loads(manifest.books["rng"])
+        return replay
 
     def insert(self, block: Block) -> int:
         """Store a block in its stream's shard; see `ReplayShard.insert`."""
@@ -202,6 +228,54 @@ class ShardedReplay:
         stats = [shard.stats() for shard in self.shards]
         return {name: sum(s[name] for s in stats) for name in stats[0]}
 
+    def checkpoint(self, name: str) -> CheckpointInfo:
+        """Write a checkpoint of all shards and of the choice of shards, and wait for it.
+
+        Raises:
+            ValueError: The replay has no directory, or the name cannot be part of a file name.
+            OSError: It could not be written; earlier ones are as they were.
+        """
+        layout = self._durable()
+        rng = json.dumps(self._rng.bit_generator.state)
+        pending = [shard.checkpoint(name) for shard in self.shards]
+        infos = [p.wait() for p in pending]
+        older, _ = list_manifests(layout.path)
+        ordinal = max((manifest.ordinal for manifest in older), default=-1) + 1
+        write_manifest(layout.path, Manifest(name, ordinal, 0, np.zeros((0, 3), np.uint64), {"rng": rng}, {}))
+        num_bytes, num_steps = sum(info.num_bytes for info in infos), sum(info.num_steps for info in infos)
+        return CheckpointInfo(name, num_bytes, num_steps, max(info.seconds for info in infos))
+
+    def retain(self, names: Sequence[str]) -> None:
+        """Remove the checkpoints not named, but for the newest, and what only they needed.
+
+        Raises:
+            ValueError: The replay has no directory.
+            OSError: The disk fails; nothing that is needed is lost.
+        """
+        layout = self._durable()
+        for shard in self.shards:
+            shard.retain(names)
+        whole, _ = list_manifests(layout.path)
+        for manifest in whole[:-1]:
+            if manifest.name not in names:
+                manifest_path(layout.path, manifest.name).unlink()
+        if whole:
+            layout.drop_older()
+
+    def close(self) -> None:
+        """Write what is scheduled and give the directory free; without one, do nothing."""
+        for shard in self.shards:
+            shard.close()
+
+    def next_steps(self) -> dict[int, int]:
+        """Stream -> first step not yet inserted, of every stream ever inserted."""
+        return {stream: step for shard in self.shards for stream, step in shard.next_steps().items()}
+
+    def _durable(self) -> Layout:
+        if self._layout is None:
+            raise ValueError("this replay has no directory to write to")
+        return self._layout
+
     def state_dict(self) -> dict[str, Any]:
         """State of the shards and of the choice of shards."""
         return {"rng": self._rng.bit_generator.state, "shards": [shard.state_dict() for shard in self.shards]}
@@ -255,3 +329,10 @@ class ShardedReplay:
         index = route_many(stream_id, len(self.shards))
         for k in np.unique(index).tolist():
             yield self.shards[k], np.flatnonzero(index == k)
+
+
+def _manifest_to_restore(layout: Layout, restore: str | None) -> Manifest | None:
+    """The manifest of the choice of shards: the one named or else the newest."""
+    manifests, _ = list_manifests(layout.path)
+    named = [manifest for manifest in manifests if manifest.name == restore]
+    return next(reversed(named or manifests), None)

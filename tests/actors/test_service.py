@@ -14,7 +14,7 @@ import pytest
 
 from actors.evaluate import EvalConfig, Evaluator
 from actors.replay.config import ReplayConfig
-from actors.replay.sharded import route
+from actors.replay.routing import route
 from actors.rollout import RolloutLoop, pack_stream_id
 from learner.batch import SequenceBatch
 from tests.fakes import COUNTER_SPEC, CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks

@@ -13,8 +13,9 @@ from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.draws import ShardReport
 from actors.replay.feedback import FeedbackSender
+from actors.replay.routing import route
 from actors.replay.shard import ReplayShard
-from actors.replay.sharded import route, slice_batch
+from actors.replay.sharded import slice_batch
 from actors.replay.slots import OpenSlots, SlotError, SlotLayout, SlotTicket
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.replay.config import DurabilityConfig, ReplayConfig
+from actors.replay.routing import route
 from actors.replay.shard import ReplayShard
-from actors.replay.sharded import route
 from actors.replay.slots import SHARED_MEMORY
 from actors.replay.wire import encode_blocks
 from actors.rollout import RolloutLoop, pack_stream_id
