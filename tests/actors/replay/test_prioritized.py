@@ -228,7 +228,7 @@ def test_priorities_without_a_prioritized_component_change_nothing() -> None:
 
 
 def test_densities_move_to_another_store() -> None:
-    one, two = (make_replay(PRIORITIZED, chunks=n) for n in (5, 9))
+    one, two = (make_replay(PRIORITIZED, chunks=n) for n in (6, 9))
     for replay in (one, two):
         fill(replay, 0, 30, streams=2)
         replay.sample(1, 4)
