@@ -136,12 +136,8 @@ class PrioritizedSelector(_StartTree):
             raise ValueError(f"priority {priority} to the power {self._exponent} is too large to add up")
         return density
 
-    def densities(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Densities of the steps in these rows of the store."""
-        return self._density[rows]
-
     def set_densities(self, rows: NDArray[np.int64], density: NDArray[np.float64]) -> None:
-        """Give the steps in these rows of the store the densities of another store's `densities`."""
+        """Give the steps in these rows of the store the densities they had in another store's `state_arrays`."""
         self._density[rows] = density
         self._largest = max(self._largest, float(density.max(initial=0.0)))
         self._reopen()

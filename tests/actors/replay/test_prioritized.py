@@ -227,6 +227,27 @@ def test_priorities_without_a_prioritized_component_change_nothing() -> None:
     assert replay.stats()["stale_updates"] == 0
 
 
+def test_densities_move_to_another_store() -> None:
+    one, two = (make_replay(PRIORITIZED, chunks=n) for n in (6, 9))
+    for replay in (one, two):
+        fill(replay, 0, 30, streams=2)
+        replay.sample(1, 4)
+    set_priorities(one, {(stream, step): 3.0 + stream + step for stream in range(2) for step in range(30)})
+    (source,), (target,) = one.shards, two.shards
+    assert source._store is not None
+    assert source._selector is not None
+    assert source._selector.prioritized is not None
+    assert target._selector is not None
+    assert target._selector.prioritized is not None
+    rows = source._store.stored_rows()  # both stores were filled alike
+    density = source._selector.prioritized.state_arrays()["density"]
+    target._selector.prioritized.set_densities(rows, density)
+    for replay in (one, two):
+        fill(replay, 30, 40, streams=2)
+    for length in (4, 1):
+        np.testing.assert_array_equal(one.masses(length), two.masses(length))
+
+
 def test_memory_of_the_tree_is_part_of_the_byte_bound() -> None:
     config = ReplayConfig(1, 8 * 16 * STEP_BYTES, 16, PRIORITIZED)
     replay = ShardedReplay.from_config(config, 0)
