@@ -115,6 +115,12 @@ class LocalRun:
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
 
+    def close(self) -> None:
+        """Close the simulators and give the replay's files free."""
+        for loop in self.loops:
+            loop.env.close()
+        self.replay.close()
+
     def restore_actors(self, state: Mapping[str, Any]) -> None:
         """Bring the policy and the rollout loops back to where they were."""
         if state["published"] is not None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from torch.utils.tensorboard.writer import SummaryWriter
 
-TIMING_PREFIXES = ("time", "timing/")
-"""Fields that may differ between two runs of the same seed; all others of `cluster.local` may not."""
+INCIDENTAL_PREFIXES = ("time", "timing/", "replay/log_bytes", "replay/unlogged_steps")
+"""Time and disk: fields that may differ between two runs of the same seed; all others of `cluster.local` may not."""
 
 
 class Metrics:
@@ -112,9 +112,9 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return kept
 
 
-def without_timing(lines: Iterable[str]) -> list[dict[str, float]]:
-    """Parsed lines of metrics.jsonl without the fields that measure time."""
+def without_incidentals(lines: Iterable[str]) -> list[dict[str, float]]:
+    """Parsed lines of metrics.jsonl without the fields that time and disk decide."""
     return [
-        {name: value for name, value in json.loads(line).items() if not name.startswith(TIMING_PREFIXES)}
+        {name: value for name, value in json.loads(line).items() if not name.startswith(INCIDENTAL_PREFIXES)}
         for line in lines
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,8 @@ def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state
     if config.cluster.mode == "local":
         from cluster.local import LocalRun
 
-        with stop_on_signals() as flag:
-            LocalRun(config, recorder, checkpoints, run_dir.replay, state).run(lambda: bool(flag))
+        with stop_on_signals() as flag, closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
+            run.run(lambda: bool(flag))
     else:
         from cluster.connection import connected
 
