@@ -9,18 +9,21 @@ Letters: N environments, T steps per block, A action size.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.carry import leaves, with_leaves
 from actors.records import Block, Episode, Policy
-from envs.specs import StepBatch, VectorEnv
+from envs.specs import ArraySpec, StepBatch, VectorEnv
 
 MIN_BLOCK_STEPS = 64  # shorter blocks make the cost of a call dominate
+_BOOKS = ("episode", "return", "episode_steps", "cost", "episode_version")  # per environment
 _ACTOR_BITS, _INCARNATION_BITS, _ENV_BITS = 20, 23, 20
 
 
@@ -74,6 +77,11 @@ def unpack_stream_id(stream_id: int) -> tuple[int, int, int]:
     return actor, incarnation, env
 
 
+def next_incarnation(stream_ids: Iterable[int]) -> int:
+    """The first incarnation that none of the streams has."""
+    return 1 + max((unpack_stream_id(stream_id)[1] for stream_id in stream_ids), default=-1)
+
+
 class RolloutLoop:
     """Runs a policy in a vector of environments; streams go on between calls of `collect`.
 
@@ -108,11 +116,7 @@ class RolloutLoop:
         return self._incarnation
 
     def restart(self, incarnation: int) -> None:
-        """Drop what is not in a block yet, reset the environments and open the streams of `incarnation`.
-
-        A run that resumes calls it, and so does the run it resumes when it writes its checkpoint, so
-        that both go on alike without storing the state of a simulator.
-        """
+        """Drop what is not in a block yet, reset the environments and open the streams of `incarnation`."""
         num_envs = self.env.num_envs
         self._streams = [pack_stream_id(self._actor, incarnation, n) for n in range(num_envs)]
         self._incarnation = incarnation
@@ -128,6 +132,53 @@ class RolloutLoop:
         self._episode_steps = np.zeros(num_envs, np.int64)
         self._cost = np.zeros(num_envs, np.float64)
         self._episode_version = np.zeros(num_envs, np.int64)
+        self._actions = _ActionHistory(num_envs, self.env.spec.action)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the loop depends on but the policy's weights, as plain values and arrays.
+
+        A simulator's state is what its episode was made from and the actions since.
+        """
+        return {
+            "incarnation": self._incarnation,
+            "carry": leaves(self._carry),
+            "origins": self.env.origins(),
+            "actions": self._actions.of_episodes(),
+            "observation": {key: value.copy() for key, value in self._step.observation.items()},
+            "is_first": self._step.is_first.copy(),
+            "buffers": {key: buffer[:, : self._filled].copy() for key, buffer in self._buffers.items()},
+            "rows": [self._first_step, self._filled, self._block_version],
+            "books": {name: getattr(self, f"_{name}").copy() for name in _BOOKS},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Continue from a `state_dict`.
+
+        Returns:
+            Whether the simulators came back to the same observations; if not, call `restart` with a new incarnation.
+
+        Raises:
+            ValueError: The state is of another number of environments or of another policy.
+        """
+        self.restart(int(state["incarnation"]))
+        self._carry = with_leaves(self._carry, state["carry"])
+        try:
+            step = self.env.redo(state["origins"], state["actions"])
+        except ValueError:  # the episode ended before the last action: not the same simulator
+            return False
+        saved = state["observation"]
+        if not all(np.array_equal(step.observation[key], saved[key], equal_nan=True) for key in saved):
+            return False
+        self._actions.load(state["actions"])
+        self._step = replace(step, is_first=np.array(state["is_first"]))
+        self._first_step, self._filled, self._block_version = state["rows"]
+        if self._filled:
+            self._buffers = self._allocate(step)
+            for key, rows in state["buffers"].items():
+                self._buffers[key][:, : self._filled] = rows
+        for name in _BOOKS:
+            setattr(self, f"_{name}", np.array(state["books"][name]))
+        return True
 
     def collect(self, num_ticks: int) -> RolloutResult:
         """Take `num_ticks` steps in every environment.
@@ -157,6 +208,7 @@ class RolloutLoop:
             start = perf_counter()
             self._step = self.env.step(output.action)
             env_seconds += perf_counter() - start
+            self._actions.took(output.action, self._step.is_first)
         means = {name: value / num_ticks for name, value in sums.items()}
         return RolloutResult(blocks, episodes, num_ticks * self.env.num_envs, means, env_seconds, policy_seconds)
 
@@ -234,3 +286,37 @@ class RolloutLoop:
             buffers[key] = np.empty(shape, np.bool_)
         buffers["episode"] = np.empty(shape, np.int64)
         return buffers
+
+
+class _ActionHistory:
+    """The actions of the episodes that are going on.
+
+    Args:
+        num_envs: Environments, N.
+        action: Spec of an action.
+    """
+
+    def __init__(self, num_envs: int, action: ArraySpec) -> None:
+        self._shape, self._dtype = (num_envs, *action.shape), action.dtype
+        self._ticks: deque[NDArray[Any]] = deque()  # [N, ...] each, oldest first
+        self._lengths = np.zeros(num_envs, np.int64)  # newest ticks that belong to the present episode
+
+    def took(self, actions: NDArray[Any], is_first: NDArray[np.bool_]) -> None:
+        """Note the actions [N, ...] of one tick; one that was answered by a first step belongs to no episode."""
+        self._ticks.append(actions)
+        self._lengths = np.where(is_first, 0, self._lengths + 1)
+        while len(self._ticks) > self._lengths.max():
+            self._ticks.popleft()
+
+    def of_episodes(self) -> list[NDArray[Any]]:
+        """Actions [T, ...] of each environment's present episode."""
+        ticks = np.array(self._ticks, self._dtype).reshape(-1, *self._shape)
+        return [ticks[len(ticks) - length :, n].copy() for n, length in enumerate(self._lengths.tolist())]
+
+    def load(self, actions: Sequence[NDArray[Any]]) -> None:
+        """Take over what `of_episodes` said."""
+        self._lengths = np.array([len(taken) for taken in actions])
+        ticks = np.zeros((int(self._lengths.max()), *self._shape), self._dtype)
+        for n, taken in enumerate(actions):
+            ticks[len(ticks) - len(taken) :, n] = taken
+        self._ticks = deque(ticks)

@@ -3,9 +3,9 @@
 The launcher wraps these classes with `ray.remote` and names the actors. Factories run inside the actor's
 process, so simulators and models live only there.
 
-Backpressure: a rollout actor runs only on a permit (`run`), and waits before it has more than
-`max_pending` messages that no shard has acknowledged. A planner actor holds at most one request of each
-vector environment, because a rollout loop waits for its plan.
+Backpressure: a rollout actor runs only on a permit (`run`), and waits before a shard has more than
+`max_pending` of its messages, or its share of `unapplied_bytes`, still to acknowledge. A planner actor
+holds at most one request of each vector environment, because a rollout loop waits for its plan.
 
 Letters: N environments, S state size.
 """
@@ -13,27 +13,36 @@ Letters: N environments, S state size.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from actors.evaluate import Evaluation, Evaluator
+from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
-from actors.replay.sharded import route
-from actors.replay.wire import encode_blocks
+from actors.replay.credits import Message, MessageWindow
+from actors.replay.routing import route
+from actors.replay.service import RayInserts
+from actors.replay.wire import Scratch, encode_blocks
 from actors.rollout import RolloutLoop
 
 if TYPE_CHECKING:  # the native planner is loaded by planner actors only
     from actors.batching import PlanRequest, PlanResult
     from actors.planning import PlanCall, PlanSource
     from planners.base import PlannerCarry
+
+INLINE_BYTES = 64 << 10
+"""Payloads up to this size travel inside the call, larger ones through the object store."""
 
 PLANNING_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 """Upper edges of the histogram of planning times."""
@@ -58,13 +67,19 @@ class RolloutSummary:
 
 
 def pull_weights(store: Any, policy: Policy) -> int:
-    """Update `policy` if the weight store has something newer; the versions it was behind."""
+    """Update `policy` if the weight store has something newer; the versions it was behind.
+
+    Weights that died with their store are left alone: the learner publishes others.
+    """
     newer = ray.get(store.latest.remote(policy.version))
     if newer is None:
         return 0
     version, references = newer
     lag = int(version) - policy.version
-    policy.update(version, ray.get(references[0]))
+    try:
+        policy.update(version, ray.get(references[0]))
+    except ObjectLostError:
+        return 0
     return lag
 
 
@@ -76,7 +91,10 @@ class RolloutActor:
         shards: Handles of the shard actors, in the order of their indices.
         weights: Handle of the weight store, None if the policy needs no weights here (it plans elsewhere).
         actor: Index of this actor.
-        max_pending: Messages that may wait for their acknowledgement.
+        max_pending: Messages that may wait for their acknowledgement, per shard.
+        unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
+        num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
+        ledger: Where acknowledgements are written down, if they are.
     """
 
     def __init__(
@@ -86,15 +104,19 @@ class RolloutActor:
         weights: Any | None = None,
         actor: int = 0,
         max_pending: int = 4,
+        unapplied_bytes: int = 256 << 20,
+        num_actors: int = 1,
+        ledger: Path | None = None,
     ) -> None:
-        if max_pending < 1:
-            raise ValueError(f"max_pending must be at least 1, got {max_pending}")
+        if num_actors < 1:
+            raise ValueError(f"num_actors must be at least 1, got {num_actors}")
+        share = max(1, unapplied_bytes // num_actors)
+        note = None if ledger is None else partial(_note, Ledger(ledger))
+        self._windows = [MessageWindow(RayInserts(shard), max_pending, share, note) for shard in shards]
+        self._scratch = Scratch()
         self._loop = make_loop()
-        self._shards = list(shards)
         self._weights = weights
         self._actor = actor
-        self._max_pending = max_pending
-        self._pending: deque[tuple[int, Any]] = deque()  # (steps, reference of the answer)
         self._metrics = _RolloutMetrics(actor)
 
     def ping(self) -> int:
@@ -120,7 +142,7 @@ class RolloutActor:
             incarnation=self._loop.incarnation,
             steps=result.steps,
             acknowledged=acknowledged,
-            pending=sum(steps for steps, _ in self._pending),
+            pending=sum(window.pending_steps for window in self._windows),
             episodes=result.episodes,
             metrics=result.metrics,
             policy_version=policy.version,
@@ -134,7 +156,7 @@ class RolloutActor:
 
     def flush(self) -> int:
         """Push the unfinished blocks and wait for every acknowledgement; the steps acknowledged."""
-        return self._push(self._loop.flush()) + self._wait(0)
+        return self._push(self._loop.flush()) + sum(window.settle(wait=True) for window in self._windows)
 
     def restart(self, incarnation: int) -> None:
         """Push everything, then go on with new streams; see `RolloutLoop.restart`."""
@@ -144,26 +166,21 @@ class RolloutActor:
     def _push(self, blocks: list[Block]) -> int:
         """Send one message per shard; the steps acknowledged meanwhile."""
         acknowledged = 0
-        for index, shard in enumerate(self._shards):
-            group = [block for block in blocks if route(block.stream_id, len(self._shards)) == index]
+        for index, window in enumerate(self._windows):
+            group = [block for block in blocks if route(block.stream_id, len(self._windows)) == index]
             if group:
-                acknowledged += self._wait(self._max_pending - 1)
-                header, payload = encode_blocks(group)
-                steps = sum(block.num_steps for block in group)
-                self._pending.append((steps, shard.insert.remote(header, payload)))
-        return acknowledged + self._wait(len(self._pending))
+                acknowledged += window.send(self._message(group))
+        return acknowledged + sum(window.settle() for window in self._windows)
 
-    def _wait(self, most: int) -> int:
-        """Take the acknowledgements that are there, and wait while more than `most` messages are pending."""
-        acknowledged = 0
-        while self._pending:
-            steps, answer = self._pending[0]
-            if len(self._pending) <= most and not ray.wait([answer], timeout=0)[0]:
-                break
-            ray.get(answer)  # raises what the shard raised
-            self._pending.popleft()
-            acknowledged += steps
-        return acknowledged
+    def _message(self, blocks: list[Block]) -> Message:
+        header, payload = encode_blocks(blocks, self._scratch)
+        steps = sum(block.num_steps for block in blocks)
+        kept = payload.copy() if payload.nbytes <= INLINE_BYTES else ray.put(payload)  # to be sent again if need be
+        return Message(header, kept, payload.nbytes, steps)
+
+
+def _note(ledger: Ledger, message: Message) -> None:
+    ledger.acknowledged(message.header)
 
 
 class _RolloutMetrics:
@@ -264,7 +281,8 @@ class PlannerActor:
         newer = await self._weights.latest.remote(known)
         if newer is not None:
             version, references = newer
-            self._newer = (version, await references[0])
+            with contextlib.suppress(ObjectLostError):  # they died with their store; the learner publishes others
+                self._newer = (version, await references[0])
 
 
 def remote_plan(planner: Any) -> PlanCall:

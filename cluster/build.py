@@ -6,6 +6,7 @@ Imports are lazy, so a rollout process never loads a part that it does not run.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.config import RunConfig
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from actors.planning import PlanCall, PlannerPolicy, PlanSource
     from actors.records import Policy
     from actors.replay.limiter import SampleLimiter
+    from actors.replay.service import RemoteBatches
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
     from learner.algorithms.pets import PetsAlgorithm
     from learner.batch import SequenceBatch
-    from learner.learner import Learner
+    from learner.learner import Learner, ResultSink
 
 
 def env_spec(config: RunConfig) -> EnvSpec:
@@ -66,11 +68,19 @@ def evaluator(config: RunConfig, episodes: int, seed: int, record_episodes: int 
     return Evaluator(lambda n: make_vector_env(config.env.name, n, **config.env.options), settings)
 
 
-def replay(config: RunConfig) -> ShardedReplay:
-    """The replay in this process."""
+def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool = False) -> ShardedReplay:
+    """The replay in this process, with its files in `directory`.
+
+    Args:
+        config: The run.
+        directory: Folder of the shards' files.
+        restore: Manifest to continue from, None for the newest.
+        tail: Whether to continue with what was stored after the manifest.
+    """
     from actors.replay.sharded import ShardedReplay
 
-    return ShardedReplay.from_config(config.replay, derive_seed(config.seed, "replay"))
+    seed = derive_seed(config.seed, "replay")
+    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail)
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
@@ -94,11 +104,12 @@ def algorithm(config: RunConfig) -> PetsAlgorithm:
     )
 
 
-def learner(config: RunConfig, batches: Iterator[SequenceBatch]) -> Learner:
-    """The learner of this rank, training on `batches`."""
+def learner(config: RunConfig, batches: Iterator[SequenceBatch], feedback: ResultSink) -> Learner:
+    """The learner of this rank, training on `batches`; `feedback` takes priorities and write-backs to the replay."""
     from learner.learner import Learner
 
-    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"))
+    sink = feedback if config.learner.minibatches == 1 else None
+    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), sink)
 
 
 def collect_steps(config: RunConfig) -> int:
@@ -117,7 +128,7 @@ def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[Sequence
         yield replay.sample(config.learner.batch_size, config.learner.sequence_length)
 
 
-def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> Iterator[SequenceBatch]:
+def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
     """Batches of rank `rank` from shard actors."""
     from actors.replay.service import RemoteBatches
 
@@ -128,4 +139,5 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> Iterator[
         derive_seed(config.seed, "batches", rank),
         config.cluster.sample_in_flight,
         config.replay.mixed_batches,
+        config.replay.transport,
     )

@@ -73,9 +73,9 @@ def _train(options: argparse.Namespace) -> int:
     from cluster.train import default_run_dir, train
 
     if options.resume is not None:
-        if options.config is not None or options.set:
-            raise ValueError("--resume takes the configuration of the run; --config and --set have no place beside it")
-        return train(None, options.resume, resume=True).exit_code
+        if options.config is not None:
+            raise ValueError("--resume takes the configuration of the run; change keys of it with --set")
+        return train(None, options.resume, resume=True, overrides=options.set).exit_code
     config = resolve(options.algo, options.env, options.scale, options.config, options.set)
     if options.seed is not None:
         config = dataclasses.replace(config, seed=options.seed)
@@ -120,6 +120,14 @@ def _report(options: argparse.Namespace) -> int:
 
     sys.stdout.write(f"{write_report(options.run_dir)}\n")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from cluster.audit import audit_run
+
+    result = audit_run(options.run_dir)
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 1 if result["lost"] or result["doubled"] else 0
 
 
 def _fidelity(options: argparse.Namespace) -> int:
@@ -222,6 +230,9 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true"
     )
     add("report", _report, "Write report.html of a run.").add_argument("--run-dir", type=Path, required=True)
+
+    audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
+    add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)
 
     sub = add("fidelity", _fidelity, "Measure open-loop model error of single models and ensembles against horizon.")
     sub.add_argument("--env", default="nav3d")

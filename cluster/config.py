@@ -82,6 +82,7 @@ class ClusterConfig:
     stop_budget_seconds: float = 20.0  # time the calls in flight may take before the last checkpoint
     stop_exit_code: int = 0  # of a run that a signal stopped; non-zero where a stop is to be retried
     metrics_port: int = 0  # Prometheus port of the driver, 0 for none
+    ledger: bool = False  # write down every acknowledged block, for `worldfleet audit`
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,26 @@ def resolve(
         merge(tree, read_yaml(config_file))
     for override in overrides:
         merge(tree, parse_override(override))
+    return build(RunConfig, tree)
+
+
+ELASTIC = ("actors", "cluster", "replay", "schedule")
+"""Sections that may change when a run continues; the others would not fit what was trained."""
+
+
+def override(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """A stored configuration with some of its elastic sections changed.
+
+    Raises:
+        ValueError: As `resolve`; or a key of another section.
+    """
+    tree = to_tree(config)
+    for text in overrides:
+        change = parse_override(text)
+        section = next(iter(change))
+        if section not in ELASTIC:
+            raise ValueError(f"a run that continues may change keys of {', '.join(ELASTIC)}, not {text!r}")
+        merge(tree, change)
     return build(RunConfig, tree)
 
 

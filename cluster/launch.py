@@ -13,14 +13,16 @@ Who waits for whom (backpressure):
 | queue                | holds at most               | the producer then        | unblocked by                |
 |----------------------|-----------------------------|--------------------------|-----------------------------|
 | permits to rollout-i | 2 collects                  | driver issues no more    | a summary, or the limiter   |
-| blocks to replay-k   | 4 messages of an actor      | rollout actor waits      | the shard's acknowledgement |
+| blocks to replay-k   | 4 messages of an actor, and | rollout actor waits      | the shard's acknowledgement |
+|                      | `unapplied_bytes` of all    |                          |                             |
 | requests to planner-j| 1 of a rollout actor        | rollout actor waits      | its plan                    |
 | permits to learner-r | 1 of `updates_per_permit`   | driver issues no more    | its metrics, or the limiter |
 | batches to learner-r | `sample_in_flight` + 1      | learner asks for no more | the learner's next update   |
 | weights              | the newest version          | older ones are dropped   |                             |
 
 The limiter lives in the driver and is leased by permits: what a permit may insert or train is counted when it
-is issued, so neither sampling nor inserting asks anyone. What happens when a part dies: `cluster.supervise`.
+is issued, so neither sampling nor inserting asks anyone. A checkpoint is a cut: books, learner and manifests are
+taken in passing, and the shards write while everything goes on. What happens when a part dies: `cluster.supervise`.
 """
 
 from __future__ import annotations
@@ -28,30 +30,32 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.replay.service import ReplayShardActor
-from actors.service import EvaluatorActor, PlannerActor, RolloutActor, remote_plan
+from actors.replay.limiter import SampleLimiter
 from cluster import build
+from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
-from cluster.local import SaveCheckpoint
+from cluster.fleet import Fleet, first_line
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
-from cluster.seeding import derive_seed
-from cluster.service import WeightStoreActor
-from cluster.supervise import RestartBudget, RunFailed
-from learner.service import LearnerActor
+from cluster.supervise import RunFailed
 
 logger = logging.getLogger(__name__)
 
 PERMITS_AHEAD = 2
 """Collects a rollout actor may hold, so that it never waits for the driver."""
+
+SAVE_SECONDS = 600.0
+"""How long the last checkpoint may take."""
+
+GROUP_DEATH_SECONDS = 20.0
+"""How long after a failed update of one rank the death of another may come to light."""
 
 
 @dataclass(frozen=True)
@@ -63,127 +67,37 @@ class Task:
     steps: int  # environment steps or trained steps leased to it
 
 
-class Fleet:
-    """The actors of a run and their handles.
+@dataclass(frozen=True)
+class Cut:
+    """A checkpoint on its way to the disk."""
 
-    Args:
-        config: The run.
-        state: Parts of the checkpoint to continue from, None to start.
-
-    Raises:
-        ValueError: The cluster is too small for the run.
-    """
-
-    def __init__(self, config: RunConfig, state: Mapping[str, Any] | None) -> None:
-        self.config = config
-        self.incarnation = int(state["rollout"]["incarnation"]) if state is not None else 0
-        check_resources(config)
-        actors, cluster = config.actors, config.cluster
-        self.weights = spawn(WeightStoreActor, "weights", 0.0)()
-        seeds = [derive_seed(config.seed, "shard", index) for index in range(config.replay.num_shards)]
-        self.shards = [
-            spawn(ReplayShardActor, f"replay-{index}", 0.0)(config.replay, seed, index)
-            for index, seed in enumerate(seeds)
-        ]
-        if state is not None:
-            ray.get([s.load_state_dict.remote(part) for s, part in zip(self.shards, state["replay"], strict=True)])
-        self.planners = [
-            spawn(
-                PlannerActor,
-                f"planner-{index}",
-                cluster.planner_cpus,
-                max_restarts=actors.restarts,
-                max_task_retries=-1,
-            )(partial(build.plan_source, config), self.weights, actors.planner_batch, actors.planner_wait_ms, index)
-            for index in range(actors.planner_actors)
-        ]
-        self.learners = self._start_learners(state)
-        self.rollouts = [self.start_rollout(index) for index in range(actors.rollout_actors)]
-        self.budgets = [RestartBudget(f"rollout-{index}", actors.restarts) for index in range(actors.rollout_actors)]
-
-    def start_rollout(self, index: int) -> Any:
-        """A rollout actor of the present incarnation."""
-        config = self.config
-        planner = self.planners[index % len(self.planners)] if self.planners else None
-        name = f"rollout-{index}" if self.incarnation == 0 else f"rollout-{index}.{self.incarnation}"
-        weights = None if planner is not None else self.weights  # planners have weights of their own
-        return spawn(RolloutActor, name, config.cluster.rollout_cpus)(
-            partial(make_loop, config, planner, index, self.incarnation), self.shards, weights, index
-        )
-
-    def replace_rollout(self, index: int, reason: str) -> None:
-        """Start the next incarnation of a dead rollout actor.
-
-        Raises:
-            BudgetSpent: It died too often.
-        """
-        wait = self.budgets[index].spend(reason)
-        logger.warning("rollout-%d died (%s); the next incarnation starts in %.1f s", index, reason, wait)
-        time.sleep(wait)
-        self.incarnation += 1
-        self.rollouts[index] = self.start_rollout(index)
-
-    def checkpoint(self, busy: Container[int] = ()) -> dict[str, Any]:
-        """State of all actors; rollout actors but the `busy` ones push what they hold and open new streams."""
-        self.incarnation += 1
-        for actor in (actor for index, actor in enumerate(self.rollouts) if index not in busy):
-            try:
-                ray.get(actor.restart.remote(self.incarnation))
-            except RayActorError as error:
-                logger.warning("a rollout actor is away during the checkpoint: %s", first_line(error))
-        return {
-            "learner": ray.get(self.learners[0].state_dict.remote()),
-            "replay": ray.get([shard.state_dict.remote() for shard in self.shards]),
-            "rollout": {"incarnation": self.incarnation},
-        }
-
-    def replay_stats(self) -> dict[str, float]:
-        """Sums of the shards' figures."""
-        rows = ray.get([shard.stats.remote() for shard in self.shards])
-        return {f"replay/{name}": sum(row[name] for row in rows) for name in rows[0]}
-
-    def names(self) -> list[str]:
-        """Names of the actors, for people."""
-        count = {"rollout": self.rollouts, "planner": self.planners, "learner": self.learners, "replay": self.shards}
-        return ["weights", *(f"{role}-{index}" for role, actors in count.items() for index in range(len(actors)))]
-
-    def stop(self) -> None:
-        """Kill every actor of the run."""
-        for actor in (*self.rollouts, *self.planners, *self.learners, *self.shards, self.weights):
-            ray.kill(actor)  # the evaluator goes with the driver
-
-    def _start_learners(self, state: Mapping[str, Any] | None) -> list[Any]:
-        config, ranks = self.config, self.config.cluster.learner_ranks
-        gpus = config.cluster.learner_gpus if ray.cluster_resources().get("GPU", 0.0) >= ranks else 0.0
-        learners = [
-            spawn(LearnerActor, f"learner-{rank}", config.cluster.learner_cpus, num_gpus=gpus)(
-                partial(build.learner, config),
-                partial(build.remote_batches, config, self.shards, rank),
-                self.weights,
-                config.schedule.publish_every,
-                rank,
-                ranks,
-            )
-            for rank in range(ranks)
-        ]
-        host, port = ray.get(learners[0].address.remote())
-        restored = None if state is None else ray.put(state["learner"])
-        ray.get([learner.start.remote(host, port, restored) for learner in learners])
-        return learners
+    name: str
+    step: int
+    books: dict[str, Any]  # limiter and recorder when the cut was made
+    calls: list[Any]  # the learner's state, then the shards' manifests
 
 
 class Run:
     """The driver's loop: issues permits within the limiter's allowance and books what comes back."""
 
-    def __init__(self, config: RunConfig, recorder: Recorder, fleet: Fleet, limiter: Any, run_dir: RunDir) -> None:
-        self.config, self.recorder, self.fleet, self.limiter, self.run_dir = config, recorder, fleet, limiter, run_dir
+    def __init__(
+        self,
+        config: RunConfig,
+        recorder: Recorder,
+        checkpoints: Checkpoints,
+        fleet: Fleet,
+        limiter: SampleLimiter,
+        run_dir: RunDir,
+    ) -> None:
+        self.config, self.recorder, self.checkpoints = config, recorder, checkpoints
+        self.fleet, self.limiter, self.run_dir = fleet, limiter, run_dir
         self.pending: dict[Any, Task] = {}
         self.collect_steps = build.collect_steps(config)
         self.permit_steps = permit_steps(config)
         self._filled = False
-        self._evaluator: Any | None = None
+        self._cut: Cut | None = None
 
-    def loop(self, save: SaveCheckpoint, stopping: Callable[[], bool]) -> None:
+    def loop(self, stopping: Callable[[], bool]) -> None:
         """Run until the schedule is done or `stopping` says so, then save a last checkpoint."""
         schedule, recorder = self.config.schedule, self.recorder
         while not recorder.finished and not stopping():
@@ -192,26 +106,11 @@ class Run:
             if recorder.due("eval"):
                 self.evaluate()
             if recorder.due("log"):
-                recorder.log(self.fleet.replay_stats())
+                recorder.log({**self.fleet.replay_stats(), **self.limiter.metrics()})
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
-                self.checkpoint(save)
-        self.checkpoint(save, self.config.cluster.stop_budget_seconds)
-
-    def checkpoint(self, save: SaveCheckpoint, budget_seconds: float = math.inf) -> None:
-        """Let the calls in flight end, then save the state of all parts.
-
-        Rollout actors that are not done within the budget are left out: what they hold no shard has acknowledged.
-        """
-        deadline = time.monotonic() + budget_seconds
-        while any(task.role != "evaluator" for task in self.pending.values()) and time.monotonic() < deadline:
-            self.take(timeout=0.5)
-        busy = {task.index for task in self.pending.values() if task.role == "rollout"}
-        if busy:
-            logger.warning(
-                "%d rollout actors are still busy after %.0f s; saving without them", len(busy), budget_seconds
-            )
-        state = self.fleet.checkpoint(busy)
-        save({**state, "limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()})
+                self.begin_checkpoint()
+            self.end_checkpoint(timeout=0.0)
+        self.finish(self.config.cluster.stop_budget_seconds if stopping() else math.inf)
 
     def issue(self) -> None:
         """Give every actor the permits that the limiter allows."""
@@ -230,6 +129,7 @@ class Run:
                 self.send(
                     learner.train.remote(self.config.cluster.updates_per_permit), "learner", rank, self.permit_steps
                 )
+        self.limiter.watch(self.collect_steps, self.permit_steps, idle=not self.pending)
 
     def filled(self) -> bool:
         """Whether the shards hold enough to start on; leased inserts are counted before they are there."""
@@ -245,7 +145,7 @@ class Run:
         """Wait for one call to end and book it.
 
         Raises:
-            RunFailed: A part died that the run cannot replace, or a call failed.
+            RunFailed: A part died more often than it may, or a call failed.
         """
         if not self.pending:
             time.sleep(0.01)
@@ -257,9 +157,10 @@ class Run:
             except RayActorError as error:
                 self.died(task, first_line(error))
             except RayTaskError as error:
-                raise RunFailed(
-                    f"{task.role}-{task.index} failed: {type(error.cause).__name__}: {error.cause}"
-                ) from error
+                if task.role != "learner" or not self.another_rank_died():
+                    cause = error.cause
+                    raise RunFailed(f"{task.role}-{task.index} failed: {type(cause).__name__}: {cause}") from error
+                self.died(task, f"another rank died: {type(error.cause).__name__}")
 
     def book(self, task: Task, result: Any) -> None:
         """Count the result of a call."""
@@ -281,35 +182,104 @@ class Run:
         """React to the death of an actor, see `cluster.supervise`."""
         self.run_dir.event(event="died", part=f"{task.role}-{task.index}", reason=reason, step=self.recorder.steps)
         if task.role == "rollout":
-            self.limiter.release(task.steps)
-            lost = [ref for ref, other in self.pending.items() if (other.role, other.index) == (task.role, task.index)]
-            for reference in lost:
-                self.limiter.release(self.pending.pop(reference).steps)
+            self.limiter.release(task.steps + sum(lost.steps for lost in self.forget("rollout", task.index)))
             self.fleet.replace_rollout(task.index, reason)
-        elif task.role == "evaluator":
-            logger.warning("the evaluator died (%s); its evaluation is dropped", reason)
-            self._evaluator = None
+        elif task.role == "learner":
+            self.restart_learners(reason)
         else:
-            raise RunFailed(f"{task.role}-{task.index} died: {reason}")
+            logger.warning("the evaluator died (%s); its evaluation is dropped", reason)
+            self.fleet.drop_evaluator()
+
+    def forget(self, role: str, index: int | None = None) -> list[Task]:
+        """Take the calls of a part out of the books, of all its processes by default."""
+        lost = [ref for ref, task in self.pending.items() if task.role == role and index in (None, task.index)]
+        return [self.pending.pop(reference) for reference in lost]
+
+    def restart_learners(self, reason: str) -> None:
+        """Start the group of ranks from the newest checkpoint; the limiter gives back the updates that are lost."""
+        self.forget("learner")
+        self._cut = None  # it waits for a learner that is gone
+        state = self.checkpoints.newest_learner()
+        lost = self.recorder.updates - (int(state["updates"]) if state is not None else 0)
+        updates = self.fleet.replace_learners(state, reason)
+        self.limiter.redo(state["samples"] * self.config.cluster.learner_ranks if state is not None else 0)
+        self.run_dir.event(event="restarted", part="learner", updates=updates, lost=lost, step=self.recorder.steps)
+        logger.warning("the learner continues from update %d, %d updates are done again", updates, lost)
+
+    def another_rank_died(self) -> bool:
+        """Whether a failed update came from the death of another rank of the group."""
+        if len(self.fleet.learners) == 1:
+            return False
+        pings = [learner.ping.remote() for learner in self.fleet.learners]
+        deadline = time.monotonic() + GROUP_DEATH_SECONDS
+        for ping in pings:
+            try:
+                ray.get(ping, timeout=max(0.0, deadline - time.monotonic()))
+            except RayActorError:
+                return True
+            except ray.exceptions.GetTimeoutError:
+                continue
+        return False
 
     def evaluate(self) -> None:
         """Start an evaluation of the newest weights, unless one is going on."""
-        if any(task.role == "evaluator" for task in self.pending.values()):
-            return
-        if self._evaluator is None:
-            self._evaluator = spawn(EvaluatorActor, "evaluator", 0.0)(
-                partial(build.evaluator, self.config, self.config.schedule.eval_episodes, 1),
-                partial(build.policy, self.config),
-                self.fleet.weights,
-                self.config.algorithm.name,
-            )
-        self.send(self._evaluator.run.remote(), "evaluator", 0, 0)
+        if not any(task.role == "evaluator" for task in self.pending.values()):
+            self.send(self.fleet.evaluator().run.remote(), "evaluator", 0, 0)
+
+    def begin_checkpoint(self) -> None:
+        """Make a cut, unless one is on its way."""
+        if self._cut is None:
+            name = self.checkpoints.next_name(self.recorder.steps)
+            books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
+            self._cut = Cut(name, self.recorder.steps, books, self.fleet.begin_checkpoint(name))
+
+    def end_checkpoint(self, timeout: float) -> bool:
+        """Commit the cut if its calls have ended within the timeout; whether there is none left.
+
+        A cut whose learner or shard has died is given up: the next one is due later.
+        """
+        cut = self._cut
+        if cut is None or len(ray.wait(cut.calls, num_returns=len(cut.calls), timeout=timeout)[0]) < len(cut.calls):
+            return cut is None
+        self._cut = None
+        try:
+            learner, *_ = ray.get(cut.calls)
+        except RayActorError as error:
+            logger.warning("checkpoint %s is given up: %s", cut.name, first_line(error))
+            return False
+        self.checkpoints.commit(cut.step, {"learner": learner, "replay": {"manifest": cut.name}, **cut.books})
+        self.fleet.retain(self.checkpoints.names())
+        return True
+
+    def finish(self, budget_seconds: float) -> None:
+        """Let the calls in flight end, store what rollout actors hold, and save a last checkpoint.
+
+        Rollout actors that are not done within the budget are left out: what they hold no shard has acknowledged.
+
+        Raises:
+            RunFailed: The checkpoint could not be written.
+        """
+        deadline = time.monotonic() + budget_seconds
+        self.forget("evaluator")
+        while self.pending and time.monotonic() < deadline:
+            self.take(timeout=0.5)
+        busy = {task.index for task in self.forget("rollout")}
+        if busy:
+            logger.warning("rollout actors %s are still busy; saving without what they hold", sorted(busy))
+        idle = [actor.flush.remote() for index, actor in enumerate(self.fleet.rollouts) if index not in busy]
+        ray.wait(idle, num_returns=len(idle), timeout=None if math.isinf(budget_seconds) else budget_seconds)
+        for _ in range(1 + self.config.actors.restarts):
+            self._cut = None
+            self.begin_checkpoint()
+            if self.end_checkpoint(timeout=SAVE_SECONDS):
+                return
+        raise RunFailed("the last checkpoint could not be written: learner or shards do not answer")
 
 
 def run(
     config: RunConfig,
     recorder: Recorder,
-    save: SaveCheckpoint,
+    checkpoints: Checkpoints,
     stopping: Callable[[], bool],
     state: Mapping[str, Any] | None,
     run_dir: RunDir,
@@ -319,27 +289,31 @@ def run(
     Args:
         config: The run.
         recorder: Counts, logs and says what is due.
-        save: Gets the state at every checkpoint.
+        checkpoints: Where checkpoints go.
         stopping: Asked at every turn of the driver's loop.
         state: Parts of the checkpoint to continue from, None to start.
-        run_dir: Where deaths and restarts are noted.
+        run_dir: Where deaths and restarts are noted, and the replay has its files.
 
     Raises:
         ValueError: An actor refused its part of the configuration, or the cluster is too small.
-        RunFailed: A part died that the run cannot replace, or a call failed.
+        OSError: The disk is full.
+        RunFailed: A part died more often than it may, or a call failed.
     """
     limiter = build.limiter(config, permit_steps(config))
     if state is not None:
         limiter.load_state_dict(state["limiter"])
     fleet: Fleet | None = None
     try:
-        fleet = Fleet(config, state)
+        fleet = Fleet(config, run_dir, state["learner"] if state is not None else None)
+        recovered = fleet.inserted_steps  # all that was acknowledged, also after the checkpoint
+        limiter.recovered(recovered)
+        recorder.recovered(recovered)
         logger.info("Ray: %d node(s); actors: %s", len(ray.nodes()), " ".join(fleet.names()))
-        Run(config, recorder, fleet, limiter, run_dir).loop(save, stopping)
+        Run(config, recorder, checkpoints, fleet, limiter, run_dir).loop(stopping)
     except RayActorError as error:
         raise RunFailed(f"an actor died: {first_line(error)}") from error
     except RayTaskError as error:
-        if isinstance(error.cause, ValueError):  # bad input that only the actor could see
+        if isinstance(error.cause, (ValueError, OSError)):  # bad input or a full disk that only the actor could see
             raise error.cause from None
         raise RunFailed(f"an actor failed: {type(error.cause).__name__}: {error.cause}") from error
     finally:
@@ -347,37 +321,6 @@ def run(
             fleet.stop()
 
 
-def make_loop(config: RunConfig, planner: Any | None, index: int, incarnation: int) -> Any:
-    """The rollout loop of an actor, planning with `planner` or, without one, in its own process."""
-    plan = None if planner is None else remote_plan(planner)
-    return build.rollout_loop(config, build.policy(config, plan), index, incarnation)
-
-
 def permit_steps(config: RunConfig) -> int:
     """Trained steps of one learner permit."""
     return config.cluster.updates_per_permit * build.batch_steps(config)
-
-
-def spawn(cls: type, name: str, num_cpus: float, **options: Any) -> Callable[..., Any]:
-    """`cls(...)` as a named Ray actor."""
-    actor: Any = ray.remote(cls)
-    return actor.options(name=name, num_cpus=num_cpus, **options).remote  # type: ignore[no-any-return]
-
-
-def check_resources(config: RunConfig) -> None:
-    """Refuse a run that would wait for ever for CPUs.
-
-    Raises:
-        ValueError: The cluster has too few.
-    """
-    need, have = config.reserved_cpus, ray.cluster_resources().get("CPU", 0.0)
-    if need > have:
-        raise ValueError(
-            f"the run reserves {need:g} CPUs and the Ray cluster has {have:g}: lower actors.rollout_actors, "
-            "actors.planner_actors or cluster.rollout_cpus, cluster.planner_cpus, cluster.learner_cpus"
-        )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return str(error).strip().partition("\n")[0]

@@ -3,20 +3,25 @@
     rollout loops --blocks--> replay --batches--> learner --weights--> policy --actions--> rollout loops
 
 `cluster.launch` wires the same parts as Ray actors. Here they take turns, so a seed fixes every number: two
-runs write the same metrics, timing fields aside, and a resumed run continues as if it had never stopped. For
-that, rollout loops open new streams at every checkpoint, in the run that writes it and in the run that resumes.
+runs write the same metrics, timing fields aside, and a run that was stopped anywhere continues as if it had
+not been: checkpoints disturb nothing, and simulators come back by playing their last episode again.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from actors.rollout import next_incarnation
 from cluster import build
+from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.recorder import Recorder
 
-SaveCheckpoint = Callable[[dict[str, Any]], None]
+logger = logging.getLogger(__name__)
 
 
 class LocalRun:
@@ -25,26 +30,36 @@ class LocalRun:
     Args:
         config: The run.
         recorder: Counts, logs and says what is due.
+        checkpoints: Where checkpoints go.
+        directory: Folder of the replay's files.
         state: Parts of the checkpoint to continue from, None to start.
     """
 
-    def __init__(self, config: RunConfig, recorder: Recorder, state: Mapping[str, Any] | None = None) -> None:
-        self.config, self.recorder = config, recorder
-        self.replay = build.replay(config)
-        self.learner = build.learner(config, build.local_batches(config, self.replay))
+    def __init__(
+        self,
+        config: RunConfig,
+        recorder: Recorder,
+        checkpoints: Checkpoints,
+        directory: Path,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.recorder, self.checkpoints = config, recorder, checkpoints
+        if state is None:
+            shutil.rmtree(directory, ignore_errors=True)  # of a run that died before its first checkpoint
+        self.replay = build.replay(config, directory, state["replay"]["manifest"] if state is not None else None)
+        self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.feedback)
         self.policy = build.policy(config)
         self.loops = [build.rollout_loop(config, self.policy, index) for index in range(config.actors.rollout_actors)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
-        self.incarnation = 0
+        self.published: tuple[int, dict[str, Any]] | None = None
         if state is not None:
             self.learner.load_state_dict(state["learner"])
-            self.replay.load_state_dict(state["replay"])
             self.limiter.load_state_dict(state["limiter"])
-            self.open_streams(int(state["rollout"]["incarnation"]))
+            self.restore_actors(state["actors"])
 
-    def run(self, save: SaveCheckpoint, stopping: Callable[[], bool]) -> None:
-        """Train until the schedule is done or `stopping` says so; `save` gets the state at every checkpoint."""
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
         recorder = self.recorder
         while not recorder.finished and not stopping():
             self.collect()
@@ -54,8 +69,8 @@ class LocalRun:
             if recorder.due("log"):
                 recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
             if recorder.due("checkpoint") and not recorder.finished:
-                save(self.checkpoint())
-        save(self.checkpoint())
+                self.checkpoint()
+        self.checkpoint()
 
     def collect(self) -> None:
         """One collect of every rollout loop."""
@@ -76,9 +91,9 @@ class LocalRun:
                 self.publish()
 
     def publish(self) -> None:
-        """Hand the learner's weights to the policy, once there are any."""
-        if self.learner.updates:
-            self.policy.update(self.learner.updates, self.learner.export_weights())
+        """Hand the learner's weights to the policy."""
+        self.published = self.learner.updates, self.learner.export_weights()
+        self.policy.update(*self.published)
 
     def evaluate(self) -> None:
         """An evaluation on the run's own schedule."""
@@ -86,23 +101,35 @@ class LocalRun:
         self.recorder.evaluation(evaluator.evaluate(self.policy, self.config.algorithm.name).summary)
         evaluator.close()
 
-    def checkpoint(self) -> dict[str, Any]:
-        """The state of all parts; afterwards the run is where a resumed one starts."""
-        for loop in self.loops:
-            for block in loop.flush():
-                self.replay.insert(block)
-        self.open_streams(self.incarnation + 1)
-        return {
+    def checkpoint(self) -> None:
+        """Save the state of all parts; none of them is changed by it."""
+        name = self.checkpoints.next_name(self.recorder.steps)
+        self.replay.checkpoint(name)
+        parts = {
             "learner": self.learner.state_dict(),
-            "replay": self.replay.state_dict(),
+            "replay": {"manifest": name},
             "limiter": self.limiter.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "rollout": {"incarnation": self.incarnation},
+            "actors": {"published": self.published, "loops": [loop.state_dict() for loop in self.loops]},
         }
+        self.checkpoints.commit(self.recorder.steps, parts)
+        self.replay.retain(self.checkpoints.names())
 
-    def open_streams(self, incarnation: int) -> None:
-        """Publish, then start all environments afresh in new streams."""
-        self.incarnation = incarnation
-        self.publish()
+    def close(self) -> None:
+        """Close the simulators and give the replay's files free."""
         for loop in self.loops:
-            loop.restart(incarnation)
+            loop.env.close()
+        self.replay.close()
+
+    def restore_actors(self, state: Mapping[str, Any]) -> None:
+        """Bring the policy and the rollout loops back to where they were."""
+        if state["published"] is not None:
+            self.published = state["published"]
+            self.policy.update(*self.published)
+        fresh = next_incarnation(self.replay.next_steps())
+        for index, loop in enumerate(self.loops):
+            if index >= len(state["loops"]):  # the run has more rollout loops than before
+                loop.restart(fresh)
+            elif not loop.load_state_dict(state["loops"][index]):
+                logger.warning("the simulators of rollout loop %d do not repeat themselves: new streams", index)
+                loop.restart(fresh)

@@ -6,14 +6,14 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from torch.utils.tensorboard.writer import SummaryWriter
 
-TIMING_PREFIXES = ("time", "timing/")
-"""Fields that may differ between two runs of the same seed; all others of `cluster.local` may not."""
+INCIDENTAL_PREFIXES = ("time", "timing/", "replay/log_bytes", "replay/unlogged_steps")
+"""Time and disk: fields that may differ between two runs of the same seed; all others of `cluster.local` may not."""
 
 
 class Metrics:
@@ -23,12 +23,19 @@ class Metrics:
         path: metrics.jsonl; lines after `resume_step` are cut off, so a resumed run repeats none.
         resume_step: Environment step of the checkpoint continued from, None for a new run.
         prometheus_port: Serve the newest values on 127.0.0.1 at this port, 0 for no endpoint.
+        gathered: What `gathered` said when the checkpoint was made.
 
     Raises:
         ValueError: The port is taken.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None, prometheus_port: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        resume_step: int | None = None,
+        prometheus_port: int = 0,
+        gathered: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         lines = _lines_until(path, resume_step) if resume_step is not None and path.exists() else []
         path.write_text("".join(lines))
         self._elapsed = json.loads(lines[-1])["time"] if lines else 0.0
@@ -37,6 +44,8 @@ class Metrics:
         self._start = time.monotonic()
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._counts: defaultdict[str, int] = defaultdict(int)
+        for name, (total, count) in (gathered or {}).items():
+            self._sums[name], self._counts[name] = total, int(count)
         self._last: dict[str, float] = {}
         self._gauge: Gauge | None = None
         if prometheus_port:
@@ -56,6 +65,10 @@ class Metrics:
     def last(self) -> Mapping[str, float]:
         """The values of the last line written."""
         return self._last
+
+    def gathered(self) -> dict[str, list[float]]:
+        """[sum, count] of every value gathered since the last line."""
+        return {name: [total, self._counts[name]] for name, total in self._sums.items()}
 
     def add(self, values: Mapping[str, float], prefix: str = "") -> None:
         """Gather values; the mean over the interval is written. NaN is kept out and counted."""
@@ -99,9 +112,9 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return kept
 
 
-def without_timing(lines: Iterable[str]) -> list[dict[str, float]]:
-    """Parsed lines of metrics.jsonl without the fields that measure time."""
+def without_incidentals(lines: Iterable[str]) -> list[dict[str, float]]:
+    """Parsed lines of metrics.jsonl without the fields that time and disk decide."""
     return [
-        {name: value for name, value in json.loads(line).items() if not name.startswith(TIMING_PREFIXES)}
+        {name: value for name, value in json.loads(line).items() if not name.startswith(INCIDENTAL_PREFIXES)}
         for line in lines
     ]

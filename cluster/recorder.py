@@ -37,7 +37,8 @@ class Recorder:
         )
         self._done: dict[str, int] = dict(state["done"]) if state else {"log": 0, "eval": 0, "checkpoint": 0}
         resume_step = self.steps if state else None
-        self._metrics = Metrics(run_dir.metrics_file, resume_step, config.cluster.metrics_port)
+        gathered = state["gathered"] if state else None
+        self._metrics = Metrics(run_dir.metrics_file, resume_step, config.cluster.metrics_port, gathered)
         self._progress = progress
         self._rates_from = (time.monotonic(), self.steps, self.updates)
         self._times = dict.fromkeys(self._done, time.monotonic())
@@ -54,6 +55,10 @@ class Recorder:
             self._recent.append((episode.episode_return, float(episode.length), episode.info.get("is_success", 0.0)))
         for name, value in metrics.items():
             self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "planner/")
+
+    def recovered(self, steps: int) -> None:
+        """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
+        self.steps = steps
 
     def learner(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Note `updates` learner updates in all, and the mean metrics of the last ones."""
@@ -117,6 +122,7 @@ class Recorder:
             "updates": self.updates,
             "recent": [list(row) for row in self._recent],
             "done": dict(self._done),
+            "gathered": self._metrics.gathered(),
         }
 
     def close(self) -> None:

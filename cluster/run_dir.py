@@ -12,12 +12,12 @@ import yaml
 
 from cluster.config import RunConfig, build, to_yaml
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the layout below; a directory of another version is refused, never rewritten."""
 
 
 class RunDir:
-    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `eval/`, `report.html`.
+    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`, `ledgers/`, `eval/`.
 
     One process at a time holds a run directory: a lock is taken on creation and released by `close`.
     """
@@ -28,6 +28,8 @@ class RunDir:
         self.metrics_file = path / "metrics.jsonl"
         self.events_file = path / "events.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.replay = path / "replay"
+        self.ledgers = path / "ledgers"
         self.eval = path / "eval"
         self.stop_marker = path / "STOPPED.json"
         self.done_marker = path / "DONE.json"
@@ -46,8 +48,7 @@ class RunDir:
         for folder in (path, run_dir.checkpoints, run_dir.eval):
             folder.mkdir(parents=True, exist_ok=True)
         run_dir.acquire()
-        header = f"# worldfleet run, resolved configuration\nformat: {FORMAT_VERSION}\n"
-        write_atomic(run_dir.config_file, header + to_yaml(config))
+        run_dir.write_config(config)
         return run_dir
 
     @classmethod
@@ -68,6 +69,11 @@ class RunDir:
         if version != FORMAT_VERSION:
             raise ValueError(f"{path} has run format {version}, this version reads {FORMAT_VERSION}")
         return run_dir, build(RunConfig, tree)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Store the resolved configuration."""
+        header = f"# worldfleet run, resolved configuration\nformat: {FORMAT_VERSION}\n"
+        write_atomic(self.config_file, header + to_yaml(config))
 
     def acquire(self) -> None:
         """Take the lock.

@@ -6,11 +6,21 @@
 |                | no shard had acknowledged yet are not stored                                     | (each actor)     |
 | planner actor  | restarted by Ray behind the same handle; planning is stateless, so the requests  | actors.restarts  |
 |                | it held are sent again                                                           | (each actor)     |
-| evaluator      | replaced; the evaluation it ran is dropped                                       | actors.restarts  |
-| learner rank,  | the run stops with exit code 1 and names the checkpoint to resume from           |                  |
-| replay shard,  |                                                                                  |                  |
-| weight store   |                                                                                  |                  |
-| driver         | `--resume RUN_DIR` continues from the last checkpoint                            |                  |
+| replay shard   | its mass leaves the draw at once; restarted by Ray behind the same handle, it    | actors.restarts  |
+|                | recovers its manifest and log and rejoins; senders repeat what it had not        | (each shard)     |
+|                | acknowledged. Lost is nothing (sync), at most `max_delay_seconds` (async), or    |                  |
+|                | all since the last checkpoint (none); what is lost is counted                    |                  |
+| learner rank   | the whole group starts again from the newest checkpoint; the limiter gives back  | actors.restarts  |
+|                | the updates since then, so they are done again                                   | (the group)      |
+| weight store   | restarted by Ray, empty; actors keep the weights they have until the learner     | actors.restarts  |
+|                | publishes again                                                                  |                  |
+| evaluator      | replaced; the evaluation it ran is dropped                                       | never            |
+| driver         | its actors die with it; `--resume RUN_DIR` continues from the last checkpoint,   |                  |
+|                | with every step that a shard had acknowledged (as above)                         |                  |
+
+A part whose budget is spent ends the run with exit code 1 and one line that says how to resume. Waits between
+restarts grow exponentially. SIGTERM and SIGINT are no deaths: the run finishes its step, stores what rollout
+actors hold, checkpoints within `cluster.stop_budget_seconds`, leaves STOPPED.json and exits.
 """
 
 from __future__ import annotations

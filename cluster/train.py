@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster import build
-from cluster.config import RunConfig
+from cluster.checkpoints import Checkpoints
+from cluster.config import RunConfig, override
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
@@ -29,13 +32,14 @@ class Outcome:
     exit_code: int = 0
 
 
-def train(config: RunConfig | None, path: Path, resume: bool = False) -> Outcome:
+def train(config: RunConfig | None, path: Path, resume: bool = False, overrides: Sequence[str] = ()) -> Outcome:
     """Train in `path`.
 
     Args:
         config: A new run's configuration; None when resuming.
         path: Run directory.
         resume: Continue from the newest checkpoint in `path`, or from the start if it has none.
+        overrides: `a.b=value` changes to the configuration of a run that continues.
 
     Raises:
         ValueError: The directory is in use, not empty, of another version, or its checkpoint is damaged.
@@ -45,6 +49,10 @@ def train(config: RunConfig | None, path: Path, resume: bool = False) -> Outcome
     if resume:
         run_dir, config = RunDir.open(path)
         run_dir.acquire()
+        if overrides:
+            config = override(config, overrides)
+            run_dir.write_config(config)
+            run_dir.event(event="changed", overrides=list(overrides))
         state = _load(run_dir)
     else:
         assert config is not None, "a new run needs a configuration"
@@ -81,23 +89,19 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
 
 
 def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None) -> str:
-    def save(parts: dict[str, Any]) -> None:
-        started = time.monotonic()
-        saved = checkpoint.save(run_dir.checkpoints, recorder.steps, parts, config.schedule.keep_checkpoints)
-        logger.info("checkpoint %s in %.1f s", saved.name, time.monotonic() - started)
-
+    checkpoints = Checkpoints(run_dir.checkpoints, config.schedule.keep_checkpoints)
     if config.cluster.mode == "local":
         from cluster.local import LocalRun
 
-        with stop_on_signals() as flag:
-            LocalRun(config, recorder, state).run(save, lambda: bool(flag))
+        with stop_on_signals() as flag, closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
+            run.run(lambda: bool(flag))
     else:
         from cluster.connection import connected
 
         with connected(run_dir.path.name, config.reserved_cpus), stop_on_signals() as flag:
             from cluster import launch
 
-            launch.run(config, recorder, save, lambda: bool(flag), state, run_dir)
+            launch.run(config, recorder, checkpoints, lambda: bool(flag), state, run_dir)
     return _reason(flag)
 
 

@@ -99,10 +99,25 @@ class GymnasiumEnv:
         self._first_action = int(getattr(env.action_space, "start", 0))
         self._action_dtype = env.action_space.dtype
         self._running = False
+        self._origin: dict[str, Any] = {}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The seed, or else the state of `np_random`, and the options that the present episode was reset with."""
+        return self._origin
+
+    def redo(self, origin: Mapping[str, Any]) -> TimeStep:
+        """Start the episode of `origin` again, in this or another instance."""
+        if "rng" in origin:
+            self._env.unwrapped.np_random.bit_generator.state = origin["rng"]
+        return self.reset(origin.get("seed"), origin["options"])
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> TimeStep:
         """Start an episode; its reward is 0."""
-        observation, info = self._env.reset(seed=seed, options=dict(options) if options else None)
+        options = dict(options) if options else None
+        start = {"rng": self._env.unwrapped.np_random.bit_generator.state} if seed is None else {"seed": seed}
+        self._origin = {**start, "options": options}
+        observation, info = self._env.reset(seed=seed, options=options)
         self._running = True
         return TimeStep(self._arrays(observation), 0.0, True, False, False, info)
 

@@ -66,6 +66,27 @@ class SerialVectorEnv:
         self.reset_into(out, seeds, options)
         return out
 
+    def origins(self) -> list[dict[str, Any]]:
+        """What the present episodes were made from, see `envs.specs.Env`."""
+        return [env.origin for env in self._envs]
+
+    def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
+        """Go to the middle of an episode everywhere, by playing it again.
+
+        Args:
+            origins: What `origins` said in that episode.
+            actions: Actions [T, *spec.action.shape] taken in it, one array per environment.
+
+        Returns:
+            The step after the last action; for a deterministic simulator the same as the first time.
+
+        Raises:
+            ValueError: If an action is invalid, or an episode ends before its last action.
+        """
+        out = allocate_like(self._template)
+        self.redo_into(out, origins, actions)
+        return out
+
     def step(self, actions: NDArray[Any]) -> StepBatch:
         """Act everywhere; an environment whose last step was `is_last` starts its next episode instead.
 
@@ -89,6 +110,19 @@ class SerialVectorEnv:
             write_row(out, row, env.reset(seed=int(seed), options=options))
         self._options = options
         self._ended = [False] * self.num_envs
+
+    def redo_into(self, out: StepBatch, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
+        """`redo`, written into the arrays of `out`."""
+        self._ended = None
+        ended = [False] * self.num_envs
+        for row, (env, origin, taken) in enumerate(zip(self._envs, origins, actions, strict=True)):
+            self._check(taken, (len(taken),))
+            write_row(out, row, env.redo(origin))
+            for action in taken:
+                if ended[row]:
+                    raise ValueError(f"the episode of environment {row} ends before the last of {len(taken)} actions")
+                ended[row] = write_row(out, row, env.step(action))
+        self._ended = ended
 
     def step_into(self, out: StepBatch, actions: NDArray[Any]) -> None:
         """`step` with checked actions, written into the arrays of `out`."""
@@ -171,6 +205,19 @@ class SubprocessVectorEnv:
         _check_seeds(seeds, self.num_envs)
         for worker, share in zip(self._workers, self._shares, strict=True):
             worker.send("reset", [int(seed) for seed in seeds[share]], options)
+        _results(self._workers)
+        return copy_batch(self._steps)
+
+    def origins(self) -> list[dict[str, Any]]:
+        """As `SerialVectorEnv.origins`."""
+        for worker in self._workers:
+            worker.send("origins")
+        return [origin for origins in _results(self._workers) for origin in origins]
+
+    def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
+        """As `SerialVectorEnv.redo`."""
+        for worker, share in zip(self._workers, self._shares, strict=True):
+            worker.send("redo", list(origins[share]), list(actions[share]))
         _results(self._workers)
         return copy_batch(self._steps)
 
@@ -304,6 +351,14 @@ class _Share:
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
         assert self._envs is not None
         self._envs.reset_into(self._steps, seeds, options)
+
+    def origins(self) -> list[dict[str, Any]]:
+        assert self._envs is not None
+        return self._envs.origins()
+
+    def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
+        assert self._envs is not None
+        self._envs.redo_into(self._steps, origins, actions)
 
     def step(self) -> None:
         assert self._envs is not None

@@ -56,7 +56,7 @@ def save(directory: Path, step: int, parts: Mapping[str, Any], keep: int | None 
     encoded = {name: _encode(value, _part_name(name)) for name, value in parts.items()}
     directory.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(directory)
-    final = _next_name(directory, step)
+    final = directory / next_name(directory, step)
     temporary = directory / f"{final.name}.tmp-{os.getpid()}"
     try:
         temporary.mkdir()
@@ -104,6 +104,17 @@ def latest(directory: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def names(directory: Path) -> list[str]:
+    """Names of the committed checkpoints in `directory`, oldest first."""
+    return [path.name for path in _committed(directory)]
+
+
+def next_name(directory: Path, step: int) -> str:
+    """The name under which `save` commits the next checkpoint of `step`."""
+    serials = [serial for known, serial in map(_order, _committed(directory)) if known == step]
+    return f"step_{step:012d}" + (f".{max(serials) + 1}" if serials else "")
+
+
 def _committed(directory: Path) -> list[Path]:
     """Committed checkpoints, oldest first."""
     if not directory.is_dir():
@@ -116,11 +127,6 @@ def _order(path: Path) -> tuple[int, int]:
     match = _NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1]), int(match[2] or 0)
-
-
-def _next_name(directory: Path, step: int) -> Path:
-    serials = [serial for known, serial in map(_order, _committed(directory)) if known == step]
-    return directory / (f"step_{step:012d}" + (f".{max(serials) + 1}" if serials else ""))
 
 
 def _remove_unfinished(directory: Path) -> None:

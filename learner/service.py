@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.metrics import Counter, Gauge
 
 from learner import distributed
+from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-from learner.learner import Learner
+from learner.learner import Learner, ResultSink
+
+
+class RemoteSource(Iterator[SequenceBatch], Protocol):
+    """Endless batches, and where the results of their updates go."""
+
+    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None: ...
 
 
 class LearnerActor:
     """One rank: trains on the batches it is given and, as rank 0, publishes weights.
 
     Args:
-        make_learner: Builds the learner from its batches.
-        make_batches: Builds the endless iterator of this rank's batches.
+        make_learner: Builds the learner from its batches and from the sink of its priorities and write-backs.
+        make_batches: Builds the source of this rank's batches.
         weights: Handle of the weight store.
         publish_every: Updates between two published versions.
         rank: This process's place in the group.
@@ -28,8 +35,8 @@ class LearnerActor:
 
     def __init__(
         self,
-        make_learner: Callable[[Iterator[SequenceBatch]], Learner],
-        make_batches: Callable[[], Iterator[SequenceBatch]],
+        make_learner: Callable[[Iterator[SequenceBatch], ResultSink], Learner],
+        make_batches: Callable[[], RemoteSource],
         weights: Any,
         publish_every: int,
         rank: int = 0,
@@ -54,7 +61,8 @@ class LearnerActor:
         """Join the group, build the learner, restore `state` if given and publish first weights; the update count."""
         if self._world_size > 1:
             distributed.initialise(host, port, self._rank, self._world_size)
-        self._learner = self._make_learner(self._make_batches())
+        batches = self._make_batches()
+        self._learner = self._make_learner(batches, batches.feedback)
         if state is not None:
             self._learner.load_state_dict(state)
             self._publish()

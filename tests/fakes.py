@@ -70,6 +70,13 @@ class CounterVectorEnv:
         self._count = np.where(first, 0, self._count + 1)
         return self._emit(first, np.where(first[:, None], 0, actions).astype(np.float32))
 
+    def origins(self) -> list[dict[str, Any]]:
+        return [{"seed": seed} for seed in self._seeds]
+
+    def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
+        """A simulator that cannot come back: it starts again."""
+        return self.reset([origin["seed"] for origin in origins])
+
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         return np.full(IMAGE_SHAPE, self._count[index], np.uint8)
 

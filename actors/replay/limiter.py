@@ -11,9 +11,17 @@ An insert counts steps and a sample counts trained steps (B * T), so the ratio i
 
 from __future__ import annotations
 
+import logging
 import math
+import time
+from collections.abc import Callable
 
 from actors.replay.config import LimiterConfig
+
+logger = logging.getLogger(__name__)
+
+STUCK_SECONDS = 10.0
+"""How long nothing may move before the limiter says why."""
 
 UNLIMITED = 1 << 62
 """The allowance where nothing limits."""
@@ -30,15 +38,26 @@ class SampleLimiter:
         config: The limits.
         insert_quantum: Steps that are inserted at once.
         sample_quantum: Trained steps of one batch, B * T.
+        clock: Seconds, monotonic.
 
     Raises:
         ValueError: The interval is so narrow that both sides could wait for ever.
     """
 
-    def __init__(self, config: LimiterConfig, insert_quantum: int = 1, sample_quantum: int = 1) -> None:
+    def __init__(
+        self,
+        config: LimiterConfig,
+        insert_quantum: int = 1,
+        sample_quantum: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.config = config
         self.num_inserted = 0
         self.num_sampled = 0
+        self.blocked = {"insert": 0.0, "sample": 0.0}  # seconds
+        self._clock = clock
+        self._watched = clock()
+        self._stuck_since: float | None = None
         self._ratio = config.samples_per_insert
         if self._ratio is None:
             return
@@ -80,6 +99,48 @@ class SampleLimiter:
         """Count trained steps."""
         assert num_steps >= 0
         self.num_sampled += num_steps
+
+    def recovered(self, num_inserted: int) -> None:
+        """Set the inserted steps to what shards found when they started: leases that never came are void."""
+        self.num_inserted = num_inserted
+
+    def redo(self, num_sampled: int) -> None:
+        """Set the trained steps to those of the checkpoint a learner goes back to: the later ones come again."""
+        self.num_sampled = min(self.num_sampled, num_sampled)
+
+    def watch(self, insert: int, sample: int, idle: bool) -> None:
+        """Account the time since the last call to whoever was blocked, and warn if nothing moves at all.
+
+        Args:
+            insert: Steps of the next insert.
+            sample: Trained steps of the next sample.
+            idle: Whether nothing is under way that could unblock anyone.
+        """
+        now, before = self._clock(), self._watched
+        self._watched = now
+        may_insert, may_sample = self.can_insert(insert), self.can_sample(sample)
+        if not may_insert:
+            self.blocked["insert"] += now - before
+        if not may_sample:
+            self.blocked["sample"] += now - before
+        if may_insert or may_sample or not idle:
+            self._stuck_since = None
+        elif self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since > STUCK_SECONDS:
+            logger.warning(
+                "nothing has moved for %.0f s: %s", now - self._stuck_since, self.why_blocked(insert, sample)
+            )
+            self._stuck_since = now
+
+    def metrics(self) -> dict[str, float]:
+        """Counters and blocked seconds."""
+        return {
+            "limiter/inserted": float(self.num_inserted),
+            "limiter/sampled": float(self.num_sampled),
+            "timing/insert_blocked_seconds": self.blocked["insert"],
+            "timing/sample_blocked_seconds": self.blocked["sample"],
+        }
 
     def insert_allowance(self) -> int:
         """The most steps `can_insert` allows now."""

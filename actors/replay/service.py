@@ -1,47 +1,231 @@
-"""The replay as Ray actors: one actor per shard, and the learner's side of them.
+"""The replay as Ray actors: one actor per shard, and the learner's and the senders' calls to them.
 
-Blocks come in as a header and one out-of-band buffer; the shard copies them and drops the buffer, so
-nothing pins the object store. Batches go out as one object each.
+Blocks come in as a header and one out-of-band buffer; the shard copies them and drops the buffer, so nothing
+pins the object store. Batches go out through slots of shared memory on the learner's node, elsewhere as one
+object each. What to do when a call fails is decided in `batches`, `feedback` and `credits`, which know no Ray.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, Literal
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 from ray.util.metrics import Counter, Gauge
 
+from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable, Transport
 from actors.replay.config import ReplayConfig
+from actors.replay.credits import Message
+from actors.replay.draws import ShardReport
+from actors.replay.feedback import FeedbackSender
+from actors.replay.schema import Schema
 from actors.replay.shard import ReplayShard
-from actors.replay.sharded import concatenate, draw_shard
+from actors.replay.sharded import slice_batch
+from actors.replay.slots import OpenSlots, SlotLayout
 from actors.replay.wire import decode_blocks
+from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
-MASS_REFRESH = 16  # batches between two looks at the masses of all shards
 REPORT_SECONDS = 0.5  # least time between two updates of a shard's metrics
+CONCURRENCY_GROUPS = {"checkpoint": 1}
+"""Groups of the shard's methods: waiting for a checkpoint goes on beside everything else."""
 
 
 class ReplayShardActor:
     """One shard behind Ray calls.
 
-    Calls run one after another, and every call may be repeated by Ray: an insert is stored once.
+    Calls run one after another, but for `checkpoint_wait`. Ray repeats none that changes something: senders
+    repeat inserts themselves, in order, and an insert is stored once.
 
     Args:
-        config: Size and sampling.
+        config: Size, sampling and durability.
         seed: Seed of the shard's sampling.
         index: Place of the shard among its sisters.
+        directory: Where the shard's log and checkpoints are, None keeps it in memory; what is there is recovered.
+        restore: Checkpoint to start from, None for the newest.
+        tail: Whether what was logged after the checkpoint is replayed.
+        sources: Folders of shards of another number to import from, while the directory holds nothing.
     """
 
-    def __init__(self, config: ReplayConfig, seed: int, index: int = 0) -> None:
-        self._shard = ReplayShard(config, seed)
+    def __init__(
+        self,
+        config: ReplayConfig,
+        seed: int,
+        index: int = 0,
+        directory: str | None = None,
+        restore: str | None = None,
+        tail: bool = True,
+        sources: Sequence[str] = (),
+    ) -> None:
+        folder = None if directory is None else Path(directory)
+        folders = [Path(source) for source in sources]
+        self._shard = ReplayShard(config, seed, folder, restore=restore, tail=tail, sources=folders, index=index)
         self._index = index
-        tags = {"shard": str(index)}
+        self._slots = OpenSlots()
+        self._layouts: dict[tuple[int, int], SlotLayout] = {}
+        self._checkpoints: dict[str, Any] = {}
+        self._metrics = _ShardMetrics(index, self._shard.stats())
+
+    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    def ping(self) -> int:
+        """The shard's index."""
+        return self._index
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
+        """Store the blocks of one message; the steps stored, without those stored before.
+
+        Raises:
+            ValueError: The message is damaged, a stream has a gap, or the schema differs.
+        """
+        stored = sum(self._shard.insert(block) for block in decode_blocks(header, payload))
+        self._metrics.report(self._shard)
+        return stored
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def probe(self, length: int) -> ShardReport:
+        """What a learner has to know of the shard."""
+        shard = self._shard
+        schema = None if shard.schema is None else shard.schema.as_lists()
+        node = ray.get_runtime_context().get_node_id()
+        return ShardReport(shard.masses(length), shard.fractions, float(shard.num_items(length)), node, schema)
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def sample_into(self, request: bytes) -> bool:
+        """Write a part of a batch into a slot of this node; False if no sequence is stored.
+
+        Args:
+            request: A packed `SampleRequest` with a ticket.
+
+        Raises:
+            SlotError: The slot cannot be opened, or is not the ticket's.
+        """
+        asked, shard = SampleRequest.unpack(request), self._shard
+        assert asked.ticket is not None
+        if shard.schema is None or not shard.masses(asked.length)[0] > 0:
+            return False
+        with self._slots.writing(asked.ticket, self._layout(shard.schema, asked)) as slot:
+            part = slice_batch(slot, asked.low, asked.low + asked.batch_size)
+            shard.sample(asked.batch_size, asked.length, np.array(asked.totals), asked.num_items, out=part)
+        self._metrics.report(shard)
+        return True
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        totals: NDArray[np.float64] | None = None,
+        num_items: float | None = None,
+    ) -> SequenceBatch | Literal[False]:
+        """A batch as one object; see `ReplayShard.sample`. False if no sequence is stored."""
+        if not self._shard.masses(length)[0] > 0:
+            return False
+        batch = self._shard.sample(batch_size, length, totals, num_items)
+        self._metrics.report(self._shard)
+        return batch
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> int:
+        """See `ReplayShard.update_priorities`."""
+        return self._shard.update_priorities(handle, priority)
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """See `ReplayShard.write`."""
+        return self._shard.write(handle, key, values)
+
+    def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
+        """Steps of one stream; see `ReplayShard.read`."""
+        return self._shard.read(stream_id, first_step, length)
+
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """The masses [K] of the shard's selector; see `ReplayShard.masses`."""
+        return self._shard.masses(length)
+
+    def num_items(self, length: int) -> int:
+        """Valid starts of sequences of `length` steps."""
+        return self._shard.num_items(length)
+
+    def num_steps(self) -> int:
+        """Steps stored."""
+        return self._shard.num_steps
+
+    def streams(self) -> dict[int, tuple[int, int]]:
+        """(first stored step, end) of every stored stream."""
+        return self._shard.streams()
+
+    def next_steps(self) -> dict[int, int]:
+        """The first step not inserted yet of every stream; see `ReplayShard.next_steps`."""
+        return self._shard.next_steps()
+
+    def recovery(self) -> Any:
+        """What recovery did when the actor started; see `ReplayShard.recovery`."""
+        return self._shard.recovery
+
+    def stats(self) -> dict[str, float]:
+        """Sizes now and counts since the beginning."""
+        return self._shard.stats()
+
+    def checkpoint_begin(self, name: str) -> None:
+        """Take a checkpoint's cut now and start to write it; see `ReplayShard.checkpoint`."""
+        self._checkpoints[name] = self._shard.checkpoint(name)
+
+    def checkpoint_wait(self, name: str) -> Any:
+        """Wait until a checkpoint is written; its `CheckpointInfo`. Call it in the group "checkpoint".
+
+        Raises:
+            ValueError: It was not begun.
+            OSError: It could not be written.
+        """
+        pending = self._checkpoints.get(name)
+        if pending is None:
+            raise ValueError(f"checkpoint {name!r} was not begun, only {sorted(self._checkpoints)}")
+        try:
+            return pending.wait()
+        finally:
+            self._checkpoints.pop(name, None)
+
+    def retain(self, names: Sequence[str]) -> None:
+        """Drop all other checkpoints; see `ReplayShard.retain`."""
+        self._shard.retain(names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state, data included."""
+        return self._shard.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state; see `ReplayShard.load_state_dict`."""
+        self._shard.load_state_dict(state)
+        self._metrics.reset(self._shard.stats())
+
+    def save(self, path: str) -> None:
+        """Write the state as one file on this node."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._shard.save(Path(path))
+
+    def restore(self, path: str) -> None:
+        """Load a file written by `save`."""
+        self._shard.restore(Path(path))
+        self._metrics.reset(self._shard.stats())
+
+    def _layout(self, schema: Schema, request: SampleRequest) -> SlotLayout:
+        key = (request.slot_size, request.length)
+        layout = self._layouts.get(key)
+        if layout is None or layout.schema is not schema:
+            layout = self._layouts[key] = SlotLayout(schema, *key)
+        return layout
+
+
+class _ShardMetrics:
+    """A shard's figures for Prometheus."""
+
+    def __init__(self, index: int, stats: dict[str, float]) -> None:
         self._gauges = {
             name: Gauge(f"worldfleet_replay_{name}", text, tag_keys=("shard",))
             for name, text in (("steps", "Steps stored"), ("bytes", "Bytes in use"), ("streams", "Streams stored"))
@@ -56,79 +240,21 @@ class ReplayShardActor:
             )
         }
         for metric in (*self._gauges.values(), *self._counters.values()):
-            metric.set_default_tags(tags)
-        self._reported = self._shard.stats()
+            metric.set_default_tags({"shard": str(index)})
         self._next_report = 0.0
+        self.reset(stats)
 
-    def ping(self) -> int:
-        """The shard's index."""
-        return self._index
+    def reset(self, stats: dict[str, float]) -> None:
+        """Count from here on."""
+        self._reported = stats
 
-    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
-        """Store the blocks of one message; the steps stored, without those stored before.
-
-        Raises:
-            ValueError: The message is damaged, a stream has a gap, or the schema differs.
-        """
-        stored = sum(self._shard.insert(block) for block in decode_blocks(header, payload))
-        self._report()
-        return stored
-
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
-        """A batch; see `ReplayShard.sample`."""
-        batch = self._shard.sample(batch_size, length)
-        self._report()
-        return batch
-
-    def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
-        """Steps of one stream; see `ReplayShard.read`."""
-        return self._shard.read(stream_id, first_step, length)
-
-    def mass(self, length: int) -> float:
-        """The shard's weight among its sisters."""
-        return self._shard.mass(length)
-
-    def num_items(self, length: int) -> int:
-        """Valid starts of sequences of `length` steps."""
-        return self._shard.num_items(length)
-
-    def num_steps(self) -> int:
-        """Steps stored."""
-        return self._shard.num_steps
-
-    def streams(self) -> dict[int, tuple[int, int]]:
-        """(first stored step, end) of every stored stream."""
-        return self._shard.streams()
-
-    def stats(self) -> dict[str, float]:
-        """Sizes now and counts since the beginning."""
-        return self._shard.stats()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The whole state, data included."""
-        return self._shard.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; see `ReplayShard.load_state_dict`."""
-        self._shard.load_state_dict(state)
-        self._reported = self._shard.stats()
-
-    def save(self, path: str) -> None:
-        """Write the state as one file on this node."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._shard.save(Path(path))
-
-    def restore(self, path: str) -> None:
-        """Load a file written by `save`."""
-        self._shard.restore(Path(path))
-        self._reported = self._shard.stats()
-
-    def _report(self) -> None:
+    def report(self, shard: ReplayShard) -> None:
+        """Publish the shard's figures now and then."""
         now = monotonic()
         if now < self._next_report:
             return
         self._next_report = now + REPORT_SECONDS
-        stats = self._shard.stats()
+        stats = shard.stats()
         for name, gauge in self._gauges.items():
             gauge.set(stats[name])
         for name, counter in self._counters.items():
@@ -138,67 +264,115 @@ class ReplayShardActor:
         self._reported = stats
 
 
-class RemoteBatches:
-    """Endless batches from shard actors, asked for ahead of time.
-
-    Every batch comes from one shard drawn in proportion to its mass, or mixes shards. The masses are
-    looked up again every few batches, while earlier batches are on their way. The arrays are copied out
-    of the object store, so they are writable and pin nothing.
+class RayShards:
+    """Calls of a learner to shard actors; a `ShardPort` and a `FeedbackPort`.
 
     Args:
-        shards: Handles of the shard actors.
-        batch_size: Sequences per batch, B.
-        length: Steps per sequence, T.
-        seed: Seed of the choice of shards.
-        in_flight: Batches asked for ahead.
-        mixed: Whether a batch mixes shards.
+        shards: Handles of the shard actors, in the order of their indices.
     """
 
-    def __init__(
-        self, shards: Sequence[Any], batch_size: int, length: int, seed: int, in_flight: int = 2, mixed: bool = False
-    ) -> None:
-        if in_flight < 1:
-            raise ValueError(f"in_flight must be at least 1, got {in_flight}")
+    def __init__(self, shards: Sequence[Any]) -> None:
         self._shards = list(shards)
-        self._batch_size, self._length = batch_size, length
-        self._rng = np.random.default_rng(seed)
-        self._in_flight, self._mixed = in_flight, mixed
-        self._tickets: deque[list[Any]] = deque()
-        self._masses: NDArray[np.float64] | None = None
-        self._mass_refs: list[Any] = []
-        self._asked = 0
+        self.num_shards = len(self._shards)
+        self.node = ray.get_runtime_context().get_node_id()
 
-    def __iter__(self) -> Iterator[SequenceBatch]:
-        return self
+    def probe(self, shard: int, length: int) -> Any:
+        return self._shards[shard].probe.remote(length)
 
-    def __next__(self) -> SequenceBatch:
-        """The next batch.
+    def sample(self, shard: int, request: SampleRequest) -> Any:
+        if request.ticket is not None:
+            return self._shards[shard].sample_into.remote(request.pack())
+        totals = np.array(request.totals)
+        return self._shards[shard].sample.remote(request.batch_size, request.length, totals, request.num_items)
 
-        Raises:
-            ValueError: No shard holds a sequence of the asked length.
-        """
-        while len(self._tickets) < self._in_flight:
-            self._tickets.append(self._ask())
-        ticket = self._tickets.popleft()
-        self._tickets.append(self._ask())
-        return concatenate(ray.get(ticket))  # copies
+    def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Any:
+        return self._shards[shard].update_priorities.remote(handle, priority)
 
-    def _ask(self) -> list[Any]:
-        masses = self._current_masses()
-        if not self._mixed:
-            shard = self._shards[draw_shard(self._rng, masses)]
-            return [shard.sample.remote(self._batch_size, self._length)]
-        draw_shard(self._rng, masses)  # raises if there is nothing to draw
-        counts = self._rng.multinomial(self._batch_size, masses / masses.sum())
-        return [s.sample.remote(int(n), self._length) for s, n in zip(self._shards, counts, strict=True) if n]
+    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> Any:
+        return self._shards[shard].write.remote(handle, key, values)
 
-    def _current_masses(self) -> NDArray[np.float64]:
-        if self._masses is None or not self._masses.sum() > 0:
-            self._masses = np.array(ray.get([s.mass.remote(self._length) for s in self._shards]), np.float64)
-        elif self._mass_refs and len(ray.wait(self._mass_refs, num_returns=len(self._mass_refs), timeout=0)[1]) == 0:
-            self._masses = np.array(ray.get(self._mass_refs), np.float64)
-            self._mass_refs = []
-        self._asked += 1
-        if self._asked % MASS_REFRESH == 0 and not self._mass_refs:
-            self._mass_refs = [s.mass.remote(self._length) for s in self._shards]
-        return self._masses
+    def wait(self, calls: Sequence[Any], timeout: float) -> list[Any]:
+        if not calls:
+            sleep(timeout)
+            return []
+        ready: list[Any] = ray.wait(list(calls), num_returns=1, timeout=timeout)[0]
+        return ready
+
+    def result(self, call: Any) -> Any:
+        return answer_of(call)
+
+
+class RayInserts:
+    """Insert calls to one shard actor; an `InsertPort`.
+
+    Args:
+        shard: Handle of the shard actor.
+    """
+
+    def __init__(self, shard: Any) -> None:
+        self._shard = shard
+
+    def insert(self, message: Message) -> Any:
+        return self._shard.insert.remote(message.header, message.payload)
+
+    def done(self, call: Any, timeout: float | None) -> bool:
+        return bool(ray.wait([call], timeout=timeout)[0])
+
+    def result(self, call: Any) -> Any:
+        """See `answer_of`; but a shard that is dead for good is an error, not worth waiting for."""
+        try:
+            return answer_of(call)
+        except ShardUnavailable as error:
+            if isinstance(error.__cause__, ActorDiedError):
+                raise error.__cause__ from None
+            raise
+
+
+class RemoteBatches(BatchQueue):
+    """Endless batches from shard actors, and the way back for priorities; see `BatchQueue` for the arguments."""
+
+    def __init__(
+        self,
+        shards: Sequence[Any],
+        batch_size: int,
+        length: int,
+        seed: int,
+        in_flight: int = 2,
+        mixed: bool = False,
+        transport: Transport = "auto",
+        wait_seconds: float = 60.0,
+        stall_seconds: float = 1.0,
+    ) -> None:
+        port = RayShards(shards)
+        super().__init__(port, batch_size, length, seed, in_flight, mixed, transport, wait_seconds, stall_seconds)
+        self._feedback = FeedbackSender(port)
+
+    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
+        """Send an update's priorities and write-backs to the shards; waits for none, and counts failures."""
+        self._feedback.send(batch, result, self.present)
+
+    def stats(self) -> dict[str, float]:
+        """See `BatchQueue.stats`; with the calls of `feedback` and how many failed."""
+        counts = {"feedback_calls": float(self._feedback.sent), "feedback_failed": float(self._feedback.failed)}
+        return super().stats() | counts
+
+
+def answer_of(call: Any) -> Any:
+    """The answer of a call to a shard.
+
+    Raises:
+        ShardUnavailable: The shard is dead, restarting or unreachable, or its answer is lost.
+        Exception: What the shard raised.
+    """
+    try:
+        return ray.get(call)
+    except (RayActorError, ObjectLostError) as error:
+        raise ShardUnavailable(str(error).strip().partition("\n")[0]) from error
+
+
+def checkpoint_shards(shards: Sequence[Any], name: str) -> list[Any]:
+    """Checkpoint all shards at once while they go on serving; the `CheckpointInfo` of each."""
+    ray.get([shard.checkpoint_begin.remote(name) for shard in shards])
+    waits = [shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in shards]
+    infos: list[Any] = ray.get(waits)
+    return infos

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from numpy.typing import NDArray
 from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
+from actors.replay.durable import open_folder, settings_of
+from actors.replay.journal import Journal, PendingCheckpoint
+from actors.replay.manifest import AUTO, Manifest, check_name
+from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.prioritized import check_priorities
+from actors.replay.recovery import Content, Recovery
 from actors.replay.schema import Schema
-from actors.replay.selectors import Selector, UniformSelector
 from learner.batch import SequenceBatch
 
 
@@ -29,18 +35,56 @@ class ReplayShard:
     The first block fixes the schema. A sequence may start at any stored step, cross chunks and cross
     the ends of episodes, but never leaves its stream.
 
+    With a directory the shard first recovers what is there, then keeps it up to date under
+    `config.durability`, and can write checkpoints. One process at a time may have a directory.
+
     Args:
-        config: Size and sampling; the shard's byte bound is `config.shard_bytes`.
+        config: Size, sampling and durability; the shard's byte bound is `config.shard_bytes`.
         seed: Seed of the sampling.
+        directory: Folder of the log and the checkpoints, None to keep everything in memory only.
+        restore: Name of the checkpoint to start from, None for the newest.
+        tail: Whether blocks logged after the checkpoint are recovered, by the newest checkpoint if that is a later
+            one; False removes them and goes on exactly as after the checkpoint named.
+        sources: Folders of the shards of a replay with another number of them, to import from while the
+            directory holds nothing.
+        index: Place of the shard among its sisters; says which streams of the sources belong here.
+
+    Raises:
+        ValueError: Another process has the directory, the checkpoint is missing or damaged, or a file has
+            another format version.
     """
 
-    def __init__(self, config: ReplayConfig, seed: int) -> None:
+    def __init__(
+        self,
+        config: ReplayConfig,
+        seed: int,
+        directory: Path | None = None,
+        *,
+        restore: str | None = None,
+        tail: bool = True,
+        sources: Sequence[Path] = (),
+        index: int = 0,
+    ) -> None:
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._store: ChunkStore | None = None
-        self._selector: Selector | None = None
+        self._selector: Mixture | None = None
         self._next_step: dict[int, int] = {}  # stream -> first step not yet inserted; outlives eviction
         self._inserted = self._duplicates = self._sampled = 0
+        self._stale_updates = self._stale_writes = 0  # handles whose steps were evicted
+        self._lost = self._evicted_before = 0
+        self._journal: Journal | None = None
+        self._met: set[int] | None = None  # streams that went on after a lossy recovery; None: none was
+        self.recovery = Recovery()
+        if directory is not None:
+            opened = open_folder(directory, config, self._make_store, restore, tail, sources, index)
+            self._take_over(opened.content)
+            self._journal, self.recovery = opened.journal, opened.recovery
+            self._met = set() if opened.lossy else None
+            if self._store is not None:
+                self._journal.bind(self._store, opened.logged)
+            if self.recovery.imported_shards:
+                self._journal.checkpoint(self._manifest(AUTO)).wait()
 
     def insert(self, block: Block) -> int:
         """Store a block exactly once.
@@ -53,36 +97,119 @@ class ReplayShard:
 
         Raises:
             ValueError: Steps of the stream are missing before the block, or the block does not fit the schema.
+                After a recovery that may have lost steps, the first block of a stream may leave a gap: it is
+                counted as lost.
+            OSError: The log cannot be written; the block is not stored.
         """
         expected = self._next_step.get(block.stream_id, 0)
-        if block.first_step > expected:
+        gap = max(0, block.first_step - expected)
+        if gap and (self._met is None or block.stream_id in self._met):
             raise ValueError(
                 f"block of stream {block.stream_id} starts at step {block.first_step}, "
-                f"but step {expected} is the next one: {block.first_step - expected} steps are missing"
+                f"but step {expected} is the next one: {gap} steps are missing"
             )
         store = self._store_of(block)
-        skip = min(expected - block.first_step, block.num_steps)
+        skip = min(max(0, expected - block.first_step), block.num_steps)
         stored = block.num_steps - skip
+        if stored and self._journal is not None:
+            if self._journal.crowded():
+                self._journal.checkpoint(self._manifest(AUTO), thin_out=True)
+            self._journal.admit(block, skip)
         self._duplicates += skip
+        if self._met is not None:
+            self._met.add(block.stream_id)
         if stored:
             store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
             self._next_step[block.stream_id] = block.first_step + block.num_steps
-            self._inserted += stored
+            self._inserted += stored + gap
+            self._lost += gap
+            if self._journal is not None:
+                self._journal.stored(block.stream_id)
         return stored
 
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
-        """Draw `batch_size` sequences of `length` steps, with replacement.
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        totals: NDArray[np.float64] | None = None,
+        num_items: float | None = None,
+        out: SequenceBatch | None = None,
+    ) -> SequenceBatch:
+        """Draw `batch_size` sequences of `length` steps.
+
+        The importance weights are (num_items * probability)^-beta (Schaul et al. 2016, section 3.4) with the
+        probability of a sequence in the whole replay; they are not yet divided by their maximum.
+
+        Args:
+            batch_size: Sequences, B.
+            length: Steps of each, T.
+            totals: Masses [K] over all shards as last known, None if this shard is alone.
+            num_items: Valid starts over all shards, None for what `totals` says.
+            out: Arrays to fill and return, new ones by default.
 
         Raises:
             ValueError: No stored stream is that long, or a size is not positive.
         """
         if batch_size < 1 or length < 1:
             raise ValueError(f"batch_size and length must be positive, got {batch_size} and {length}")
-        if self._store is None or self._selector is None or not self._selector.mass(length) > 0:
+        if self._store is None or self._selector is None or not self._selector.num_items(length):
             raise ValueError(f"no sequence of {length} steps is stored; the shard holds {self.num_steps} steps")
-        selection = self._selector.sample(self._rng, batch_size, length)
+        selection = self._selector.sample(self._rng, batch_size, length, totals, num_items)
         self._sampled += batch_size * length
-        return self._gather(self._store, selection.chunk, selection.offset, length)
+        batch = self._gather(self._store, selection.chunk, selection.offset, length, out)
+        np.power(selection.ratio, -self._config.selector.weight_exponent, out=batch.weight, casting="same_kind")
+        return batch
+
+    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[Any]) -> int:
+        """Set the priorities of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the sequences; of repeated ones the last counts.
+            priority: New priorities [B], finite and not negative.
+
+        Returns:
+            Priorities applied: 0 if the selector has no prioritized component.
+
+        Raises:
+            ValueError: A priority is negative, not finite or too large; none was applied.
+        """
+        values = check_priorities(priority, len(handle))
+        if self._selector is None or self._selector.prioritized is None:
+            return 0
+        valid = self.valid(handle)
+        applied = int(np.count_nonzero(valid))
+        if applied < len(handle):
+            handle, values = handle[valid], values[valid]
+            self._stale_updates += len(valid) - applied
+        self._selector.prioritized.update((handle[:, 0], handle[:, 1]), values)
+        return applied
+
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the first steps.
+            key: A key of the stored steps.
+            values: New values [B, T, ...] of the steps from there on.
+
+        Returns:
+            Sequences written.
+
+        Raises:
+            ValueError: The key is not stored, or the values do not fit it; nothing was written.
+        """
+        if len(values) != len(handle):
+            raise ValueError(f"expected values of {len(handle)} sequences, got an array of shape {values.shape}")
+        valid = self.valid(handle)
+        chunk, offset, _ = handle[valid].T
+        if self._store is not None:
+            self._store.write(chunk, offset, key, values[valid])
+        self._stale_writes += len(handle) - len(chunk)
+        return len(chunk)
+
+    def empty_batch(self, batch_size: int, length: int) -> SequenceBatch | None:
+        """Uninitialised arrays for a batch of this replay, None before the first block."""
+        return None if self._store is None else self._store.empty_batch(batch_size, length)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on, as a batch of one.
@@ -105,6 +232,11 @@ class ReplayShard:
         return np.zeros(len(handle), np.bool_) if self._store is None else self._store.valid(handle)
 
     @property
+    def schema(self) -> Schema | None:
+        """Columns of a step, None before the first block."""
+        return None if self._store is None else self._store.schema
+
+    @property
     def num_steps(self) -> int:
         """Steps stored."""
         return 0 if self._store is None else self._store.num_steps
@@ -115,12 +247,17 @@ class ReplayShard:
         return 0 if self._store is None else self._store.nbytes
 
     def num_items(self, length: int) -> int:
-        """Valid starts of sequences of `length` steps: the shard's mass under uniform sampling."""
+        """Valid starts of sequences of `length` steps."""
         return 0 if self._store is None else int(self._store.starts(length).sum())
 
-    def mass(self, length: int) -> float:
-        """The shard's weight among its sisters when a batch draws its shard."""
-        return 0.0 if self._selector is None else float(self._selector.mass(length))
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """Mass [K] of every component of the selector here; the first counts the valid starts."""
+        return np.zeros_like(self.fractions) if self._selector is None else self._selector.masses(length)
+
+    @property
+    def fractions(self) -> NDArray[np.float64]:
+        """Fraction [K] of every component of the selector."""
+        return selector_fractions(self._config.selector)
 
     def stats(self) -> dict[str, float]:
         """Sizes now and counts since the beginning."""
@@ -132,9 +269,43 @@ class ReplayShard:
             "max_bytes": self._config.shard_bytes,
             "inserted_steps": self._inserted,
             "duplicate_steps": self._duplicates,
-            "evicted_steps": 0 if self._store is None else self._store.evicted_steps,
+            "evicted_steps": self._evicted_before + (0 if self._store is None else self._store.evicted_steps),
+            "lost_steps": self._lost,
             "sampled_steps": self._sampled,
+            "stale_updates": self._stale_updates,
+            "stale_writes": self._stale_writes,
+            "log_bytes": 0 if self._journal is None else self._journal.log_bytes,
+            "unlogged_steps": 0 if self._journal is None else self._journal.unlogged_steps,
         }
+
+    def next_steps(self) -> dict[int, int]:
+        """Stream -> first step not yet inserted, of every stream ever inserted."""
+        return dict(self._next_step)
+
+    def checkpoint(self, name: str) -> PendingCheckpoint:
+        """Take a consistent cut now and write it in the background while the shard is used.
+
+        Args:
+            name: What to restore it by; an earlier checkpoint of the name is replaced.
+
+        Raises:
+            ValueError: The shard has no directory, or the name cannot be part of a file name.
+        """
+        return self._durable().checkpoint(self._manifest(check_name(name)))
+
+    def retain(self, names: Sequence[str]) -> None:
+        """Remove the checkpoints not named, but for the newest, and what only they needed from the log.
+
+        Raises:
+            ValueError: The shard has no directory.
+            OSError: The disk fails; nothing that is needed is lost.
+        """
+        self._durable().retain(names)
+
+    def close(self) -> None:
+        """Write what is scheduled and give the directory free; without one, do nothing."""
+        if self._journal is not None:
+            self._journal.close()
 
     def state_dict(self) -> dict[str, Any]:
         """`meta` (plain, JSON-able) and `arrays`: data, books and the generator; resuming from it is exact."""
@@ -145,7 +316,10 @@ class ReplayShard:
             "counters": [self._inserted, self._duplicates, self._sampled],
             "rng": self._rng.bit_generator.state,
         }
-        return {"meta": meta, "arrays": {} if self._store is None else self._store.state_arrays()}
+        arrays = {} if self._store is None else self._store.state_arrays()
+        if self._selector is not None:
+            arrays |= {f"selector/{name}": array for name, array in self._selector.state_arrays().items()}
+        return {"meta": meta, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of a shard of the same size.
@@ -159,6 +333,9 @@ class ReplayShard:
         self._store = self._selector = None
         if meta["schema"] is not None:
             self._bind(Schema.from_lists(meta["schema"])).load_arrays(state["arrays"])
+        if self._selector is not None:
+            saved = {name: array for name, array in state["arrays"].items() if name.startswith("selector/")}
+            self._selector.load_arrays({name.removeprefix("selector/"): array for name, array in saved.items()})
         self._next_step = {int(stream): int(step) for stream, step in meta["next_step"]}
         self._inserted, self._duplicates, self._sampled = meta["counters"]
         self._rng.bit_generator.state = meta["rng"]
@@ -188,6 +365,52 @@ class ReplayShard:
             raise ValueError(f"{path} is not a readable replay file: {error}") from error
         self.load_state_dict({"meta": meta, "arrays": arrays})
 
+    def _durable(self) -> Journal:
+        if self._journal is None:
+            raise ValueError("this replay shard has no directory to write to")
+        return self._journal
+
+    def _manifest(self, name: str) -> Manifest:
+        """Everything but the steps themselves."""
+        arrays: dict[str, NDArray[Any]] = {}
+        spans = np.zeros((0, 3), np.uint64)
+        if self._store is not None and self._selector is not None:
+            store, table = self._store, self._store.table()
+            end = table["start"] + table["length"]
+            spans = np.stack([table["stream_id"], table["start"].astype(np.uint64), end.astype(np.uint64)], axis=1)
+            arrays |= {f"table/{key}": array for key, array in table.items()}
+            arrays |= {f"selector/{key}": array for key, array in self._selector.state_arrays().items()}
+            if store.rewritten:
+                rows = store.stored_rows()
+                arrays |= {f"late/{key}": store.data[key].take(rows, axis=0) for key in sorted(store.rewritten)}
+        books = {
+            "schema": None if self._store is None else self._store.schema.as_lists(),
+            "settings": settings_of(self._config),
+            "next_step": [[stream, step] for stream, step in self._next_step.items()],
+            "counters": {
+                "inserted_steps": self._inserted,
+                "duplicate_steps": self._duplicates,
+                "sampled_steps": self._sampled,
+                "lost_steps": self._lost,
+                "evicted_before": self._evicted_before,
+                "stale_updates": self._stale_updates,
+                "stale_writes": self._stale_writes,
+            },
+            "rng": json.dumps(self._rng.bit_generator.state),
+        }
+        return Manifest(name, 0, 0, spans, books, arrays)
+
+    def _take_over(self, content: Content) -> None:
+        self._store, self._selector = content.store, content.selector
+        self._next_step = content.next_step
+        counters = content.counters
+        self._inserted, self._sampled = counters.get("inserted_steps", 0), counters.get("sampled_steps", 0)
+        self._duplicates, self._lost = counters.get("duplicate_steps", 0), counters.get("lost_steps", 0)
+        self._evicted_before = counters.get("evicted_before", 0)
+        self._stale_updates, self._stale_writes = counters.get("stale_updates", 0), counters.get("stale_writes", 0)
+        if content.rng is not None:
+            self._rng.bit_generator.state = content.rng
+
     def _store_of(self, block: Block) -> ChunkStore:
         """The store, made for the first block and fit for this one."""
         if self._store is None:
@@ -197,18 +420,34 @@ class ReplayShard:
         return self._store
 
     def _bind(self, schema: Schema) -> ChunkStore:
-        self._store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
-        self._selector = self._store.listener = UniformSelector(self._store)
+        self._store, self._selector = self._make_store(schema)
+        if self._journal is not None:
+            self._journal.bind(self._store, {})
         return self._store
 
+    def _make_store(self, schema: Schema) -> tuple[ChunkStore, Mixture]:
+        config = self._config
+        overhead = selector_bytes(config.selector)
+        store = ChunkStore(schema, config.shard_bytes, config.chunk_steps, selector_bytes=overhead)
+        return store, Mixture(store, config.selector)
+
     @staticmethod
-    def _gather(store: ChunkStore, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int) -> SequenceBatch:
-        rows = store.rows(chunk, offset, length)
-        return SequenceBatch(
-            data=store.gather(rows),
-            stream_id=store.stream_id[chunk],
-            first_step=store.start[chunk] + offset,
-            policy_version=store.version[rows[:, 0]],
-            weight=np.ones(len(chunk), np.float32),
-            handle=np.stack([chunk, offset, store.generation[chunk]], axis=1),
-        )
+    def _gather(
+        store: ChunkStore,
+        chunk: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        length: int,
+        out: SequenceBatch | None = None,
+    ) -> SequenceBatch:
+        batch = store.empty_batch(len(chunk), length) if out is None else out
+        if batch.shape != (len(chunk), length):
+            raise ValueError(f"out holds {batch.shape} sequences and steps, asked for are {(len(chunk), length)}")
+        store.gather(chunk, offset, length, batch.data)
+        batch.stream_id[:] = store.stream_id[chunk]
+        batch.first_step[:] = store.start[chunk] + offset
+        batch.policy_version[:] = store.version[chunk * store.chunk_steps + offset]
+        batch.weight[:] = 1.0
+        batch.handle[:, 0] = chunk
+        batch.handle[:, 1] = offset
+        batch.handle[:, 2] = store.generation[chunk]
+        return batch

@@ -6,7 +6,7 @@ Letters: B sequences, T steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,56 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig
+from actors.replay.journal import CheckpointInfo
+from actors.replay.layout import Layout, open_layout
+from actors.replay.manifest import Manifest, list_manifests, manifest_path, write_manifest
+from actors.replay.mixture import effective_fractions
+from actors.replay.prioritized import check_priorities
+from actors.replay.routing import route, route_many
 from actors.replay.shard import ReplayShard
+from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: consecutive ids fall far apart, so shards stay even
 
+def shard_probabilities(masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability [n] of each shard; see `actors.replay.mixture`.
 
-def route(stream_id: int, num_shards: int) -> int:
-    """The shard of a stream: Fibonacci hashing (Knuth, TAOCP 3, 6.4) of its id."""
-    mixed = (stream_id * _GOLDEN) & 0xFFFFFFFFFFFFFFFF
-    return ((mixed >> 32) * num_shards) >> 32
-
-
-def draw_shard(rng: np.random.Generator, masses: NDArray[np.float64]) -> int:
-    """A shard drawn in proportion to the masses [num_shards].
+    Args:
+        masses: Mass [n, K] of every component in every shard.
+        fractions: Fraction [K] of every component.
 
     Raises:
         ValueError: No shard has any mass.
     """
-    ends = np.cumsum(masses)
-    if not ends[-1] > 0:
+    totals = masses.sum(axis=0)
+    shares = np.array(effective_fractions(totals.tolist(), fractions.tolist()))
+    if not shares.any():
         raise ValueError(f"none of the {len(masses)} shards holds a sequence of the asked length")
+    return np.asarray((masses * np.divide(shares, totals, out=np.zeros_like(shares), where=totals > 0)).sum(axis=1))
+
+
+def draw_shard(rng: np.random.Generator, masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> int:
+    """A shard drawn by its masses; see `shard_probabilities`."""
+    ends = np.cumsum(shard_probabilities(masses, fractions))
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
+
+
+def normalise_weights(batch: SequenceBatch) -> SequenceBatch:
+    """The batch, its importance weights divided by their maximum in place."""
+    np.divide(batch.weight, batch.weight.max(), out=batch.weight)
+    return batch
+
+
+def slice_batch(batch: SequenceBatch, begin: int, end: int) -> SequenceBatch:
+    """Views of the sequences `begin` .. `end - 1`."""
+    return SequenceBatch(
+        data={key: value[begin:end] for key, value in batch.data.items()},
+        stream_id=batch.stream_id[begin:end],
+        first_step=batch.first_step[begin:end],
+        policy_version=batch.policy_version[begin:end],
+        weight=batch.weight[begin:end],
+        handle=batch.handle[begin:end],
+    )
 
 
 def concatenate(batches: Sequence[SequenceBatch]) -> SequenceBatch:
@@ -52,7 +80,7 @@ def concatenate(batches: Sequence[SequenceBatch]) -> SequenceBatch:
 
 
 class ShardedReplay:
-    """Routes streams to shards and samples so that every stored sequence is equally likely.
+    """Routes streams to shards and samples as if all their sequences lay in one.
 
     By default each batch comes from one shard, drawn in proportion to its mass, as through the object
     store; `mixed` draws the shard of every sequence anew.
@@ -61,39 +89,113 @@ class ShardedReplay:
         shards: The shards, local here.
         seed: Seed of the choice of shards.
         mixed: Whether one batch mixes shards.
+        layout: Folder of the shards, None if they are in memory only.
     """
 
-    def __init__(self, shards: Sequence[ReplayShard], seed: int, mixed: bool = False) -> None:
+    def __init__(
+        self, shards: Sequence[ReplayShard], seed: int, mixed: bool = False, layout: Layout | None = None
+    ) -> None:
         if not shards:
             raise ValueError("a replay needs at least one shard")
         self.shards = list(shards)
         self._rng = np.random.default_rng(seed)
         self._mixed = mixed
+        self._fractions = self.shards[0].fractions
+        self._layout = layout
 
     @classmethod
-    def from_config(cls, config: ReplayConfig, seed: int) -> ShardedReplay:
-        """Local shards with seeds derived from `seed`."""
+    def from_config(
+        cls,
+        config: ReplayConfig,
+        seed: int,
+        directory: Path | None = None,
+        restore: str | None = None,
+        tail: bool = True,
+    ) -> ShardedReplay:
+        """Local shards with seeds derived from `seed`.
+
+        Args:
+            config: Size, sampling and durability.
+            seed: Seed of all sampling.
+            directory: Folder to recover from and to write to, perhaps written with another number of shards.
+            restore: Name of the checkpoint to start from, None for the newest.
+            tail: Whether blocks logged after it are recovered; see `ReplayShard`.
+
+        Raises:
+            ValueError: The folder is in use, or the checkpoint is missing or damaged.
+        """
         seeds = np.random.SeedSequence(seed).generate_state(config.num_shards + 1, np.uint64)
-        shards = [ReplayShard(config, int(s)) for s in seeds[1:]]
-        return cls(shards, int(seeds[0]), config.mixed_batches)
+        if directory is None:
+            return cls([ReplayShard(config, int(s)) for s in seeds[1:]], int(seeds[0]), config.mixed_batches)
+        layout = open_layout(directory, config)
+        manifest = _manifest_to_restore(layout, restore)
+        if restore is None and not tail and manifest is not None:
+            restore = manifest.name
+        shards = [
+            ReplayShard(
+                config, int(s), layout.shard_folder(k), restore=restore, tail=tail, sources=layout.sources, index=k
+            )
+            for k, s in enumerate(seeds[1:])
+        ]
+        replay = cls(shards, int(seeds[0]), config.mixed_batches, layout)
+        if manifest is not None:
+            replay._rng.bit_generator.state = json.loads(manifest.books["rng"])
+        return replay
 
     def insert(self, block: Block) -> int:
         """Store a block in its stream's shard; see `ReplayShard.insert`."""
         return self.shards[route(block.stream_id, len(self.shards))].insert(block)
 
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
-        """Draw `batch_size` sequences of `length` steps, with replacement.
+    def sample(self, batch_size: int, length: int, out: SequenceBatch | None = None) -> SequenceBatch:
+        """Draw `batch_size` sequences of `length` steps; the largest importance weight is 1.
+
+        Args:
+            batch_size: Sequences, B.
+            length: Steps of each, T.
+            out: Arrays to fill and return, new ones by default.
 
         Raises:
             ValueError: No stored stream is that long, or a size is not positive.
         """
-        masses = np.array([shard.mass(length) for shard in self.shards])
-        if not self._mixed:
-            return self.shards[draw_shard(self._rng, masses)].sample(batch_size, length)
-        if not masses.sum() > 0:
-            raise ValueError(f"no sequence of {length} steps is stored; the replay holds {self.num_steps} steps")
-        counts = self._rng.multinomial(batch_size, masses / masses.sum())
-        return concatenate([shard.sample(int(n), length) for shard, n in zip(self.shards, counts, strict=True) if n])
+        if len(self.shards) == 1:
+            return normalise_weights(self.shards[0].sample(batch_size, length, out=out))
+        masses = np.array([shard.masses(length) for shard in self.shards])
+        totals = masses.sum(axis=0)
+        if not self._mixed or batch_size < 1:
+            shard = self.shards[draw_shard(self._rng, masses, self._fractions)]
+            return normalise_weights(shard.sample(batch_size, length, totals, out=out))
+        probabilities = shard_probabilities(masses, self._fractions)
+        counts = self._rng.multinomial(batch_size, probabilities / probabilities.sum())
+        batch = self._empty_batch(batch_size, length) if out is None else out
+        ends = np.cumsum(counts)
+        for shard, begin, end in zip(self.shards, ends - counts, ends, strict=True):
+            if end > begin:
+                shard.sample(int(end - begin), length, totals, out=slice_batch(batch, begin, end))
+        return normalise_weights(batch)
+
+    def update_priorities(
+        self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], priority: NDArray[Any]
+    ) -> int:
+        """Set the priorities [B] of sequences of streams [B]; see `ReplayShard.update_priorities`."""
+        if len(self.shards) == 1:
+            return self.shards[0].update_priorities(handle, priority)
+        values = check_priorities(priority, len(handle))  # before any shard changes
+        return sum(shard.update_priorities(handle[rows], values[rows]) for shard, rows in self._by_shard(stream_id))
+
+    def write(self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite a key of sequences of streams [B] with values [B, T, ...]; see `ReplayShard.write`."""
+        return sum(shard.write(handle[rows], key, values[rows]) for shard, rows in self._by_shard(stream_id))
+
+    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
+        """Store the priorities and write-backs that an update made for a batch; a `learner.learner.ResultSink`.
+
+        Raises:
+            ValueError: A priority or a write-back cannot be stored.
+        """
+        if result.priorities is not None:
+            self.update_priorities(batch.stream_id, batch.handle, result.priorities)
+        for key, values in result.writebacks.items():
+            self.write(batch.stream_id, batch.handle, key, values)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on; see `ReplayShard.read`."""
@@ -117,14 +219,62 @@ class ShardedReplay:
         """Valid starts of sequences of `length` steps."""
         return sum(shard.num_items(length) for shard in self.shards)
 
-    def mass(self, length: int) -> float:
-        """Sum of the shards' masses."""
-        return sum(shard.mass(length) for shard in self.shards)
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """Sum [K] of the shards' masses."""
+        return np.asarray(np.sum([shard.masses(length) for shard in self.shards], axis=0))
 
     def stats(self) -> dict[str, float]:
         """The shards' statistics summed."""
         stats = [shard.stats() for shard in self.shards]
         return {name: sum(s[name] for s in stats) for name in stats[0]}
+
+    def checkpoint(self, name: str) -> CheckpointInfo:
+        """Write a checkpoint of all shards and of the choice of shards, and wait for it.
+
+        Raises:
+            ValueError: The replay has no directory, or the name cannot be part of a file name.
+            OSError: It could not be written; earlier ones are as they were.
+        """
+        layout = self._durable()
+        rng = json.dumps(self._rng.bit_generator.state)
+        pending = [shard.checkpoint(name) for shard in self.shards]
+        infos = [p.wait() for p in pending]
+        older, _ = list_manifests(layout.path)
+        ordinal = max((manifest.ordinal for manifest in older), default=-1) + 1
+        write_manifest(layout.path, Manifest(name, ordinal, 0, np.zeros((0, 3), np.uint64), {"rng": rng}, {}))
+        num_bytes, num_steps = sum(info.num_bytes for info in infos), sum(info.num_steps for info in infos)
+        return CheckpointInfo(name, num_bytes, num_steps, max(info.seconds for info in infos))
+
+    def retain(self, names: Sequence[str]) -> None:
+        """Remove the checkpoints not named, but for the newest, and what only they needed.
+
+        Raises:
+            ValueError: The replay has no directory.
+            OSError: The disk fails; nothing that is needed is lost.
+        """
+        layout = self._durable()
+        for shard in self.shards:
+            shard.retain(names)
+        whole, _ = list_manifests(layout.path)
+        for manifest in whole[:-1]:
+            if manifest.name not in names:
+                manifest_path(layout.path, manifest.name).unlink()
+        if whole:
+            layout.drop_older()
+
+    def close(self) -> None:
+        """Write what is scheduled and give the directory free; without one, do nothing."""
+        for shard in self.shards:
+            shard.close()
+
+    def next_steps(self) -> dict[int, int]:
+        """Stream -> first step not yet inserted, of every stream ever inserted."""
+        return {stream: step for shard in self.shards for stream, step in shard.next_steps().items()}
+
+    def _durable(self) -> Layout:
+        if self._layout is None:
+            raise ValueError("this replay has no directory to write to")
+        return self._layout
 
     def state_dict(self) -> dict[str, Any]:
         """State of the shards and of the choice of shards."""
@@ -167,3 +317,22 @@ class ShardedReplay:
         for index, shard in enumerate(self.shards):
             shard.restore(directory / f"shard-{index}.npz")
         self._rng.bit_generator.state = manifest["rng"]
+
+    def _empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
+        return next(batch for shard in self.shards if (batch := shard.empty_batch(batch_size, length)) is not None)
+
+    def _by_shard(self, stream_id: NDArray[np.uint64]) -> Iterator[tuple[ReplayShard, NDArray[np.int64]]]:
+        """Each shard that holds some of the streams [B], and their places."""
+        if len(self.shards) == 1:
+            yield self.shards[0], np.arange(len(stream_id))
+            return
+        index = route_many(stream_id, len(self.shards))
+        for k in np.unique(index).tolist():
+            yield self.shards[k], np.flatnonzero(index == k)
+
+
+def _manifest_to_restore(layout: Layout, restore: str | None) -> Manifest | None:
+    """The manifest of the choice of shards: the one named or else the newest."""
+    manifests, _ = list_manifests(layout.path)
+    named = [manifest for manifest in manifests if manifest.name == restore]
+    return next(reversed(named or manifests), None)

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from actors.replay.slots import SHARED_MEMORY
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.shard import ReplayShard
+from actors.replay.slots import SHARED_MEMORY
 from cluster.bench.replay_data import PRIORITIZED
 from cluster.bench.replay_service import actor, message_of, message_window, ray_cluster
 from cluster.bench.row import BenchRow

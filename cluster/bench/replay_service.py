@@ -131,7 +131,6 @@ def _shifted(block: Block, by: int) -> Block:
 def message_of(block: Block) -> Any:
     """A block as a message for a shard."""
     from actors.replay.credits import Message
-
     from actors.replay.wire import encode_blocks
 
     header, payload = encode_blocks([block])
@@ -141,7 +140,6 @@ def message_of(block: Block) -> Any:
 def message_window(shard: Any) -> Any:
     """The sending side of inserts, as the rollout actors use it."""
     from actors.replay.credits import MessageWindow
-
     from actors.replay.service import RayInserts
 
     return MessageWindow(RayInserts(shard), MESSAGES_AHEAD, UNAPPLIED_BYTES)

@@ -14,11 +14,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from actors.replay.credits import Message, MessageWindow
 
 from actors.records import Block, Episode
+from actors.replay.credits import Message, MessageWindow
+from actors.replay.routing import route
 from actors.replay.service import RayInserts
-from actors.replay.sharded import route
 from actors.replay.wire import encode_blocks
 from actors.service import RolloutSummary
 from cluster.bench.scale import BLOCK_STEPS

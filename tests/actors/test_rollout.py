@@ -131,3 +131,32 @@ def test_bad_sizes_are_refused_by_name() -> None:
         RolloutConfig(block_steps=63)
     with pytest.raises(ValueError, match="num_ticks must be at least 1, got 0"):
         RolloutLoop(CounterVectorEnv(1), CheckingPolicy(), seed=0).collect(0)
+
+
+def nav3d_loop(seed: int = 5) -> RolloutLoop:
+    env = make_vector_env("nav3d", 3, layout="random", wind_std=0.2)
+    return RolloutLoop(env, RandomPolicy(env.spec.action), seed)
+
+
+@pytest.mark.parametrize("ticks", [64, 100, 230])
+def test_a_restored_loop_goes_on_as_if_it_had_never_stopped(ticks: int) -> None:
+    loop, other = nav3d_loop(), nav3d_loop(seed=6)
+    loop.collect(ticks)
+    assert other.load_state_dict(loop.state_dict())
+    for _ in range(2):  # the second time from a loop that was itself restored
+        for ours, theirs in zip(loop.collect(130).blocks, other.collect(130).blocks, strict=True):
+            assert (ours.stream_id, ours.first_step) == (theirs.stream_id, theirs.first_step)
+            for key, value in ours.data.items():
+                np.testing.assert_array_equal(value, theirs.data[key], err_msg=key)
+        restored = nav3d_loop(seed=7)
+        assert restored.load_state_dict(other.state_dict())
+        other = restored
+
+
+def test_a_simulator_that_does_not_come_back_is_noticed() -> None:
+    loop = RolloutLoop(CounterVectorEnv(2), CheckingPolicy(), seed=1)
+    loop.collect(70)
+    other = RolloutLoop(CounterVectorEnv(2), CheckingPolicy(), seed=1)
+    assert not other.load_state_dict(loop.state_dict())
+    other.restart(1)
+    assert other.collect(64).blocks[0].first_step == 0

@@ -76,8 +76,8 @@ def test_run_directories_are_protected(capsys: pytest.CaptureFixture[str], copie
     assert "is not a run directory" in refused(capsys, "train", "--resume", str(tmp_path))
     assert "--episodes" in refused(capsys, "eval", "--run-dir", str(copied), "--episodes", "0")
     config = copied / "config.yaml"
-    config.write_text(config.read_text().replace("format: 1", "format: 2"))
-    assert "run format 2, this version reads 1" in refused(capsys, "eval", "--run-dir", str(copied))
+    config.write_text(config.read_text().replace("format: 2", "format: 3"))
+    assert "run format 3, this version reads 2" in refused(capsys, "eval", "--run-dir", str(copied))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])

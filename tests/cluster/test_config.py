@@ -12,6 +12,7 @@ from cluster.config import (
     RunConfig,
     build,
     merge,
+    override,
     parse_override,
     preset_names,
     resolve,
@@ -87,3 +88,14 @@ def test_merge_replaces_leaves_and_keeps_siblings() -> None:
 def test_override_values_are_yaml() -> None:
     assert parse_override("a.b=[1, 2]") == {"a": {"b": [1, 2]}}
     assert parse_override("a=null") == {"a": None}
+
+
+def test_a_run_that_continues_may_change_its_elastic_sections_only() -> None:
+    config = resolve("pets", "nav3d", "debug")
+    changed = override(config, ["replay.num_shards=5", "cluster.learner_ranks=3"])
+    assert (changed.replay.num_shards, changed.cluster.learner_ranks) == (5, 3)
+    assert changed.algorithm == config.algorithm
+    with pytest.raises(ValueError, match=r"may change keys of actors, cluster, replay, schedule, not 'seed=1'"):
+        override(config, ["seed=1"])
+    with pytest.raises(ValueError, match=r"unknown configuration key 'replay.num_shard' \(did you mean 'num_shards'"):
+        override(config, ["replay.num_shard=5"])

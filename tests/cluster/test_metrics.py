@@ -11,7 +11,7 @@ import pytest
 
 from actors.records import Episode
 from cluster.config import RunConfig, ScheduleConfig
-from cluster.metrics import Metrics, without_timing
+from cluster.metrics import Metrics, without_incidentals
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
@@ -47,7 +47,7 @@ def test_resuming_cuts_lines_after_the_checkpoint_and_a_torn_line(tmp_path: Path
 
 
 def test_timing_fields_are_left_out() -> None:
-    assert without_timing(['{"step": 1, "time": 5, "timing/x": 1, "loss": 2}']) == [{"step": 1, "loss": 2}]
+    assert without_incidentals(['{"step": 1, "time": 5, "timing/x": 1, "loss": 2}']) == [{"step": 1, "loss": 2}]
 
 
 def test_prometheus_endpoint_and_a_taken_port(tmp_path: Path) -> None:

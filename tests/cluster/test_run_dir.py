@@ -29,7 +29,7 @@ def test_other_formats_and_damage_are_refused(tmp_path: Path) -> None:
     RunDir.create(run, RunConfig()).close()
     text = (run / "config.yaml").read_text()
     for broken, message in (
-        (text.replace("format: 1", "format: 99"), "run format 99, this version reads 1"),
+        (text.replace("format: 2", "format: 99"), "run format 99, this version reads 2"),
         ("{", "is damaged"),
         (text + "surprise: 1\n", "unknown configuration key 'surprise'"),
     ):

@@ -27,14 +27,20 @@ class CountingEnv:
         )
         self.seed, self.episode, self.count = 0, -1, 0
         self.offset = 0
+        self.origin: dict[str, Any] = {}
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> TimeStep:
         if seed is not None:
             self.seed, self.episode = seed, -1
+        self.origin = {"seed": self.seed, "episode": self.episode, "options": options}
         self.offset = int((options or {}).get("offset", 0))
         self.episode += 1
         self.count = 0
         return self._time_step(is_first=True)
+
+    def redo(self, origin: Mapping[str, Any]) -> TimeStep:
+        self.seed, self.episode = origin["seed"], origin["episode"]
+        return self.reset(options=origin["options"])
 
     def step(self, action: Any) -> TimeStep:
         if action == 99:
@@ -126,6 +132,43 @@ def test_options_hold_until_the_next_reset(make: Maker) -> None:
     batches = steps(env, env.reset([0], options={"offset": 100}), 4)
     assert [int(batch.observation["count"][0, 2]) for batch in batches] == [100, 101, 102, 100, 101]
     assert env.reset([0]).observation["count"][0, 2] == 0
+
+
+def test_redo_brings_back_the_middle_of_an_episode(make: Maker) -> None:
+    env, other = make(3), make(3)
+    batches = steps(env, env.reset([7, 8, 9], options={"offset": 100}), 4)  # step 4 is step 1 of episode 1
+    origins, taken = env.origins(), np.zeros(1, np.int64)
+    for again in (other.redo(origins, [taken] * 3), env.redo(origins, [taken] * 3)):
+        assert_array_equal(again.observation["count"], batches[-1].observation["count"])
+        assert_array_equal(again.is_first, batches[-1].is_first)
+    following = env.step(np.zeros(3, np.int64))
+    assert_array_equal(following.observation["count"], [[7, 1, 102], [8, 1, 102], [9, 1, 102]])
+    ended = other.redo(origins, [np.zeros(3, np.int64)] * 3)
+    assert ended.is_last.all()
+    assert other.step(np.zeros(3, np.int64)).is_first.all()
+    with pytest.raises(ValueError, match="ends before the last of 4 actions"):
+        other.redo(origins, [np.zeros(4, np.int64)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("nav3d", {"layout": "random", "wind_std": 0.5}), ("gym:Pendulum-v1", {})]
+)
+def test_redo_is_exact_for_real_simulators(name: str, options: dict[str, Any]) -> None:
+    env, other = (make_vector_env(name, 2, **options) for _ in range(2))
+    rng = np.random.default_rng(0)
+    env.reset([3, 4])
+    history: list[Any] = []
+    for _ in range(230):  # into the second episode
+        actions = rng.uniform(-1, 1, (2, *env.spec.action.shape)).astype(np.float32)
+        batch = env.step(actions)
+        history = [] if batch.is_first.any() else [*history, actions]
+    taken = np.stack(history, 1)
+    again = other.redo(env.origins(), list(taken))
+    for _ in range(2):
+        assert_array_equal(again.observation["state"], batch.observation["state"])
+        assert_array_equal(again.reward, batch.reward)
+        actions = rng.uniform(-1, 1, (2, *env.spec.action.shape)).astype(np.float32)
+        batch, again = env.step(actions), other.step(actions)
 
 
 def test_render_picks_the_environment(make: Maker) -> None:

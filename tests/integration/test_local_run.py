@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from cluster.config import RunConfig, resolve
+from cluster import build
+from cluster.config import RunConfig, preset_names, resolve
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
-from cluster.metrics import without_timing
-from cluster.progress import Progress
-from cluster.recorder import Recorder
+from cluster.metrics import without_incidentals
 from cluster.report import write_report
 from cluster.run_dir import RunDir
 from cluster.train import train
@@ -31,36 +33,51 @@ def config() -> RunConfig:
 def test_two_runs_of_a_seed_write_the_same_metrics(config: RunConfig, tmp_path: Path) -> None:
     for name in ("a", "b"):
         train(config, tmp_path / name)
-    a, b = (without_timing((tmp_path / name / "metrics.jsonl").read_text().splitlines()) for name in ("a", "b"))
+    a, b = (without_incidentals((tmp_path / name / "metrics.jsonl").read_text().splitlines()) for name in ("a", "b"))
     assert len(a) >= 4
     assert any("learner/loss" in line for line in a)
     assert a == b
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(config: RunConfig, tmp_path: Path) -> None:
-    train(config, tmp_path / "whole")
-    run_dir = RunDir.create(tmp_path / "parts", config)
-    recorder = Recorder(config, run_dir, Progress(1, ""))
-
-    class Killed(Exception):
-        pass
-
-    def save_then_die(parts: dict[str, object]) -> None:
-        checkpoint.save(run_dir.checkpoints, recorder.steps, parts)
-        raise Killed
-
-    with pytest.raises(Killed):
-        LocalRun(config, recorder).run(save_then_die, lambda: False)
-    recorder.close()
-    run_dir.close()
-    train(None, tmp_path / "parts", resume=True)
-    lines = [
-        without_timing((tmp_path / name / "metrics.jsonl").read_text().splitlines()) for name in ("whole", "parts")
-    ]
+@pytest.mark.parametrize("algo", preset_names("algorithms"))
+def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
+    algo: str, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    overrides = ["cluster.mode=local", "seed=3", "schedule.eval_every=1000"]
+    config = resolve(algo, "nav3d", "debug", overrides=overrides)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config, whole)
+    for turns in (1, 2):  # before the first checkpoint of the schedule, and between two lines of metrics
+        stop_after(turns)
+        outcome = train(None if turns > 1 else config, parts, resume=turns > 1)
+        assert outcome.reason == "SIGTERM"
+    stop_after(0)
+    assert train(None, parts, resume=True).reason == "done"
+    lines = [without_incidentals((run / "metrics.jsonl").read_text().splitlines()) for run in (whole, parts)]
+    assert len(lines[0]) >= 4
     assert lines[0] == lines[1]
-    states = [checkpoint.load(_newest(tmp_path / name)) for name in ("whole", "parts")]
-    for name, weights in states[0]["learner"]["algorithm"]["model"].items():
-        np.testing.assert_array_equal(weights, states[1]["learner"]["algorithm"]["model"][name], err_msg=name)
+    states = [checkpoint.load(_newest(run)) for run in (whole, parts)]
+    assert_equal(states[0]["learner"], states[1]["learner"], "learner")
+    replays = [build.replay(config, run / "replay", None) for run in (whole, parts)]
+    for stream_id, (start, end) in replays[0].streams().items():
+        batches = [replay.read(stream_id, start, end - start) for replay in replays]
+        assert_equal(batches[0].data, batches[1].data, f"stream {stream_id}")
+    for replay in replays:
+        replay.close()
+
+
+def assert_equal(ours: Any, theirs: Any, where: str) -> None:
+    """Nests of values are equal, bit for bit."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), where
+        for key, value in ours.items():
+            assert_equal(value, theirs[key], f"{where}.{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for index, value in enumerate(ours):
+            assert_equal(value, theirs[index], f"{where}[{index}]")
+    else:
+        np.testing.assert_array_equal(ours, theirs, err_msg=where)
 
 
 def test_evaluation_report_and_marks_of_a_run(config: RunConfig, tmp_path: Path) -> None:
@@ -76,9 +93,9 @@ def test_evaluation_report_and_marks_of_a_run(config: RunConfig, tmp_path: Path)
 
 
 def test_a_stop_leaves_a_checkpoint_and_a_mark(
-    config: RunConfig, tmp_path: Path, raise_signal: Callable[[], None]
+    config: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    raise_signal()
+    stop_after(1)
     outcome = train(config, tmp_path / "run")
     assert outcome.reason == "SIGTERM"
     assert outcome.exit_code == 0  # unless the configuration says otherwise: cluster.stop_exit_code
@@ -86,19 +103,36 @@ def test_a_stop_leaves_a_checkpoint_and_a_mark(
     assert checkpoint.step_of(_newest(tmp_path / "run")) == outcome.steps
 
 
+def test_a_run_continues_with_other_shards_and_actors(
+    config: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    stop_after(4)
+    before = train(config, tmp_path / "run").steps
+    stop_after(0)
+    overrides = ["replay.num_shards=3", "actors.rollout_actors=3"]
+    outcome = train(None, tmp_path / "run", resume=True, overrides=overrides)
+    assert outcome.reason == "done"
+    _, stored = RunDir.open(tmp_path / "run")
+    assert stored.replay.num_shards == 3
+    replay = build.replay(stored, tmp_path / "run" / "replay", None)
+    assert len(replay.shards) == 3
+    assert replay.num_steps == outcome.steps > before
+    replay.close()
+
+
 @pytest.fixture
-def raise_signal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Arranges for SIGTERM after the run's first training turn."""
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Arranges for SIGTERM after some training turns of the next run; 0 for none."""
+    turn = LocalRun.train
 
-    def arrange() -> None:
-        import os
-        import signal
-
-        turn = LocalRun.train
+    def arrange(turns: int) -> None:
+        left = [turns]
 
         def train_then_signal(self: LocalRun) -> None:
             turn(self)
-            os.kill(os.getpid(), signal.SIGTERM)
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(LocalRun, "train", train_then_signal)
 

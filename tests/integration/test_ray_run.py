@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster.audit import audit_run
 from learner import checkpoint
+from tests.chaos.monkey import actor_pids
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -22,22 +24,6 @@ def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "cluster.cli", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, "OMP_NUM_THREADS": "1"})
-
-
-def actor_pids(parent: int, name: str) -> list[int]:
-    """Processes of the actors whose class is `name` in the cluster that `parent` started."""
-    listed = subprocess.run(["ps", "-eo", "pid=,sid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 3) for line in listed.splitlines()]
-    parents = {int(pid): int(ppid) for pid, _, ppid, _ in rows}
-
-    def descends(pid: int) -> bool:
-        while pid > 1:
-            if pid == parent:
-                return True
-            pid = parents.get(pid, 0)
-        return False
-
-    return [int(pid) for pid, _, _, args in rows if args.startswith(f"ray::{name}") and descends(int(pid))]
 
 
 def wait_for(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
@@ -52,27 +38,37 @@ def wait_for(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
     raise AssertionError(f"the run has not reached step {step}")
 
 
-def test_a_run_ends_on_target_although_actors_are_killed(tmp_path: Path) -> None:
+def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(run_dir, "schedule.total_steps=8000", "schedule.checkpoint_every=8000", "cluster.learner_ranks=2")
+    process = start(
+        run_dir,
+        "schedule.total_steps=9000",
+        "schedule.checkpoint_every=1000",
+        "cluster.learner_ranks=2",
+        "cluster.ledger=true",
+        "replay.durability.mode=sync",
+    )
     wait_for(run_dir / "metrics.jsonl", 1024, process)
-    for name in ("RolloutActor", "PlannerActor"):
+    for name in ("RolloutActor", "PlannerActor", "ReplayShardActor", "LearnerActor", "WeightStoreActor"):
         pids = actor_pids(process.pid, name)
         assert pids, f"no {name} found"
-        os.kill(pids[0], 9)
-        time.sleep(1.0)
+        os.kill(pids[-1], 9)
+        time.sleep(2.0)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert "actors: weights rollout-0 rollout-1 planner-0 learner-0 learner-1 replay-0 replay-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["start", "died", "end"]
-    assert events[1]["part"].startswith("rollout-")
-    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 8000
+    assert {event["part"].partition("-")[0] for event in events if event["event"] == "died"} == {"rollout", "learner"}
+    assert events[-1]["event"] == "end"
+    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 9000
+    audit = audit_run(run_dir)
+    assert (audit["lost"], audit["doubled"]) == (0, 0), audit
+    assert audit["acknowledged"] >= 9000
 
 
-def test_a_dead_shard_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) -> None:
+def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(run_dir, "schedule.total_steps=6000")
+    process = start(run_dir, "schedule.total_steps=6000", "actors.restarts=0")
     wait_for(run_dir / "metrics.jsonl", 1536, process)
     os.kill(actor_pids(process.pid, "ReplayShardActor")[0], 9)
     _, log = process.communicate(timeout=200)
@@ -80,9 +76,8 @@ def test_a_dead_shard_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) 
     complaint = log.splitlines()[-1]
     assert complaint.startswith("worldfleet: error: ")
     assert f"--resume {run_dir}" in complaint
-    saved = checkpoint.latest(run_dir / "checkpoints")
-    assert saved is not None
-    command = [sys.executable, "-m", "cluster.cli", "train", "--resume", str(run_dir)]
+    assert checkpoint.latest(run_dir / "checkpoints") is not None
+    command = [sys.executable, "-m", "cluster.cli", "train", "--resume", str(run_dir), "--set", "replay.num_shards=3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]

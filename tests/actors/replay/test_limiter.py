@@ -108,3 +108,31 @@ def test_released_leases_make_room_again() -> None:
     assert limiter.insert_allowance() == 0
     limiter.release(5)
     assert limiter.insert_allowance() == 5
+
+
+def test_recovery_sets_the_counters_to_what_is_there() -> None:
+    limiter = SampleLimiter(LimiterConfig(10, 2.0, 6.0), 1, 4)
+    limiter.inserted(13)  # of which 3 were leased and never came
+    limiter.sampled(12)
+    limiter.recovered(10)
+    limiter.redo(4)  # the learner goes back to a checkpoint after 4 trained steps
+    assert (limiter.num_inserted, limiter.num_sampled) == (10, 4)
+    limiter.redo(100)  # never forward
+    assert limiter.num_sampled == 4
+
+
+def test_blocked_time_is_accounted_and_a_standstill_named(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    limiter = SampleLimiter(LimiterConfig(10, 2.0, 6.0), 1, 4, clock=lambda: now[0])
+    limiter.inserted(13)
+    for _ in range(5):
+        now[0] += 3.0
+        limiter.watch(1, 4, idle=False)
+    assert limiter.blocked == {"insert": 15.0, "sample": 0.0}
+    assert limiter.metrics()["timing/insert_blocked_seconds"] == 15.0
+    for _ in range(5):
+        now[0] += 3.0
+        limiter.watch(1, 100, idle=True)  # neither may move, and nothing is under way
+    assert limiter.blocked == {"insert": 30.0, "sample": 15.0}
+    assert len(caplog.records) == 1
+    assert "nothing has moved for 12 s: inserting 1 steps waits for training" in caplog.text

@@ -2,7 +2,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from actors.replay.wire import WireError, decode_blocks, encode_blocks
+from actors.replay.wire import Scratch, WireError, decode_blocks, encode_blocks, seal
 from tests.fakes import counter_blocks
 
 
@@ -45,15 +45,29 @@ def test_truncated_payload_is_noticed() -> None:
 
 def test_broken_headers_are_named() -> None:
     header, payload = encode_blocks(counter_blocks(3, 1))
-    with pytest.raises(WireError, match="is not msgpack"):
+    with pytest.raises(WireError, match="is damaged: its checksum is wrong"):
         decode_blocks(header[:-3], payload)
+    with pytest.raises(WireError, match="is not msgpack"):
+        decode_blocks(seal(header[:-7]), payload)
     with pytest.raises(WireError, match="header lacks fields"):
-        decode_blocks(msgpack.packb({"format": 1}), payload)
-    fields = msgpack.unpackb(header)
-    with pytest.raises(WireError, match="message format 9 is not 1"):
-        decode_blocks(msgpack.packb(fields | {"format": 9}), payload)
+        decode_blocks(seal(msgpack.packb({"format": 1})), payload)
+    fields = msgpack.unpackb(header[:-4])
+    with pytest.raises(WireError, match="message format 9 is not 2"):
+        decode_blocks(seal(msgpack.packb(fields | {"format": 9})), payload)
     with pytest.raises(WireError, match="schema hash"):
-        decode_blocks(msgpack.packb(fields | {"schema_hash": 1}), payload)
+        decode_blocks(seal(msgpack.packb(fields | {"schema_hash": 1})), payload)
+
+
+def test_scratch_memory_is_used_again() -> None:
+    scratch = Scratch()
+    blocks = counter_blocks(3, 2)
+    large = encode_blocks(blocks, scratch)[1]
+    header, small = encode_blocks(blocks[1:], scratch)
+    assert np.shares_memory(large, small)
+    plain_header, plain = encode_blocks(blocks[1:])
+    assert plain_header == header
+    np.testing.assert_array_equal(plain, small)
+    assert not np.shares_memory(plain, small)
 
 
 def test_blocks_of_two_schemas_do_not_share_a_message() -> None:

@@ -1,0 +1,59 @@
+"""The checkpoints of a run: one directory each for all that is small, beside the replay's own files.
+
+A checkpoint `step_<n>` holds the learner, the books and the rollout loops; the replay keeps a manifest of the same
+name over steps that are on disk once, whatever the number of checkpoints. The manifest is committed first,
+so a checkpoint that exists always has one, and old manifests go only when no checkpoint needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from learner import checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """Names, writes and counts the checkpoints in one directory.
+
+    Args:
+        directory: Folder of the checkpoints.
+        keep: Newest checkpoints to keep.
+    """
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory
+        self._keep = keep
+
+    def next_name(self, step: int) -> str:
+        """Name of the next checkpoint of environment step `step`."""
+        return checkpoint.next_name(self._directory, step)
+
+    def commit(self, step: int, parts: Mapping[str, Any]) -> None:
+        """Write the checkpoint of environment step `step` under the name that `next_name` gave.
+
+        Raises:
+            OSError: The disk is full or not writable; earlier checkpoints are as they were.
+        """
+        started = time.monotonic()
+        path = checkpoint.save(self._directory, step, parts, self._keep)
+        logger.info("checkpoint %s in %.1f s", path.name, time.monotonic() - started)
+
+    def names(self) -> list[str]:
+        """Names of the checkpoints that are there, oldest first."""
+        return checkpoint.names(self._directory)
+
+    def newest_learner(self) -> dict[str, Any] | None:
+        """State of the learner in the newest checkpoint, None before the first.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        newest = checkpoint.latest(self._directory)
+        state: dict[str, Any] | None = None if newest is None else checkpoint.load(newest)["learner"]
+        return state

@@ -1,0 +1,238 @@
+"""The actors of a run: how they are made, replaced and asked for their state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from actors.replay.layout import Layout, open_layout
+from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor
+from actors.rollout import next_incarnation
+from actors.service import EvaluatorActor, PlannerActor, RolloutActor, remote_plan
+from cluster import build
+from cluster.config import RunConfig
+from cluster.run_dir import RunDir
+from cluster.seeding import derive_seed
+from cluster.service import WeightStoreActor
+from cluster.supervise import RestartBudget
+from learner.service import LearnerActor
+
+logger = logging.getLogger(__name__)
+
+STATS_SECONDS = 2.0
+"""How long the driver waits for a shard's figures before it goes on with the last ones."""
+
+
+class Fleet:
+    """The actors of a run and their handles.
+
+    Args:
+        config: The run.
+        run_dir: Where the shards keep their files.
+        learner_state: State of the learner to continue from, None to start.
+
+    Raises:
+        ValueError: The cluster is too small for the run.
+    """
+
+    def __init__(self, config: RunConfig, run_dir: RunDir, learner_state: Mapping[str, Any] | None) -> None:
+        self.config = config
+        self.ledgers = run_dir.ledgers if config.cluster.ledger else None
+        check_resources(config)
+        restarts = config.actors.restarts
+        self.weights = spawn(WeightStoreActor, "weights", 0.0, max_restarts=restarts, max_task_retries=-1)()
+        self._layout = open_layout(run_dir.replay, config.replay)
+        self.shards = self._start_shards(self._layout)
+        self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.shards])
+        self.incarnation = self._next_incarnation()
+        self.planners = [self._start_planner(index) for index in range(config.actors.planner_actors)]
+        self.learner_budget = RestartBudget("learner", restarts)
+        self.learners = self._start_learners(learner_state)
+        self.rollout_budgets = [RestartBudget(f"rollout-{i}", restarts) for i in range(config.actors.rollout_actors)]
+        self.rollouts = [self._start_rollout(index) for index in range(config.actors.rollout_actors)]
+        self._evaluator: Any | None = None
+
+    @property
+    def inserted_steps(self) -> int:
+        """Steps that shards have stored since the beginning of the run, as last known."""
+        return int(sum(row["inserted_steps"] for row in self._stats))
+
+    def replay_stats(self) -> dict[str, float]:
+        """Sums of the shards' figures; a shard that is being restarted counts with its last ones."""
+        calls = {shard.stats.remote(): index for index, shard in enumerate(self.shards)}
+        for call in ray.wait(list(calls), num_returns=len(calls), timeout=STATS_SECONDS)[0]:
+            try:
+                self._stats[calls[call]] = ray.get(call)
+            except RayActorError as error:
+                logger.warning("replay-%d does not answer: %s", calls[call], first_line(error))
+        return {f"replay/{name}": sum(row[name] for row in self._stats) for name in self._stats[0]}
+
+    def replace_rollout(self, index: int, reason: str) -> None:
+        """Start the next incarnation of a dead rollout actor.
+
+        Raises:
+            BudgetSpent: It died too often.
+        """
+        wait = self.rollout_budgets[index].spend(reason)
+        logger.warning("rollout-%d died (%s); the next incarnation starts in %.1f s", index, reason, wait)
+        time.sleep(wait)
+        self.incarnation += 1
+        self.rollouts[index] = self._start_rollout(index)
+
+    def replace_learners(self, state: Mapping[str, Any] | None, reason: str) -> int:
+        """Start the whole group of learner ranks again; the update count it continues from.
+
+        Raises:
+            BudgetSpent: It died too often.
+        """
+        wait = self.learner_budget.spend(reason)
+        logger.warning("a learner rank died (%s); the group starts again in %.1f s", reason, wait)
+        for learner in self.learners:
+            ray.kill(learner)
+        time.sleep(wait)
+        self.learners = self._start_learners(state)
+        return int(state["updates"]) if state is not None else 0
+
+    def begin_checkpoint(self, name: str) -> list[Any]:
+        """Calls that end with the learner's state, first, and with every shard's manifest `name` on disk."""
+        for shard in self.shards:
+            shard.checkpoint_begin.remote(name)
+        waits = [shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in self.shards]
+        return [self.learners[0].state_dict.remote(), *waits]
+
+    def retain(self, names: list[str]) -> None:
+        """Let the shards drop what only other checkpoints need."""
+        for shard in self.shards:
+            shard.retain.remote(names)
+        self._layout.drop_older()  # the checkpoint that was just committed holds what was imported
+
+    def evaluator(self) -> Any:
+        """The evaluator, started when it is first needed."""
+        if self._evaluator is None:
+            self._evaluator = spawn(EvaluatorActor, "evaluator", 0.0)(
+                partial(build.evaluator, self.config, self.config.schedule.eval_episodes, 1),
+                partial(build.policy, self.config),
+                self.weights,
+                self.config.algorithm.name,
+            )
+        return self._evaluator
+
+    def drop_evaluator(self) -> None:
+        """Forget a dead evaluator; the next evaluation starts another one."""
+        self._evaluator = None
+
+    def names(self) -> list[str]:
+        """Names of the actors, for people."""
+        count = {"rollout": self.rollouts, "planner": self.planners, "learner": self.learners, "replay": self.shards}
+        return ["weights", *(f"{role}-{index}" for role, actors in count.items() for index in range(len(actors)))]
+
+    def stop(self) -> None:
+        """Kill every actor of the run."""
+        for actor in (*self.rollouts, *self.planners, *self.learners, *self.shards, self.weights):
+            ray.kill(actor)  # the evaluator goes with the driver
+
+    def _start_shards(self, layout: Layout) -> list[Any]:
+        config = self.config
+        options = {
+            "max_restarts": config.actors.restarts,
+            "max_task_retries": -1,
+            "concurrency_groups": CONCURRENCY_GROUPS,
+        }
+        return [
+            spawn(ReplayShardActor, f"replay-{index}", 0.0, **options)(
+                config.replay,
+                derive_seed(config.seed, "shard", index),
+                index,
+                str(layout.shard_folder(index)),
+                sources=[str(path) for path in layout.sources],
+            )
+            for index in range(layout.num_shards)
+        ]
+
+    def _next_incarnation(self) -> int:
+        """An incarnation that no stored stream has."""
+        return next_incarnation(chain(*ray.get([shard.next_steps.remote() for shard in self.shards])))
+
+    def _start_planner(self, index: int) -> Any:
+        config = self.config
+        options = {"max_restarts": config.actors.restarts, "max_task_retries": -1}
+        return spawn(PlannerActor, f"planner-{index}", config.cluster.planner_cpus, **options)(
+            partial(build.plan_source, config),
+            self.weights,
+            config.actors.planner_batch,
+            config.actors.planner_wait_ms,
+            index,
+        )
+
+    def _start_rollout(self, index: int) -> Any:
+        """A rollout actor of the present incarnation."""
+        config = self.config
+        planner = self.planners[index % len(self.planners)] if self.planners else None
+        name = f"rollout-{index}" if self.incarnation == 0 else f"rollout-{index}.{self.incarnation}"
+        return spawn(RolloutActor, name, config.cluster.rollout_cpus)(
+            partial(make_loop, config, planner, index, self.incarnation),
+            self.shards,
+            self.weights if planner is None else None,  # planners have weights of their own
+            index,
+            unapplied_bytes=config.replay.unapplied_bytes,
+            num_actors=config.actors.rollout_actors,
+            ledger=self.ledgers and self.ledgers / f"rollout-{index}.{self.incarnation}.txt",
+        )
+
+    def _start_learners(self, state: Mapping[str, Any] | None) -> list[Any]:
+        config, ranks = self.config, self.config.cluster.learner_ranks
+        gpus = config.cluster.learner_gpus if ray.cluster_resources().get("GPU", 0.0) >= ranks else 0.0
+        suffix = f".{self.learner_budget.used}" if self.learner_budget.used else ""
+        learners = [
+            spawn(LearnerActor, f"learner-{rank}{suffix}", config.cluster.learner_cpus, num_gpus=gpus)(
+                partial(build.learner, config),
+                partial(build.remote_batches, config, self.shards, rank),
+                self.weights,
+                config.schedule.publish_every,
+                rank,
+                ranks,
+            )
+            for rank in range(ranks)
+        ]
+        host, port = ray.get(learners[0].address.remote())
+        restored = None if state is None else ray.put(state)
+        ray.get([learner.start.remote(host, port, restored) for learner in learners])
+        return learners
+
+
+def make_loop(config: RunConfig, planner: Any | None, index: int, incarnation: int) -> Any:
+    """The rollout loop of an actor, planning with `planner` or, without one, in its own process."""
+    plan = None if planner is None else remote_plan(planner)
+    return build.rollout_loop(config, build.policy(config, plan), index, incarnation)
+
+
+def spawn(cls: type, name: str, num_cpus: float, **options: Any) -> Callable[..., Any]:
+    """`cls(...)` as a named Ray actor."""
+    actor: Any = ray.remote(cls)
+    return actor.options(name=name, num_cpus=num_cpus, **options).remote  # type: ignore[no-any-return]
+
+
+def check_resources(config: RunConfig) -> None:
+    """Refuse a run that would wait for ever for CPUs.
+
+    Raises:
+        ValueError: The cluster has too few.
+    """
+    need, have = config.reserved_cpus, ray.cluster_resources().get("CPU", 0.0)
+    if need > have:
+        raise ValueError(
+            f"the run reserves {need:g} CPUs and the Ray cluster has {have:g}: lower actors.rollout_actors, "
+            "actors.planner_actors or cluster.rollout_cpus, cluster.planner_cpus, cluster.learner_cpus"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,346 @@
+"""Shard actors on Ray: transports, deaths while sampling and inserting, and the object store."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from actors.replay.config import DurabilityConfig, ReplayConfig
+from actors.replay.routing import route
+from actors.replay.shard import ReplayShard
+from actors.replay.slots import SHARED_MEMORY
+from actors.replay.wire import encode_blocks
+from actors.rollout import RolloutLoop, pack_stream_id
+from learner.algorithms.base import UpdateResult
+from learner.batch import SequenceBatch
+from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+ray = pytest.importorskip("ray")
+
+from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor, checkpoint_shards  # noqa: E402
+
+pytestmark = pytest.mark.integration
+
+CONFIG = ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=512)
+STREAMS = range(8)
+DURABLE = {"directory", "restore", "tail"} <= set(inspect.signature(ReplayShard).parameters)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="wf", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            _temp_dir=directory,
+            object_store_memory=200 << 20,
+            log_to_driver=False,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+        )
+        yield
+        ray.shutdown()
+
+
+class JournalledShardActor(ReplayShardActor):
+    """A shard that writes every message to a file before it acknowledges it, and reads the file when it starts."""
+
+    def __init__(self, config: ReplayConfig, seed: int, index: int, journal: str) -> None:
+        super().__init__(config, seed, index)
+        self._journal = Path(journal)
+        records = self._journal.read_bytes() if self._journal.exists() else b""
+        whole = 0
+        while len(records) - whole >= 16:
+            header, payload = (int.from_bytes(records[whole + i : whole + i + 8], "big") for i in (0, 8))
+            begin, end = whole + 16, whole + 16 + header + payload
+            if end > len(records):
+                break
+            message = records[begin : begin + header], np.frombuffer(records[begin + header : end], np.uint8)
+            super().insert(*message)
+            whole = end
+        with self._journal.open("ab") as file:
+            file.truncate(whole)
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
+        sizes = len(header).to_bytes(8, "big") + payload.nbytes.to_bytes(8, "big")
+        with self._journal.open("ab") as file:
+            file.write(sizes + header + payload.tobytes())
+        return super().insert(header, payload)
+
+
+def start(cls: type, *args: Any, max_restarts: int = 0) -> Any:
+    remote = ray.remote(concurrency_groups=CONCURRENCY_GROUPS)(cls)
+    return remote.options(num_cpus=0, max_restarts=max_restarts).remote(*args)
+
+
+@pytest.fixture
+def shards() -> Iterator[list[Any]]:
+    """Two shards, restarted when they die, with the streams routed to them."""
+    handles = [start(ReplayShardActor, CONFIG, seed, seed, max_restarts=-1) for seed in range(2)]
+    for stream in STREAMS:
+        ray.get(insert(handles, stream))
+    yield handles
+    for handle in handles:
+        ray.kill(handle)
+
+
+def insert(handles: list[Any], stream: int) -> Any:
+    return handles[route(stream, len(handles))].insert.remote(*encode_blocks(counter_blocks(stream, 4)))
+
+
+def share_of(shard: int, batches: list[SequenceBatch]) -> float:
+    return float(np.mean([route(s, 2) == shard for batch in batches for s in batch.stream_id.tolist()]))
+
+
+def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "waited too long"
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_slots_and_objects_bring_the_stored_steps_with_equal_frequencies(shards: list[Any], mixed: bool) -> None:
+    starts: dict[str, NDArray[np.int64]] = {}
+    for transport in ("slots", "objects"):
+        batches = RemoteBatches(shards, 16, 30, seed=3, in_flight=3, mixed=mixed, transport=transport)
+        counts = np.zeros((len(STREAMS), 256 - 29), np.int64)
+        for number in range(250):
+            batch = next(batches)
+            check_sequences(batch)
+            np.add.at(counts, (batch.stream_id.astype(np.int64), batch.first_step), 1)
+            if number % 50 == 0:  # what arrives is what is stored
+                stream, first = int(batch.stream_id[5]), int(batch.first_step[5])
+                stored = ray.get(shards[route(stream, 2)].read.remote(stream, first, 30))
+                for key, value in stored.data.items():
+                    np.testing.assert_array_equal(batch.data[key][5], value[0])
+                assert stored.handle.tolist() == batch.handle[5:6].tolist()
+        starts[transport] = counts
+        stats = batches.stats()
+        assert stats["retries"] == 0
+        assert (stats["slot_bytes"] > 0) == (transport == "slots") == (stats["object_bytes"] == 0)
+        batches.close()
+    for counts in starts.values():  # 4000 draws over 8 streams, and over quarters of the starts
+        assert counts.sum() == 4000
+        slack = 150 if mixed else 350  # rows of one batch have their shard in common
+        assert np.abs(counts.sum(1) - 500).max() < slack
+        np.testing.assert_allclose([q.sum() for q in np.array_split(counts, 4, axis=1)], 1000, atol=170)
+
+
+def test_a_killed_shard_leaves_the_draw_and_returns(shards: list[Any]) -> None:
+    batches = RemoteBatches(shards, 8, 30, seed=0, in_flight=4)
+    for _ in range(20):
+        next(batches)
+    ray.kill(shards[0], no_restart=False)
+    killed, longest, after = time.monotonic(), 0.0, []
+    while batches.stats()["shards_left"] == 0:
+        before = time.monotonic()
+        after.append(next(batches))
+        longest = max(longest, time.monotonic() - before)
+        check_sequences(after[-1])
+        assert time.monotonic() < killed + 30
+    assert longest < 10.0
+    rest = [next(batches) for _ in range(60)]
+    assert share_of(0, rest[4:]) == 0.0
+    until(lambda: bool(next(batches) and batches.present[0]))  # it is back, and empty
+    assert share_of(0, [next(batches) for _ in range(30)]) == 0.0
+    ray.get([insert(shards, stream) for stream in STREAMS])
+    until(lambda: share_of(0, [next(batches)]) == 1.0)
+    again = []
+    for _ in range(100):
+        again.append(next(batches))
+        check_sequences(again[-1])
+    assert share_of(0, again) == pytest.approx(0.5, abs=0.2)
+    assert batches.stats()["retries"] >= 1
+
+
+def test_all_shards_gone_for_good_is_a_clear_error(shards: list[Any]) -> None:
+    batches = RemoteBatches(shards, 8, 30, seed=0, wait_seconds=1.0)
+    next(batches)
+    for shard in shards:
+        ray.kill(shard)
+    with pytest.raises(TimeoutError, match=r"none of the 2 shards .*: shard 0 has left, shard 1 has left"):
+        [next(batches) for _ in range(20)]
+
+
+def make_loop(actor: int) -> RolloutLoop:
+    return RolloutLoop(CounterVectorEnv(4), CheckingPolicy(), seed=11, actor=actor)
+
+
+def check_ledger(handles: list[Any], num_actors: int, ticks: int) -> float:
+    """Assert that the shards hold every step of the actors once; the number of repeated steps."""
+    spans: dict[int, tuple[int, int]] = {}
+    for index, shard in enumerate(handles):
+        for stream, (begin, end) in ray.get(shard.streams.remote()).items():
+            assert route(stream, len(handles)) == index
+            check_sequences(ray.get(shard.read.remote(stream, begin, end - begin)))
+            spans[stream] = (begin, end)
+    expected = {pack_stream_id(actor, 0, env) for actor in range(num_actors) for env in range(4)}
+    assert spans == dict.fromkeys(expected, (0, ticks))
+    stats = ray.get([shard.stats.remote() for shard in handles])
+    assert sum(row["steps"] for row in stats) == len(expected) * ticks
+    return float(sum(row["duplicate_steps"] for row in stats))
+
+
+def kill_while_inserting(handles: list[Any], kills: int, permits: int, ticks: int) -> None:
+    """Run two rollout actors while shards are killed, and check that nothing is lost or doubled."""
+    from actors.service import RolloutActor
+
+    actors = [ray.remote(RolloutActor).options(num_cpus=0).remote(partial(make_loop, a), handles) for a in range(2)]
+    rng = np.random.default_rng(0)
+    acknowledged = taken = 0
+    for permit in range(permits):
+        runs = [actor.run.remote(ticks) for actor in actors]
+        if permit % (permits // kills) == 1:
+            time.sleep(rng.random() * 0.2)
+            ray.kill(handles[int(rng.integers(2))], no_restart=False)
+        for summary in ray.get(runs, timeout=120):
+            acknowledged += summary.acknowledged
+            taken += summary.steps
+    acknowledged += sum(ray.get([actor.flush.remote() for actor in actors], timeout=120))
+    assert acknowledged == taken == 2 * 4 * ticks * permits
+    check_ledger(handles, 2, ticks * permits)
+    for actor in actors:
+        ray.kill(actor)
+
+
+def test_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -> None:
+    handles = [
+        start(JournalledShardActor, CONFIG, i, i, str(tmp_path / f"journal-{i}"), max_restarts=-1) for i in range(2)
+    ]
+    kill_while_inserting(handles, kills=4, permits=12, ticks=256)
+    for handle in handles:
+        ray.kill(handle)
+
+
+@pytest.mark.skipif(not DURABLE, reason="needs shards with a directory")
+def test_durable_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -> None:
+    config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("sync"))
+    handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), max_restarts=-1) for i in range(2)]
+    kill_while_inserting(handles, kills=4, permits=12, ticks=256)
+    for handle in handles:
+        ray.kill(handle)
+
+
+@pytest.mark.skipif(not DURABLE, reason="needs shards with a directory")
+def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
+    config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("async"))
+    handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}")) for i in range(2)]
+    ray.get([insert(handles, stream) for stream in STREAMS])
+    assert len(checkpoint_shards(handles, "one")) == 2
+    ray.get([handle.retain.remote(["one"]) for handle in handles])
+    before = [ray.get(handle.next_steps.remote()) for handle in handles]
+    for handle in handles:
+        ray.kill(handle)
+    again = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), "one") for i in range(2)]
+    assert [ray.get(handle.next_steps.remote()) for handle in again] == before
+    with pytest.raises(ValueError, match="checkpoint 'two' was not begun"):
+        ray.get(again[0].checkpoint_wait.remote("two"))
+    for handle in again:
+        ray.kill(handle)
+
+
+def test_a_dead_shard_without_restarts_is_an_error_of_the_sender() -> None:
+    from actors.service import RolloutActor
+
+    handles = [start(ReplayShardActor, CONFIG, i, i) for i in range(2)]
+    actor = ray.remote(RolloutActor).options(num_cpus=0).remote(partial(make_loop, 0), handles)
+    ray.get(actor.run.remote(64))
+    for handle in handles:
+        ray.kill(handle)
+    with pytest.raises(ray.exceptions.RayActorError):
+        [ray.get(actor.run.remote(64), timeout=60) for _ in range(10)]
+    ray.kill(actor)
+
+
+class Rank:
+    """A learner rank that holds one batch."""
+
+    def __init__(self, shards: list[Any], rank: int) -> None:
+        self._batches = RemoteBatches(shards, 4, 10, seed=rank)
+
+    def check(self, number: int) -> NDArray[np.int64]:
+        for _ in range(number):
+            batch = next(self._batches)
+            check_sequences(batch)
+        return batch.handle
+
+    def files(self) -> list[str]:
+        stem = f"-{os.getpid()}-"
+        return [path.name for path in SHARED_MEMORY.glob("worldfleet-slot-*") if stem in path.name]
+
+
+def test_two_ranks_sample_at_once_from_slots_of_their_own(shards: list[Any]) -> None:
+    ranks = [ray.remote(Rank).options(num_cpus=0).remote(shards, rank) for rank in range(2)]
+    handles = ray.get([rank.check.remote(100) for rank in ranks])
+    assert not np.array_equal(*handles)
+    files = ray.get([rank.files.remote() for rank in ranks])
+    assert [len(names) for names in files] == [3, 3]
+    assert not set(files[0]) & set(files[1])
+    ray.kill(ranks[0])  # leaves its slots behind, until the next learner comes
+    until(lambda: "ALIVE" not in _state(ranks[0]))
+    survivor = ray.remote(Rank).options(num_cpus=0).remote(shards, 2)
+    ray.get(survivor.check.remote(1))
+    left = {path.name for path in SHARED_MEMORY.glob("worldfleet-slot-*")}
+    assert not left & set(files[0])
+    assert set(files[1]) <= left
+    for rank in (ranks[1], survivor):
+        ray.kill(rank)
+
+
+def _state(actor: Any) -> str:
+    try:
+        ray.get(actor.files.remote(), timeout=5)
+    except ray.exceptions.RayActorError:
+        return "DEAD"
+    return "ALIVE"
+
+
+@pytest.mark.skipif(not hasattr(ReplayShard, "update_priorities"), reason="needs shards with priorities")
+def test_feedback_reaches_the_shards_and_failures_are_only_counted(shards: list[Any]) -> None:
+    batches = RemoteBatches(shards, 8, 30, seed=0, mixed=True)
+    for _ in range(5):
+        batch = next(batches)
+        batches.feedback(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
+    batches._feedback.settle()
+    stats = batches.stats()
+    assert stats["feedback_calls"] == 20
+    assert stats["feedback_failed"] >= 10  # no shard has such a key
+
+
+@pytest.mark.parametrize("transport", ["slots", "objects"])
+def test_the_object_store_does_not_grow(shards: list[Any], transport: str) -> None:
+    from actors.service import RolloutActor
+
+    actor = ray.remote(RolloutActor).options(num_cpus=0).remote(partial(make_loop, 7), shards)
+    batches = RemoteBatches(shards, 16, 60, seed=0, in_flight=3, transport=transport)
+    used = []
+    for number in range(600):
+        next(batches)
+        if number % 100 == 99:
+            ray.get(actor.run.remote(128))
+            used.append(_store())
+    objects, size = zip(*used, strict=True)
+    assert max(objects[1:]) <= objects[0] + 4
+    assert max(size[1:]) <= size[0] + (2 << 20)
+    batches.close()
+    ray.kill(actor)
+
+
+def _store() -> tuple[int, int]:
+    """Objects in the store and their bytes."""
+    from ray._private.internal_api import node_stats
+
+    node = ray.nodes()[0]
+    stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
+    return stats.num_local_objects, stats.object_store_bytes_used

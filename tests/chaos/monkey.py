@@ -1,0 +1,210 @@
+"""Kills the processes of a training run at random and audits what is left of it.
+
+    python -m tests.chaos.monkey --seconds 600 --seed 0 --run-dir runs/chaos
+
+The run trains on an environment that counts its steps, through Ray, with a durable replay and a ledger of every
+acknowledgement. Any of its processes dies by SIGKILL at random moments, the driver too, which is then resumed. At the
+end the run must reach its target, and its replay must hold every acknowledged step once, with the right content.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cluster import build
+from cluster.audit import audit_run
+from cluster.run_dir import RunDir
+from tests.fakes import ENV_NAME, check_sequences
+
+ROOT = Path(__file__).resolve().parents[2]
+VICTIMS = {
+    "ReplayShardActor": 4,
+    "RolloutActor": 3,
+    "PlannerActor": 1,
+    "LearnerActor": 2,
+    "WeightStoreActor": 1,
+    "driver": 1,
+}
+"""Processes that are killed, by the class of their actor, with relative frequencies."""
+
+SETTINGS = (
+    "replay.durability.mode=sync",
+    "replay.num_shards=3",
+    "replay.chunk_steps=256",
+    "replay.max_bytes=2000000000",
+    "cluster.ledger=true",
+    "cluster.learner_ranks=2",
+    "actors.restarts=10000",
+    "schedule.checkpoint_every=2000",
+    "schedule.log_every=500",
+    "schedule.total_steps=100000000",
+)
+
+
+@dataclass
+class Chaos:
+    """One run and its tormentor.
+
+    Args:
+        run_dir: Directory of the run, new.
+        seed: Chooses whom to kill and when.
+        mean_seconds: Mean time between two deaths.
+    """
+
+    run_dir: Path
+    seed: int = 0
+    mean_seconds: float = 4.0
+    kills: Counter[str] = field(default_factory=Counter)
+    _log: IO[bytes] | None = None
+
+    def run(self, seconds: float) -> dict[str, Any]:
+        """Torment a run for `seconds`, let it end, and audit it; the summary.
+
+        Raises:
+            AssertionError: The run ended by itself, did not reach its target, or its replay is wrong.
+        """
+        rng = random.Random(self.seed)
+        start = time.monotonic()
+        sets = [word for setting in SETTINGS for word in ("--set", setting)]
+        driver = self.start("--env", ENV_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
+        self.wait_for_steps(driver, 1)
+        while time.monotonic() - start < seconds:
+            time.sleep(min(rng.expovariate(1 / self.mean_seconds), 3 * self.mean_seconds))
+            driver = self.kill_one(driver, rng)
+        driver.send_signal(signal.SIGTERM)
+        assert driver.wait(180) == 0, self.tail()
+        marker = json.loads((self.run_dir / "STOPPED.json").read_text())
+        target = marker["step"] + 2000
+        driver = self.start("--resume", str(self.run_dir), "--set", f"schedule.total_steps={target}")
+        assert driver.wait(300) == 0, self.tail()
+        done = json.loads((self.run_dir / "DONE.json").read_text())
+        assert done["step"] >= target
+        summary = audit_run(self.run_dir)
+        summary |= {"seconds": round(time.monotonic() - start), "seed": self.seed, "kills": dict(self.kills)}
+        summary |= {"target": target, "end": done["step"], "checked": check_contents(self.run_dir)}
+        return summary
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """`worldfleet train` with a cluster of its own."""
+        self._log = self.run_dir.with_suffix(".log").open("ab")
+        environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "cluster.cli", "train", *arguments]
+        return subprocess.Popen(command, stderr=self._log, stdout=self._log, env=environment, cwd=ROOT)
+
+    def kill_one(self, driver: subprocess.Popen[bytes], rng: random.Random) -> subprocess.Popen[bytes]:
+        """Kill one process; the driver that goes on."""
+        assert driver.poll() is None, self.tail()
+        role = rng.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+        if role != "driver":
+            pids = actor_pids(driver.pid, role)
+            if pids:
+                os.kill(rng.choice(pids), signal.SIGKILL)
+                self.kills[role] += 1
+            return driver
+        children = descendants(driver.pid)
+        driver.kill()
+        driver.wait()
+        self.kills[role] += 1
+        wait_for_end(children)
+        steps = self.steps()
+        driver = self.start("--resume", str(self.run_dir))
+        self.wait_for_steps(driver, steps + 1)
+        return driver
+
+    def steps(self) -> int:
+        """Environment steps of the newest line of metrics."""
+        file = self.run_dir / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return int(json.loads(lines[-1])["step"]) if lines else 0
+
+    def wait_for_steps(self, driver: subprocess.Popen[bytes], steps: int) -> None:
+        """Wait until the run has logged `steps`."""
+        deadline = time.monotonic() + 180
+        while self.steps() < steps:
+            assert driver.poll() is None, self.tail()
+            assert time.monotonic() < deadline, f"no progress to step {steps}: {self.tail()}"
+            time.sleep(0.2)
+
+    def tail(self) -> str:
+        """The end of the run's log."""
+        return self.run_dir.with_suffix(".log").read_text()[-4000:]
+
+
+def check_contents(path: Path) -> int:
+    """Check every stored step of a finished run against what the environment counts; the number of steps."""
+    run_dir, config = RunDir.open(path)
+    replay = build.replay(config, run_dir.replay, None, tail=True)
+    checked = 0
+    for stream_id, (start, end) in replay.streams().items():
+        for low in range(start, end, 4096):
+            batch = replay.read(stream_id, low, min(4096, end - low))
+            check_sequences(batch)
+            checked += int(np.prod(batch.shape))
+    replay.close()
+    return checked
+
+
+def process_table() -> list[tuple[int, int, str]]:
+    """(pid, parent, command) of every process."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = (line.split(None, 2) for line in listed.splitlines())
+    return [(int(row[0]), int(row[1]), row[2]) for row in rows if len(row) == 3]
+
+
+def descendants(parent: int) -> list[int]:
+    """Processes that descend from `parent`."""
+    parents = {pid: ppid for pid, ppid, _ in process_table()}
+
+    def descends(pid: int) -> bool:
+        while pid > 1:
+            pid = parents.get(pid, 0)
+            if pid == parent:
+                return True
+        return False
+
+    return [pid for pid in parents if descends(pid)]
+
+
+def actor_pids(driver: int, class_name: str) -> list[int]:
+    """Processes of the actors of a class in the cluster that `driver` started."""
+    ours = set(descendants(driver))
+    return [pid for pid, _, args in process_table() if args.startswith(f"ray::{class_name}") and pid in ours]
+
+
+def wait_for_end(pids: list[int], seconds: float = 60.0) -> None:
+    """Wait until processes are gone; those that stay are killed."""
+    deadline = time.monotonic() + seconds
+    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--mean-seconds", type=float, default=4.0, help="mean time between two deaths")
+    options = parser.parse_args()
+    summary = Chaos(options.run_dir, options.seed, options.mean_seconds).run(options.seconds)
+    sys.stdout.write(json.dumps(summary) + "\n")
+
+
+if __name__ == "__main__":
+    main()

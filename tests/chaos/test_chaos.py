@@ -1,0 +1,20 @@
+"""A training run whose processes are killed at random loses nothing it acknowledged and ends at its target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.monkey import Chaos
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
+    chaos = Chaos(tmp_path / "run", seed=1, mean_seconds=3.0)
+    summary = chaos.run(seconds=60.0)
+    assert sum(chaos.kills.values()) >= 5
+    assert summary["acknowledged"] > 0
+    assert (summary["lost"], summary["doubled"]) == (0, 0), summary
+    assert summary["checked"] == summary["stored"]
