@@ -113,6 +113,7 @@ class LogReader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.damage: list[Damage] = []
+        self._buffer = np.empty(0, np.uint8)
         self._file: tuple[int, int] | None = None  # (segment, descriptor) last read
         paths = sorted(directory.glob("segment-*.log"))
         self.segments = [self._scan(path, last=path == paths[-1]) for path in paths]
@@ -123,12 +124,14 @@ class LogReader:
         return (record for segment in self.segments for record in segment.records)
 
     def read(self, record: Record) -> tuple[Schema, Steps]:
-        """The steps of a record.
+        """The steps of a record; their arrays hold until the next call.
 
         Raises:
             RecordError: They are damaged; the damage is noted.
         """
-        body = np.empty(record.header.body_bytes, np.uint8)
+        if len(self._buffer) < record.header.body_bytes:
+            self._buffer = np.empty(record.header.body_bytes, np.uint8)
+        body = self._buffer[: record.header.body_bytes]
         try:
             if os.preadv(self._open(record.segment), [body.data], record.offset + HEADER_BYTES) != len(body):
                 raise RecordError("its body is cut off")
