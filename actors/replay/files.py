@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import mmap
 import os
@@ -104,9 +103,19 @@ class AppendFile:
             for part in _take(left, min(len(self._buffer), end - begin)):
                 self._buffer[count : count + len(part)] = np.frombuffer(part, np.uint8)
                 count += len(part)
-            begin += self._write_direct(self._direct, self._buffer[:count], begin)
+            begin = self._write_direct(self._direct, self._buffer[:count], begin)
         self._file.seek(end)
         write_all(self._file.fileno(), left)
+
+    def _write_direct(self, file: FileIO, content: NDArray[np.uint8], offset: int) -> int:
+        """Write a multiple of the alignment; the offset behind it."""
+        done = 0
+        with suppress(OSError):  # beyond a limit, or refused after all: the usual way succeeds or says why not
+            done = os.pwrite(file.fileno(), content.data, offset) // _ALIGNMENT * _ALIGNMENT
+        if done < len(content):
+            self._file.seek(offset + done)
+            write_all(self._file.fileno(), [content[done:].data])
+        return offset + len(content)
 
     def truncate(self, size: int) -> None:
         """Cut the file."""
@@ -121,14 +130,6 @@ class AppendFile:
         self._file.close()
         if self._direct is not None:
             self._direct.close()
-
-    @staticmethod
-    def _write_direct(file: FileIO, content: NDArray[np.uint8], offset: int) -> int:
-        done = os.pwrite(file.fileno(), content.data, offset)
-        if done < len(content):  # a limit or the disk's end; the usual way says which
-            os.pwrite(file.fileno(), content[done - done % _ALIGNMENT :].data, offset + done - done % _ALIGNMENT)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return done
 
 
 def _take(left: deque[memoryview[int]], count: int) -> list[memoryview[int]]:

@@ -31,9 +31,9 @@ from actors.replay.record import (
 from actors.replay.schema import Schema
 
 _SEGMENT_MAGIC = b"WFREPLOG"
-_SEGMENT = struct.Struct("<8sI4xQI4x")
+_SEGMENT = struct.Struct("<8sIQ8xI")
 SEGMENT_HEADER_BYTES = _SEGMENT.size
-_SEGMENT_CHECKED_BYTES = SEGMENT_HEADER_BYTES - 8
+_SEGMENT_CHECKED_BYTES = SEGMENT_HEADER_BYTES - 4
 
 
 class Record(NamedTuple):
@@ -86,7 +86,7 @@ def segment_path(directory: Path, first_sequence: int) -> Path:
 def segment_header(first_sequence: int) -> bytes:
     """The beginning of a segment file."""
     packed = _SEGMENT.pack(_SEGMENT_MAGIC, FORMAT_VERSION, first_sequence, 0)
-    return packed[:_SEGMENT_CHECKED_BYTES] + struct.pack("<I4x", zlib.crc32(packed[:_SEGMENT_CHECKED_BYTES]))
+    return packed[:_SEGMENT_CHECKED_BYTES] + struct.pack("<I", zlib.crc32(packed[:_SEGMENT_CHECKED_BYTES]))
 
 
 @dataclass
