@@ -140,13 +140,9 @@ class Fleet:
 
     def _start_shards(self, layout: Layout) -> list[Any]:
         config = self.config
-        options = {
-            "max_restarts": config.actors.restarts,
-            "max_task_retries": -1,
-            "concurrency_groups": CONCURRENCY_GROUPS,
-        }
+        options = {"max_restarts": config.actors.restarts, "max_task_retries": -1}
         return [
-            spawn(ReplayShardActor, f"replay-{index}", 0.0, **options)(
+            spawn(ReplayShardActor, f"replay-{index}", 0.0, CONCURRENCY_GROUPS, **options)(
                 config.replay,
                 derive_seed(config.seed, "shard", index),
                 index,
@@ -213,9 +209,11 @@ def make_loop(config: RunConfig, planner: Any | None, index: int, incarnation: i
     return build.rollout_loop(config, build.policy(config, plan), index, incarnation)
 
 
-def spawn(cls: type, name: str, num_cpus: float, **options: Any) -> Callable[..., Any]:
-    """`cls(...)` as a named Ray actor."""
-    actor: Any = ray.remote(cls)
+def spawn(
+    cls: type, name: str, num_cpus: float, groups: Mapping[str, int] | None = None, **options: Any
+) -> Callable[..., Any]:
+    """`cls(...)` as a named Ray actor, perhaps with concurrency groups."""
+    actor: Any = ray.remote(concurrency_groups=dict(groups))(cls) if groups else ray.remote(cls)
     return actor.options(name=name, num_cpus=num_cpus, **options).remote  # type: ignore[no-any-return]
 
 
