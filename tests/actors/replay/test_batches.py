@@ -13,6 +13,7 @@ from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.draws import ShardReport
 from actors.replay.feedback import FeedbackSender
+from actors.replay.segments import SplitBatch
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import route, slice_batch
 from actors.replay.slots import OpenSlots, SlotError, SlotLayout, SlotTicket
@@ -103,7 +104,7 @@ class FakeShards:
             return False
         totals = np.array(request.totals)
         if request.ticket is None:
-            return shard.sample(request.batch_size, request.length, totals, request.num_items)
+            return SplitBatch.of(shard.sample(request.batch_size, request.length, totals, request.num_items))
         if index in self.denied:
             raise SlotError("cannot open the slot")
         assert shard.schema is not None

@@ -72,10 +72,11 @@ class JournalledShardActor(ReplayShardActor):
             file.truncate(whole)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
-        sizes = len(header).to_bytes(8, "big") + payload.nbytes.to_bytes(8, "big")
+    def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
+        whole = np.concatenate(payload) if isinstance(payload, list) else payload
+        sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
         with self._journal.open("ab") as file:
-            file.write(sizes + header + payload.tobytes())
+            file.write(sizes + header + whole.tobytes())
         return super().insert(header, payload)
 
 
@@ -314,8 +315,8 @@ def test_feedback_reaches_the_shards_and_failures_are_only_counted(shards: list[
         batches.feedback(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
     batches._feedback.settle()
     stats = batches.stats()
-    assert stats["feedback_calls"] == 20
-    assert stats["feedback_failed"] >= 10  # no shard has such a key
+    assert 10 <= stats["feedback_calls"] <= 20  # two for every shard that a batch is from
+    assert stats["feedback_failed"] == stats["feedback_calls"] / 2  # no shard has such a key
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])
