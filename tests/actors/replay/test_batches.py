@@ -284,10 +284,12 @@ def test_without_any_data_the_wait_is_bounded_and_explained(caplog: pytest.LogCa
     port = FakeShards()
     port.dead.add(1)
     queue = make(port, wait_seconds=30.0)
-    with pytest.raises(TimeoutError, match=r"none of the 2 shards .* 10 steps .*: shard 0 is empty, shard 1 has left"):
+    with pytest.raises(
+        TimeoutError, match=r"none of the 2 shards .* 10 steps .*: shard 0 is empty, shard 1 does not answer"
+    ):
         next(queue)
     assert 30.0 <= port.now < 35.0
-    assert "no batch for 10 s: shard 0 is empty, shard 1 has left" in caplog.text
+    assert "no batch for 10 s: shard 0 is empty, shard 1 does not answer" in caplog.text
     assert port.probes < 60  # with growing pauses
     port.fill()
     check_sequences(next(queue))

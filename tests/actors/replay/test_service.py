@@ -75,9 +75,10 @@ class JournalledShardActor(ReplayShardActor):
     def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
         whole = np.concatenate(payload) if isinstance(payload, list) else payload
         sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
+        stored = super().insert(header, payload)
         with self._journal.open("ab") as file:
             file.write(sizes + header + whole.tobytes())
-        return super().insert(header, payload)
+        return stored
 
 
 def start(cls: type, *args: Any, max_restarts: int = 0) -> Any:
@@ -170,7 +171,9 @@ def test_all_shards_gone_for_good_is_a_clear_error(shards: list[Any]) -> None:
     next(batches)
     for shard in shards:
         ray.kill(shard)
-    with pytest.raises(TimeoutError, match=r"none of the 2 shards .*: shard 0 has left, shard 1 has left"):
+    with pytest.raises(
+        TimeoutError, match=r"none of the 2 shards .*: shard 0 does not answer, shard 1 does not answer"
+    ):
         [next(batches) for _ in range(20)]
 
 
