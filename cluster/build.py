@@ -128,4 +128,5 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> Iterator[
         derive_seed(config.seed, "batches", rank),
         config.cluster.sample_in_flight,
         config.replay.mixed_batches,
+        config.replay.transport,
     )

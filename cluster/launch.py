@@ -108,7 +108,12 @@ class Fleet:
         name = f"rollout-{index}" if self.incarnation == 0 else f"rollout-{index}.{self.incarnation}"
         weights = None if planner is not None else self.weights  # planners have weights of their own
         return spawn(RolloutActor, name, config.cluster.rollout_cpus)(
-            partial(make_loop, config, planner, index, self.incarnation), self.shards, weights, index
+            partial(make_loop, config, planner, index, self.incarnation),
+            self.shards,
+            weights,
+            index,
+            unapplied_bytes=config.replay.unapplied_bytes,
+            num_actors=config.actors.rollout_actors,
         )
 
     def replace_rollout(self, index: int, reason: str) -> None:
