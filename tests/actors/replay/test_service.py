@@ -72,11 +72,13 @@ class JournalledShardActor(ReplayShardActor):
             file.truncate(whole)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
-        sizes = len(header).to_bytes(8, "big") + payload.nbytes.to_bytes(8, "big")
+    def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
+        whole = np.concatenate(payload) if isinstance(payload, list) else payload
+        sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
+        stored = super().insert(header, payload)
         with self._journal.open("ab") as file:
-            file.write(sizes + header + payload.tobytes())
-        return super().insert(header, payload)
+            file.write(sizes + header + whole.tobytes())
+        return stored
 
 
 def start(cls: type, *args: Any, max_restarts: int = 0) -> Any:
@@ -169,7 +171,9 @@ def test_all_shards_gone_for_good_is_a_clear_error(shards: list[Any]) -> None:
     next(batches)
     for shard in shards:
         ray.kill(shard)
-    with pytest.raises(TimeoutError, match=r"none of the 2 shards .*: shard 0 has left, shard 1 has left"):
+    with pytest.raises(
+        TimeoutError, match=r"none of the 2 shards .*: shard 0 does not answer, shard 1 does not answer"
+    ):
         [next(batches) for _ in range(20)]
 
 
@@ -314,8 +318,8 @@ def test_feedback_reaches_the_shards_and_failures_are_only_counted(shards: list[
         batches.feedback(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
     batches._feedback.settle()
     stats = batches.stats()
-    assert stats["feedback_calls"] == 20
-    assert stats["feedback_failed"] >= 10  # no shard has such a key
+    assert 10 <= stats["feedback_calls"] <= 20  # two for every shard that a batch is from
+    assert stats["feedback_failed"] == stats["feedback_calls"] / 2  # no shard has such a key
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])
