@@ -6,12 +6,12 @@ trace: the file is cut back, so that the log can go on when there is room again.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Sequence
-from io import FileIO
 from threading import Lock
 
-from actors.replay.files import sync_folder, write_all, write_file
+from actors.replay.files import AppendFile, sync_folder, write_file
 from actors.replay.record import Encoded, RecordHeader
 from actors.replay.scan import (
     SEGMENT_HEADER_BYTES,
@@ -23,6 +23,7 @@ from actors.replay.scan import (
     segment_path,
 )
 
+_BUFFER_BYTES = 4 << 20
 _DENSE = 2 / 3  # a segment is written anew when less of it is still wanted
 
 
@@ -41,7 +42,8 @@ class SegmentLog:
         self._segment_bytes = segment_bytes
         self._lock = Lock()
         self._segments = {segment.first_sequence: segment for segment in reader.segments}
-        self._open: tuple[Segment, FileIO] | None = None
+        self._open: tuple[Segment, AppendFile] | None = None
+        self._buffer = mmap.mmap(-1, _BUFFER_BYTES)
         self._unsynced = False
         last = max(self._segments.values(), key=lambda s: s.first_sequence, default=None)
         if last is not None and last.path.stat().st_size > last.nbytes:
@@ -77,16 +79,16 @@ class SegmentLog:
             added: list[Record] = []
             try:
                 for record in records:
-                    write_all(file.fileno(), [record.header(self.next_sequence), record.meta, *record.columns])
+                    parts = [record.header(self.next_sequence), record.meta, *record.columns]
+                    file.append(segment.nbytes, parts)
                     added.append(Record(segment.first_sequence, segment.nbytes, _header_of(record, self.next_sequence)))
                     segment.nbytes += record.nbytes
                     self.next_sequence += 1
                 if sync:
-                    os.fdatasync(file)
+                    file.sync()
             except OSError:
                 segment.nbytes, self.next_sequence = begin, first
                 file.truncate(begin)  # the next append finds the file as before this one
-                file.seek(begin)
                 raise
             segment.records += added
             self._unsynced = not sync
@@ -99,7 +101,7 @@ class SegmentLog:
         """
         with self._lock:
             if self._unsynced and self._open is not None:
-                os.fdatasync(self._open[1])
+                self._open[1].sync()
                 self._unsynced = False
 
     def keep(self, wanted: Callable[[Record], bool]) -> None:
@@ -137,15 +139,15 @@ class SegmentLog:
         with self._lock:
             self._close_segment()
 
-    def _segment_to_write(self) -> tuple[Segment, FileIO]:
+    def _segment_to_write(self) -> tuple[Segment, AppendFile]:
         if self._open is not None and self._open[0].nbytes >= self._segment_bytes:
             self._close_segment()
         if self._open is None:
             path = segment_path(self.directory, self.next_sequence)
-            file = FileIO(path, "w")
+            file = AppendFile(path, self._buffer)
             try:
-                write_all(file.fileno(), [segment_header(self.next_sequence)])
-                os.fsync(file)
+                file.append(0, [segment_header(self.next_sequence)])
+                file.sync()
                 sync_folder(self.directory)
             except OSError:
                 file.close()
@@ -158,7 +160,7 @@ class SegmentLog:
     def _close_segment(self) -> None:
         if self._open is not None:
             if self._unsynced:
-                os.fdatasync(self._open[1])
+                self._open[1].sync()
                 self._unsynced = False
             self._open[1].close()
             self._open = None

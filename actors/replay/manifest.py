@@ -29,8 +29,8 @@ FORMAT_VERSION = 1
 AUTO = "@auto"
 """Name of the manifest a shard writes by itself when its log needs thinning out."""
 _MAGIC = b"WFREPMAN"
-_HEAD = struct.Struct("<8sIIQIII4x")
-_CHECKED_BYTES = _HEAD.size - 8
+_HEAD = struct.Struct("<8sIIQII4xI")
+_CHECKED_BYTES = _HEAD.size - 4
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -105,7 +105,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> int:
         crc = zlib.crc32(column, crc)
     array_bytes = sum(len(column) for column in columns)
     head = _HEAD.pack(_MAGIC, FORMAT_VERSION, len(meta), array_bytes, zlib.crc32(meta), crc, 0)[:_CHECKED_BYTES]
-    head += struct.pack("<I4x", zlib.crc32(head))
+    head += struct.pack("<I", zlib.crc32(head))
     write_file(manifest_path(directory, manifest.name), [head, meta, *columns])
     return len(head) + len(meta) + array_bytes
 

@@ -29,9 +29,9 @@ from actors.replay.schema import Schema
 
 FORMAT_VERSION = 1
 MAGIC = b"\x89WFREC\r\n"
-_HEADER = struct.Struct("<8sHHIQQQqIII4x")  # the last checksum covers the fields before it
+_HEADER = struct.Struct("<8sHHIQQQqII4xI")  # the last checksum covers all before it
 HEADER_BYTES = _HEADER.size
-_CHECKED_BYTES = HEADER_BYTES - 8
+_CHECKED_BYTES = HEADER_BYTES - 4
 RAW, ZSTD = 0, 1
 _ZSTD_LEVEL = 1
 _PAYS = 1.1  # least ratio at which a record is compressed
@@ -91,7 +91,7 @@ class Encoded:
         """The header that gives the record its sequence number."""
         fields = (self.codec, len(self.meta), self.body_bytes, sequence, self.stream_id, self.first_step)
         packed = _HEADER.pack(MAGIC, FORMAT_VERSION, *fields, self.num_steps, self.body_crc, 0)
-        return packed[:_CHECKED_BYTES] + struct.pack("<I4x", zlib.crc32(packed[:_CHECKED_BYTES]))
+        return packed[:_CHECKED_BYTES] + struct.pack("<I", zlib.crc32(packed[:_CHECKED_BYTES]))
 
 
 class Encoder:

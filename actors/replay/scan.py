@@ -31,9 +31,9 @@ from actors.replay.record import (
 from actors.replay.schema import Schema
 
 _SEGMENT_MAGIC = b"WFREPLOG"
-_SEGMENT = struct.Struct("<8sI4xQI4x")
+_SEGMENT = struct.Struct("<8sIQ8xI")
 SEGMENT_HEADER_BYTES = _SEGMENT.size
-_SEGMENT_CHECKED_BYTES = SEGMENT_HEADER_BYTES - 8
+_SEGMENT_CHECKED_BYTES = SEGMENT_HEADER_BYTES - 4
 
 
 class Record(NamedTuple):
@@ -86,7 +86,7 @@ def segment_path(directory: Path, first_sequence: int) -> Path:
 def segment_header(first_sequence: int) -> bytes:
     """The beginning of a segment file."""
     packed = _SEGMENT.pack(_SEGMENT_MAGIC, FORMAT_VERSION, first_sequence, 0)
-    return packed[:_SEGMENT_CHECKED_BYTES] + struct.pack("<I4x", zlib.crc32(packed[:_SEGMENT_CHECKED_BYTES]))
+    return packed[:_SEGMENT_CHECKED_BYTES] + struct.pack("<I", zlib.crc32(packed[:_SEGMENT_CHECKED_BYTES]))
 
 
 @dataclass
@@ -113,6 +113,7 @@ class LogReader:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.damage: list[Damage] = []
+        self._buffer = np.empty(0, np.uint8)
         self._file: tuple[int, int] | None = None  # (segment, descriptor) last read
         paths = sorted(directory.glob("segment-*.log"))
         self.segments = [self._scan(path, last=path == paths[-1]) for path in paths]
@@ -123,12 +124,14 @@ class LogReader:
         return (record for segment in self.segments for record in segment.records)
 
     def read(self, record: Record) -> tuple[Schema, Steps]:
-        """The steps of a record.
+        """The steps of a record; their arrays hold until the next call.
 
         Raises:
             RecordError: They are damaged; the damage is noted.
         """
-        body = np.empty(record.header.body_bytes, np.uint8)
+        if len(self._buffer) < record.header.body_bytes:
+            self._buffer = np.empty(record.header.body_bytes, np.uint8)
+        body = self._buffer[: record.header.body_bytes]
         try:
             if os.preadv(self._open(record.segment), [body.data], record.offset + HEADER_BYTES) != len(body):
                 raise RecordError("its body is cut off")

@@ -227,6 +227,10 @@ class ReplayShard:
         """(first stored step, end) of every stored stream."""
         return {} if self._store is None else self._store.streams()
 
+    def spans(self) -> list[tuple[int, int, int]]:
+        """(stream, first stored step, end) of all that is stored; a stream that lost steps has several."""
+        return [] if self._store is None else self._store.spans()
+
     def valid(self, handle: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which handles [B, 3] still name stored steps."""
         return np.zeros(len(handle), np.bool_) if self._store is None else self._store.valid(handle)

@@ -72,7 +72,11 @@ def _names(text: str, known: Collection[str], what: str) -> list[str]:
 
 
 def in_process(workload: Workload, peers: Collection[str], rounds: int) -> Iterator[BenchRow]:
-    """Insertion, uniform sampling, and prioritized sampling with updates, without Ray."""
+    """Insertion, uniform sampling, and prioritized sampling with updates, without Ray.
+
+    Beside peers ours fills the same arrays again and again, as it does in the slots of the service; theirs return new
+    ones, because they have no other way.
+    """
     source = StepSource(workload)
     yield from insertion(source, rounds)
     ring = Ring(source)
@@ -85,7 +89,7 @@ def in_process(workload: Workload, peers: Collection[str], rounds: int) -> Itera
         for ours, bound in (("reused", "memcpy, reused buffer"), ("fresh", "memcpy, fresh buffer")):
             yield from compared(f"{case}, {ours} arrays", "batches/s", rates, ours, {bound: bound})
         for peer in peers:
-            yield from _beside(peer, case, fresh, workload, source, prioritized, rounds)
+            yield from _beside(peer, case, reused, workload, source, prioritized, rounds)
 
 
 def _beside(

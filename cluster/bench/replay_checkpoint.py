@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
+from actors.replay.slots import SHARED_MEMORY
 
 from actors.replay.config import DurabilityConfig, ReplayConfig
 from actors.replay.shard import ReplayShard
@@ -18,52 +18,60 @@ from cluster.bench.replay_bounds import read_seconds, write_seconds
 from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, median_ratio, replay_config
 from cluster.bench.row import BenchRow
 
-Compression = Literal["none", "auto"]
 TURNS = 5
 
 
-def checkpoints(workload: Workload, turns: int = TURNS, directory: Path | None = None) -> Iterator[BenchRow]:
-    """Checkpoints of everything stored, raw and compressed, then inserts under every durability.
+def checkpoints(workload: Workload, turns: int = TURNS) -> Iterator[BenchRow]:
+    """Checkpoints of everything stored and their recovery, on disk and in memory, then inserts under every durability.
+
+    The disk is that of the system's temporary directory; the file system in memory shows what the code alone costs.
 
     Args:
         workload: Sizes.
         turns: Checkpoints of each kind; all steps are new for each.
-        directory: Where the files go, for a while; the system's temporary directory if None.
     """
     source = StepSource(workload)
     for compression in ("none", "auto"):
-        with tempfile.TemporaryDirectory(prefix="worldfleet-bench-", dir=directory) as folder:
-            yield from _checkpoint(source, compression, turns, Path(folder))
-    with tempfile.TemporaryDirectory(prefix="worldfleet-bench-", dir=directory) as folder:
+        for place, parent in (("disk", None), ("memory", SHARED_MEMORY)):
+            with tempfile.TemporaryDirectory(prefix="worldfleet-bench-", dir=parent) as folder:
+                case = f"{'raw' if compression == 'none' else 'zstd where it pays'}, {place}"
+                config = replay_config(workload, durability=DurabilityConfig("none", compression))
+                yield from _checkpoint(case, config, source, turns, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="worldfleet-bench-") as folder:
         yield from _durable_inserts(source, turns, Path(folder))
 
 
-def _checkpoint(source: StepSource, compression: Compression, turns: int, folder: Path) -> Iterator[BenchRow]:
+def _checkpoint(case: str, config: ReplayConfig, source: StepSource, turns: int, folder: Path) -> Iterator[BenchRow]:
     workload, writer = source.workload, source.restarted()
-    config = replay_config(workload, durability=DurabilityConfig("none", compression))
     shard = ReplayShard(config, 0, directory=folder / "replay")
-    ours, saves, during, apart = [], [], [], []
+    ours, saves, during, apart, alone = [], [], [], [], []
     raw = workload.stored_steps * step_bytes(source)
     array = np.resize(source.block(0).data["image"].reshape(-1), raw)
-    for turn in range(turns):
+    for turn in range(2 * turns):
         for block in writer.blocks():
             shard.insert(block)
         saves.append(raw / write_seconds(folder / "bound.npy", array, sync=True))
-        before = _sampling_rate(shard, workload, 1.0)
-        seconds, rate = _checkpoint_while_sampling(shard, workload, f"turn-{turn}")
-        after = _sampling_rate(shard, workload, 1.0)
-        shard.retain([f"turn-{turn}"])
-        ours.append(raw / seconds)
-        during.append(rate)
-        apart.append((before + after) / 2)
-    shown = "raw" if compression == "none" else "zstd where it pays"
-    yield _row(f"checkpoint, {shown}, while sampling", ours, "np.save + fsync", saves, 1e-9, "GB/s")
-    yield _row(f"uniform sample during a checkpoint, {shown}", during, "no checkpoint", apart, 1.0, "batches/s")
+        name = f"turn-{turn}"
+        if turn % 2:
+            start = perf_counter()
+            shard.checkpoint(name).wait()
+            alone.append(raw / (perf_counter() - start))
+        else:
+            before = _sampling_rate(shard, workload, 1.0)
+            seconds, rate = _checkpoint_while_sampling(shard, workload, name)
+            ours.append(raw / seconds)
+            during.append(rate)
+            apart.append((before + _sampling_rate(shard, workload, 1.0)) / 2)
+        shard.retain([name])
+    yield _row(f"checkpoint, {case}", alone, "np.save + fsync", saves[1::2], 1e-9, "GB/s")
+    yield _row(f"checkpoint while sampling, {case}", ours, "np.save + fsync", saves[::2], 1e-9, "GB/s")
+    yield _row(f"uniform sample during a checkpoint, {case}", during, "no checkpoint", apart, 1.0, "batches/s")
+    shard.close()
     del shard
-    yield from _recovery(config, folder, raw, shown, turns)
+    yield from _recovery(case, config, folder, raw, turns)
 
 
-def _recovery(config: ReplayConfig, folder: Path, raw: int, shown: str, turns: int) -> Iterator[BenchRow]:
+def _recovery(case: str, config: ReplayConfig, folder: Path, raw: int, turns: int) -> Iterator[BenchRow]:
     ours, loads = [], []
     for _ in range(turns):
         loads.append(raw / read_seconds(folder / "bound.npy"))
@@ -71,8 +79,9 @@ def _recovery(config: ReplayConfig, folder: Path, raw: int, shown: str, turns: i
         shard = ReplayShard(config, 0, directory=folder / "replay")
         ours.append(raw / (perf_counter() - start))
         assert shard.num_steps
+        shard.close()
         del shard
-    yield _row(f"recovery, {shown}", ours, "np.load", loads, 1e-9, "GB/s")
+    yield _row(f"recovery, {case}", ours, "np.load", loads, 1e-9, "GB/s")
 
 
 def _row(case: str, ours: list[float], peer: str, theirs: list[float], scale: float, unit: str) -> BenchRow:
@@ -120,13 +129,15 @@ def _sample_while(shard: ReplayShard, workload: Workload, going_on: Callable[[],
 def _durable_inserts(source: StepSource, turns: int, folder: Path) -> Iterator[BenchRow]:
     """Inserts that are journaled, beside inserts that are not."""
     workload = source.workload
-    rivals = {}
-    for mode in ("none", "async", "sync"):
-        durability = DurabilityConfig(mode)
-        config = replay_config(workload, durability=durability)
-        shard = ReplayShard(config, 0, directory=None if mode == "none" else folder / mode)
-        rivals[mode] = _inserter(shard, source.restarted())
+    shards: dict[str, ReplayShard] = {}
+    rivals: dict[str, Work] = {}
+    for durability in (DurabilityConfig("none"), DurabilityConfig("async"), DurabilityConfig("sync")):
+        mode, config = durability.mode, replay_config(workload, durability=durability)
+        shards[mode] = ReplayShard(config, 0, directory=None if mode == "none" else folder / mode)
+        rivals[mode] = _inserter(shards[mode], source.restarted())
     rates = alternate(rivals, turns, max(8, workload.rounds_of_blocks))
+    for shard in shards.values():
+        shard.close()
     for mode in ("async", "sync"):
         yield from compared(
             f"insert blocks of {workload.block_steps}, durability {mode}", "steps/s", rates, mode,

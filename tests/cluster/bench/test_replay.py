@@ -61,7 +61,7 @@ def test_in_process_rows_name_bounds_peers_and_what_is_missing() -> None:
 def test_checkpoint_rows() -> None:
     rows = list(checkpoints(QUICK, turns=1))
     check(rows)
-    assert [row.unit for row in rows] == ["GB/s", "batches/s", "GB/s"] * 2 + ["steps/s"] * 2
+    assert [row.unit for row in rows] == ["GB/s", "GB/s", "batches/s", "GB/s"] * 4 + ["steps/s"] * 2
     assert {row.peer for row in rows} == {
         "np.save + fsync", "no checkpoint", "np.load", "durability none",
     }  # fmt: skip
