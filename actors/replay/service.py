@@ -199,9 +199,10 @@ class ReplayShardActor:
         """Sizes now and counts since the beginning."""
         return self._shard.stats()
 
-    def checkpoint_begin(self, name: str) -> None:
-        """Take a checkpoint's cut now and start to write it; see `ReplayShard.checkpoint`."""
+    def checkpoint_begin(self, name: str) -> str:
+        """Take a checkpoint's cut now and start to write it; see `ReplayShard.checkpoint`. Its name."""
         self._checkpoints[name] = self._shard.checkpoint(name)
+        return name
 
     def checkpoint_wait(self, name: str) -> Any:
         """Wait until a checkpoint is written; its `CheckpointInfo`. Call it in the group "checkpoint".
@@ -219,7 +220,7 @@ class ReplayShardActor:
             self._checkpoints.pop(name, None)
 
     def retain(self, names: Sequence[str]) -> None:
-        """Drop all other checkpoints; see `ReplayShard.retain`."""
+        """Drop all other checkpoints; see `ReplayShard.retain`. Call it in the group "checkpoint"."""
         self._shard.retain(names)
 
     def state_dict(self) -> dict[str, Any]:
@@ -407,9 +408,13 @@ def answer_of(call: Any) -> Any:
         raise ShardUnavailable(str(error).strip().partition("\n")[0]) from error
 
 
-def checkpoint_shards(shards: Sequence[Any], name: str) -> list[Any]:
-    """Checkpoint all shards at once while they go on serving; the `CheckpointInfo` of each."""
-    ray.get([shard.checkpoint_begin.remote(name) for shard in shards])
-    waits = [shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in shards]
-    infos: list[Any] = ray.get(waits)
-    return infos
+def begin_checkpoint(shards: Sequence[Any], name: str) -> list[Any]:
+    """Checkpoint all shards at once while they go on serving; calls that end with the `CheckpointInfo` of each."""
+    begun = [shard.checkpoint_begin.remote(name) for shard in shards]
+    waiting = (shard.checkpoint_wait.options(concurrency_group="checkpoint") for shard in shards)
+    return [wait.remote(cut) for wait, cut in zip(waiting, begun, strict=True)]  # Ray runs it once the cut is made
+
+
+def retain_checkpoints(shards: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Calls that drop all other checkpoints while the shards go on serving."""
+    return [shard.retain.options(concurrency_group="checkpoint").remote(names) for shard in shards]

@@ -28,7 +28,7 @@ from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, count
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
-from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor, checkpoint_shards  # noqa: E402
+from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor, begin_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -241,7 +241,7 @@ def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
     config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("async"))
     handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}")) for i in range(2)]
     ray.get([insert(handles, stream) for stream in STREAMS])
-    assert len(checkpoint_shards(handles, "one")) == 2
+    assert len(ray.get(begin_checkpoint(handles, "one"))) == 2
     ray.get([handle.retain.remote(["one"]) for handle in handles])
     before = [ray.get(handle.next_steps.remote()) for handle in handles]
     for handle in handles:
