@@ -32,17 +32,14 @@ from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
 from actors.replay.credits import Message, MessageWindow
 from actors.replay.routing import route
-from actors.replay.service import RayInserts
-from actors.replay.wire import Scratch, encode_blocks
+from actors.replay.service import RayInserts, message_of
+from actors.replay.wire import Scratch
 from actors.rollout import RolloutLoop
 
 if TYPE_CHECKING:  # the native planner is loaded by planner actors only
     from actors.batching import PlanRequest, PlanResult
     from actors.planning import PlanCall, PlanSource
     from planners.base import PlannerCarry
-
-INLINE_BYTES = 64 << 10
-"""Payloads up to this size travel inside the call, larger ones through the object store."""
 
 PLANNING_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 """Upper edges of the histogram of planning times."""
@@ -169,14 +166,8 @@ class RolloutActor:
         for index, window in enumerate(self._windows):
             group = [block for block in blocks if route(block.stream_id, len(self._windows)) == index]
             if group:
-                acknowledged += window.send(self._message(group))
+                acknowledged += window.send(message_of(group, self._scratch))
         return acknowledged + sum(window.settle() for window in self._windows)
-
-    def _message(self, blocks: list[Block]) -> Message:
-        header, payload = encode_blocks(blocks, self._scratch)
-        steps = sum(block.num_steps for block in blocks)
-        kept = payload.copy() if payload.nbytes <= INLINE_BYTES else ray.put(payload)  # to be sent again if need be
-        return Message(header, kept, payload.nbytes, steps)
 
 
 def _note(ledger: Ledger, message: Message) -> None:

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from actors.replay.layout import Layout, open_layout
-from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor
+from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor, begin_checkpoint, retain_checkpoints
 from actors.rollout import next_incarnation
 from actors.service import EvaluatorActor, PlannerActor, RolloutActor, remote_plan
 from cluster import build
@@ -102,16 +102,12 @@ class Fleet:
 
     def begin_checkpoint(self, name: str) -> list[Any]:
         """Calls that end with the learner's state, first, and with every shard's manifest `name` on disk."""
-        for shard in self.shards:
-            shard.checkpoint_begin.remote(name)
-        waits = [shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in self.shards]
-        return [self.learners[0].state_dict.remote(), *waits]
+        return [self.learners[0].state_dict.remote(), *begin_checkpoint(self.shards, name)]
 
-    def retain(self, names: list[str]) -> None:
-        """Let the shards drop what only other checkpoints need."""
-        for shard in self.shards:
-            shard.retain.remote(names)
+    def retain(self, names: list[str]) -> list[Any]:
+        """Let the shards drop what only other checkpoints need; calls that end when they have."""
         self._layout.drop_older()  # the checkpoint that was just committed holds what was imported
+        return retain_checkpoints(self.shards, names)
 
     def evaluator(self) -> Any:
         """The evaluator, started when it is first needed."""
@@ -140,13 +136,10 @@ class Fleet:
 
     def _start_shards(self, layout: Layout) -> list[Any]:
         config = self.config
-        options = {
-            "max_restarts": config.actors.restarts,
-            "max_task_retries": -1,
-            "concurrency_groups": CONCURRENCY_GROUPS,
-        }
+        restarts = config.actors.restarts
+        groups = CONCURRENCY_GROUPS
         return [
-            spawn(ReplayShardActor, f"replay-{index}", 0.0, **options)(
+            spawn(ReplayShardActor, f"replay-{index}", 0.0, groups, max_restarts=restarts, max_task_retries=-1)(
                 config.replay,
                 derive_seed(config.seed, "shard", index),
                 index,
@@ -162,8 +155,8 @@ class Fleet:
 
     def _start_planner(self, index: int) -> Any:
         config = self.config
-        options = {"max_restarts": config.actors.restarts, "max_task_retries": -1}
-        return spawn(PlannerActor, f"planner-{index}", config.cluster.planner_cpus, **options)(
+        cpus, restarts = config.cluster.planner_cpus, config.actors.restarts
+        return spawn(PlannerActor, f"planner-{index}", cpus, max_restarts=restarts, max_task_retries=-1)(
             partial(build.plan_source, config),
             self.weights,
             config.actors.planner_batch,
@@ -213,9 +206,11 @@ def make_loop(config: RunConfig, planner: Any | None, index: int, incarnation: i
     return build.rollout_loop(config, build.policy(config, plan), index, incarnation)
 
 
-def spawn(cls: type, name: str, num_cpus: float, **options: Any) -> Callable[..., Any]:
-    """`cls(...)` as a named Ray actor."""
-    actor: Any = ray.remote(cls)
+def spawn(
+    cls: type, name: str, num_cpus: float, groups: Mapping[str, int] | None = None, **options: Any
+) -> Callable[..., Any]:
+    """`cls(...)` as a named Ray actor, perhaps with concurrency groups."""
+    actor: Any = ray.remote(concurrency_groups=dict(groups))(cls) if groups else ray.remote(cls)
     return actor.options(name=name, num_cpus=num_cpus, **options).remote  # type: ignore[no-any-return]
 
 

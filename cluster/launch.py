@@ -96,6 +96,7 @@ class Run:
         self.permit_steps = permit_steps(config)
         self._filled = False
         self._cut: Cut | None = None
+        self._retaining: list[Any] = []
 
     def loop(self, stopping: Callable[[], bool]) -> None:
         """Run until the schedule is done or `stopping` says so, then save a last checkpoint."""
@@ -248,7 +249,7 @@ class Run:
             logger.warning("checkpoint %s is given up: %s", cut.name, first_line(error))
             return False
         self.checkpoints.commit(cut.step, {"learner": learner, "replay": {"manifest": cut.name}, **cut.books})
-        self.fleet.retain(self.checkpoints.names())
+        self._retaining = self.fleet.retain(self.checkpoints.names())
         return True
 
     def finish(self, budget_seconds: float) -> None:
@@ -272,6 +273,7 @@ class Run:
             self._cut = None
             self.begin_checkpoint()
             if self.end_checkpoint(timeout=SAVE_SECONDS):
+                ray.wait(self._retaining, num_returns=len(self._retaining), timeout=SAVE_SECONDS)
                 return
         raise RunFailed("the last checkpoint could not be written: learner or shards do not answer")
 

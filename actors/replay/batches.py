@@ -83,7 +83,7 @@ class ShardPort(Protocol):
         ...
 
     def sample(self, shard: int, request: SampleRequest) -> Call:
-        """Ask a shard to write into a slot, which it answers with True, or for a batch; False if it is empty."""
+        """Ask a shard to write into a slot, which it answers with True, or for a `SplitBatch`; False if empty."""
         ...
 
     def wait(self, calls: Sequence[Call], timeout: float) -> list[Call]:
@@ -341,7 +341,7 @@ class BatchQueue:
         if part.by_slot:
             moved = "slot_bytes"
         else:
-            copy_batch(answer, slice_batch(ticket.slot.batch, part.low, part.high))
+            answer.copy_to(slice_batch(ticket.slot.batch, part.low, part.high))
             moved = "object_bytes"
         self._stats[moved] += self._slots.layout.nbytes * (part.high - part.low) / self._batch_size
         del ticket.open[call]
@@ -395,11 +395,3 @@ class BatchQueue:
                     raise
                 logger.warning("batches come as objects: %s", error)
         return SlotPool(layout, count, directory=None)
-
-
-def copy_batch(source: SequenceBatch, target: SequenceBatch) -> None:
-    """Copy every array of a batch into those of another of the same shape."""
-    for key, value in source.data.items():
-        np.copyto(target.data[key], value)
-    for name in ("stream_id", "first_step", "policy_version", "weight", "handle"):
-        np.copyto(getattr(target, name), getattr(source, name))

@@ -102,7 +102,7 @@ class MassBook:
 
     def describe(self) -> str:
         """The state of every shard in words."""
-        words = ("has left", "is empty", "has data")
+        words = ("does not answer", "is empty", "has data")
         state = np.where(self.present, 1 + self._masses.any(axis=1), 0)
         return ", ".join(f"shard {shard} {words[int(s)]}" for shard, s in enumerate(state))
 

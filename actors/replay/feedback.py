@@ -108,4 +108,5 @@ class FeedbackSender:
         except (ShardUnavailable, ValueError) as error:
             self.failed += 1
             if self.failed == 1:
-                logger.warning("feedback to the replay failed, later failures are only counted: %s", error)
+                reason = str(error).strip().rpartition("\n")[2]
+                logger.warning("feedback to the replay failed, later failures are only counted: %s", reason)

@@ -18,20 +18,24 @@ from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 from ray.util.metrics import Counter, Gauge
 
+from actors.records import Block
 from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable, Transport
 from actors.replay.config import ReplayConfig
 from actors.replay.credits import Message
 from actors.replay.draws import ShardReport
 from actors.replay.feedback import FeedbackSender
 from actors.replay.schema import Schema
+from actors.replay.segments import SplitBatch, join, split
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
 from actors.replay.slots import OpenSlots, SlotLayout
-from actors.replay.wire import decode_blocks
+from actors.replay.wire import Scratch, decode_blocks, encode_blocks
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
 REPORT_SECONDS = 0.5  # least time between two updates of a shard's metrics
+INLINE_BYTES = 64 << 10  # payloads up to this size travel inside the call, larger ones through the object store
+MAX_BATCH_SHAPES = 4  # shapes of batches a shard keeps memory for; mixed batches have many
 CONCURRENCY_GROUPS = {"checkpoint": 1}
 """Groups of the shard's methods: waiting for a checkpoint goes on beside everything else."""
 
@@ -67,6 +71,8 @@ class ReplayShardActor:
         self._shard = ReplayShard(config, seed, folder, restore=restore, tail=tail, sources=folders, index=index)
         self._index = index
         self._slots = OpenSlots()
+        self._scratch = Scratch()
+        self._batches: dict[tuple[int, int], SequenceBatch] = {}
         self._layouts: dict[tuple[int, int], SlotLayout] = {}
         self._checkpoints: dict[str, Any] = {}
         self._metrics = _ShardMetrics(index, self._shard.stats())
@@ -77,12 +83,19 @@ class ReplayShardActor:
         return self._index
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
+    def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
         """Store the blocks of one message; the steps stored, without those stored before.
+
+        Args:
+            header: See `actors.replay.wire`.
+            payload: The bytes, whole or in pieces.
 
         Raises:
             ValueError: The message is damaged, a stream has a gap, or the schema differs.
         """
+        if isinstance(payload, list):
+            pieces, payload = payload, self._scratch.take(sum(piece.nbytes for piece in payload))
+            join(pieces, payload)
         stored = sum(self._shard.insert(block) for block in decode_blocks(header, payload))
         self._metrics.report(self._shard)
         return stored
@@ -122,13 +135,27 @@ class ReplayShardActor:
         length: int,
         totals: NDArray[np.float64] | None = None,
         num_items: float | None = None,
-    ) -> SequenceBatch | Literal[False]:
-        """A batch as one object; see `ReplayShard.sample`. False if no sequence is stored."""
-        if not self._shard.masses(length)[0] > 0:
+    ) -> SequenceBatch:
+        """A batch; see `ReplayShard.sample`."""
+        return self._shard.sample(batch_size, length, totals, num_items)
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def sample_object(self, request: bytes) -> SplitBatch | Literal[False]:
+        """A part of a batch as one object for other nodes; False if no sequence is stored.
+
+        Args:
+            request: A packed `SampleRequest`.
+        """
+        asked, shard = SampleRequest.unpack(request), self._shard
+        if not shard.masses(asked.length)[0] > 0:
             return False
-        batch = self._shard.sample(batch_size, length, totals, num_items)
-        self._metrics.report(self._shard)
-        return batch
+        key = (asked.batch_size, asked.length)
+        memory = self._batches.get(key)  # Ray copies the answer before the next call runs
+        batch = shard.sample(*key, np.array(asked.totals), asked.num_items, out=memory)
+        if len(self._batches) < MAX_BATCH_SHAPES:
+            self._batches[key] = batch
+        self._metrics.report(shard)
+        return SplitBatch.of(batch)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> int:
@@ -172,9 +199,10 @@ class ReplayShardActor:
         """Sizes now and counts since the beginning."""
         return self._shard.stats()
 
-    def checkpoint_begin(self, name: str) -> None:
-        """Take a checkpoint's cut now and start to write it; see `ReplayShard.checkpoint`."""
+    def checkpoint_begin(self, name: str) -> str:
+        """Take a checkpoint's cut now and start to write it; see `ReplayShard.checkpoint`. Its name."""
         self._checkpoints[name] = self._shard.checkpoint(name)
+        return name
 
     def checkpoint_wait(self, name: str) -> Any:
         """Wait until a checkpoint is written; its `CheckpointInfo`. Call it in the group "checkpoint".
@@ -192,7 +220,7 @@ class ReplayShardActor:
             self._checkpoints.pop(name, None)
 
     def retain(self, names: Sequence[str]) -> None:
-        """Drop all other checkpoints; see `ReplayShard.retain`."""
+        """Drop all other checkpoints; see `ReplayShard.retain`. Call it in the group "checkpoint"."""
         self._shard.retain(names)
 
     def state_dict(self) -> dict[str, Any]:
@@ -280,10 +308,8 @@ class RayShards:
         return self._shards[shard].probe.remote(length)
 
     def sample(self, shard: int, request: SampleRequest) -> Any:
-        if request.ticket is not None:
-            return self._shards[shard].sample_into.remote(request.pack())
-        totals = np.array(request.totals)
-        return self._shards[shard].sample.remote(request.batch_size, request.length, totals, request.num_items)
+        method = self._shards[shard].sample_object if request.ticket is None else self._shards[shard].sample_into
+        return method.remote(request.pack())
 
     def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Any:
         return self._shards[shard].update_priorities.remote(handle, priority)
@@ -357,6 +383,18 @@ class RemoteBatches(BatchQueue):
         return super().stats() | counts
 
 
+def message_of(blocks: Sequence[Block], scratch: Scratch) -> Message:
+    """Blocks for one shard as a message that may be sent more than once.
+
+    Args:
+        blocks: The blocks.
+        scratch: Memory to encode into; free again when this returns.
+    """
+    header, payload = encode_blocks(blocks, scratch)
+    kept = payload.copy() if payload.nbytes <= INLINE_BYTES else ray.put(split(payload))
+    return Message(header, kept, payload.nbytes, sum(block.num_steps for block in blocks))
+
+
 def answer_of(call: Any) -> Any:
     """The answer of a call to a shard.
 
@@ -370,9 +408,13 @@ def answer_of(call: Any) -> Any:
         raise ShardUnavailable(str(error).strip().partition("\n")[0]) from error
 
 
-def checkpoint_shards(shards: Sequence[Any], name: str) -> list[Any]:
-    """Checkpoint all shards at once while they go on serving; the `CheckpointInfo` of each."""
-    ray.get([shard.checkpoint_begin.remote(name) for shard in shards])
-    waits = [shard.checkpoint_wait.options(concurrency_group="checkpoint").remote(name) for shard in shards]
-    infos: list[Any] = ray.get(waits)
-    return infos
+def begin_checkpoint(shards: Sequence[Any], name: str) -> list[Any]:
+    """Checkpoint all shards at once while they go on serving; calls that end with the `CheckpointInfo` of each."""
+    begun = [shard.checkpoint_begin.remote(name) for shard in shards]
+    waiting = (shard.checkpoint_wait.options(concurrency_group="checkpoint") for shard in shards)
+    return [wait.remote(cut) for wait, cut in zip(waiting, begun, strict=True)]  # Ray runs it once the cut is made
+
+
+def retain_checkpoints(shards: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Calls that drop all other checkpoints while the shards go on serving."""
+    return [shard.retain.options(concurrency_group="checkpoint").remote(names) for shard in shards]

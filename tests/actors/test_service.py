@@ -157,8 +157,9 @@ def test_empty_shards_say_so(shards: list[Any]) -> None:
     from actors.replay.service import RemoteBatches
 
     message = "none of the 2 shards holds a sequence of 10 steps after .*: shard 0 is empty, shard 1 is empty"
+    ray.get([shard.ping.remote() for shard in shards])
     with pytest.raises(TimeoutError, match=message):
-        next(RemoteBatches(shards, 4, 10, seed=0, wait_seconds=0.5))
+        next(RemoteBatches(shards, 4, 10, seed=0, wait_seconds=2.0))
 
 
 def test_shard_state_moves_to_a_new_actor(shards: list[Any], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.draws import ShardReport
 from actors.replay.feedback import FeedbackSender
 from actors.replay.routing import route
+from actors.replay.segments import SplitBatch
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
 from actors.replay.slots import OpenSlots, SlotError, SlotLayout, SlotTicket
@@ -104,7 +105,7 @@ class FakeShards:
             return False
         totals = np.array(request.totals)
         if request.ticket is None:
-            return shard.sample(request.batch_size, request.length, totals, request.num_items)
+            return SplitBatch.of(shard.sample(request.batch_size, request.length, totals, request.num_items))
         if index in self.denied:
             raise SlotError("cannot open the slot")
         assert shard.schema is not None
@@ -284,10 +285,12 @@ def test_without_any_data_the_wait_is_bounded_and_explained(caplog: pytest.LogCa
     port = FakeShards()
     port.dead.add(1)
     queue = make(port, wait_seconds=30.0)
-    with pytest.raises(TimeoutError, match=r"none of the 2 shards .* 10 steps .*: shard 0 is empty, shard 1 has left"):
+    with pytest.raises(
+        TimeoutError, match=r"none of the 2 shards .* 10 steps .*: shard 0 is empty, shard 1 does not answer"
+    ):
         next(queue)
     assert 30.0 <= port.now < 35.0
-    assert "no batch for 10 s: shard 0 is empty, shard 1 has left" in caplog.text
+    assert "no batch for 10 s: shard 0 is empty, shard 1 does not answer" in caplog.text
     assert port.probes < 60  # with growing pauses
     port.fill()
     check_sequences(next(queue))

@@ -47,7 +47,7 @@ def test_a_shard_that_left_is_not_drawn_until_it_reports() -> None:
     assert not book.leave(0)
     assert {book.draw(rng) for _ in range(100)} == {1}
     assert (book.totals.tolist(), book.num_items) == ([5.0], 5.0)
-    assert book.describe() == "shard 0 has left, shard 1 has data"
+    assert book.describe() == "shard 0 does not answer, shard 1 has data"
     assert not book.drawable_without(1)
     assert book.report(0, report(5.0))
     assert not book.report(0, report(0.0))

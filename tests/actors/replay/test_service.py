@@ -28,7 +28,7 @@ from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, count
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
-from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor, checkpoint_shards  # noqa: E402
+from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor, begin_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -72,11 +72,13 @@ class JournalledShardActor(ReplayShardActor):
             file.truncate(whole)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: NDArray[np.uint8]) -> int:
-        sizes = len(header).to_bytes(8, "big") + payload.nbytes.to_bytes(8, "big")
+    def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
+        whole = np.concatenate(payload) if isinstance(payload, list) else payload
+        sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
+        stored = super().insert(header, payload)
         with self._journal.open("ab") as file:
-            file.write(sizes + header + payload.tobytes())
-        return super().insert(header, payload)
+            file.write(sizes + header + whole.tobytes())
+        return stored
 
 
 def start(cls: type, *args: Any, max_restarts: int = 0) -> Any:
@@ -169,7 +171,9 @@ def test_all_shards_gone_for_good_is_a_clear_error(shards: list[Any]) -> None:
     next(batches)
     for shard in shards:
         ray.kill(shard)
-    with pytest.raises(TimeoutError, match=r"none of the 2 shards .*: shard 0 has left, shard 1 has left"):
+    with pytest.raises(
+        TimeoutError, match=r"none of the 2 shards .*: shard 0 does not answer, shard 1 does not answer"
+    ):
         [next(batches) for _ in range(20)]
 
 
@@ -237,7 +241,7 @@ def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
     config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("async"))
     handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}")) for i in range(2)]
     ray.get([insert(handles, stream) for stream in STREAMS])
-    assert len(checkpoint_shards(handles, "one")) == 2
+    assert len(ray.get(begin_checkpoint(handles, "one"))) == 2
     ray.get([handle.retain.remote(["one"]) for handle in handles])
     before = [ray.get(handle.next_steps.remote()) for handle in handles]
     for handle in handles:
@@ -314,8 +318,8 @@ def test_feedback_reaches_the_shards_and_failures_are_only_counted(shards: list[
         batches.feedback(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
     batches._feedback.settle()
     stats = batches.stats()
-    assert stats["feedback_calls"] == 20
-    assert stats["feedback_failed"] >= 10  # no shard has such a key
+    assert 10 <= stats["feedback_calls"] <= 20  # two for every shard that a batch is from
+    assert stats["feedback_failed"] == stats["feedback_calls"] / 2  # no shard has such a key
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])
