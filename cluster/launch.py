@@ -30,6 +30,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,10 +116,10 @@ class Run:
 
     def issue(self) -> None:
         """Give every actor the permits that the limiter allows."""
-        in_flight = sum(task.steps for task in self.pending.values() if task.role == "rollout")
-        left = self.config.schedule.total_steps - self.recorder.steps - in_flight
+        permits = Counter(task.index for task in self.pending.values() if task.role == "rollout")
+        left = self.config.schedule.total_steps - self.recorder.steps - permits.total() * self.collect_steps
         for index, actor in enumerate(self.fleet.rollouts):
-            held = sum(task.role == "rollout" and task.index == index for task in self.pending.values())
+            held = permits[index]
             while held < PERMITS_AHEAD and left > 0 and self.limiter.can_insert(self.collect_steps):
                 self.limiter.inserted(self.collect_steps)
                 self.send(actor.run.remote(self.config.actors.ticks_per_collect), "rollout", index, self.collect_steps)
@@ -143,7 +144,7 @@ class Run:
         self.pending[reference] = Task(role, index, steps)
 
     def take(self, timeout: float | None) -> None:
-        """Wait for one call to end and book it.
+        """Wait until a call ends and book all that have ended.
 
         Raises:
             RunFailed: A part died more often than it may, or a call failed.
@@ -151,8 +152,12 @@ class Run:
         if not self.pending:
             time.sleep(0.01)
             return
-        for reference in ray.wait(list(self.pending), num_returns=1, timeout=timeout)[0]:
-            task = self.pending.pop(reference)
+        if not ray.wait(list(self.pending), num_returns=1, timeout=timeout)[0]:
+            return
+        for reference in ray.wait(list(self.pending), num_returns=len(self.pending), timeout=0)[0]:
+            task = self.pending.pop(reference, None)
+            if task is None:  # forgotten with the part that died a moment ago
+                continue
             try:
                 self.book(task, ray.get(reference))
             except RayActorError as error:
