@@ -46,12 +46,12 @@ class InsertPort(Protocol):
         """Send a message; returns at once."""
         ...
 
-    def done(self, call: Call, timeout: float | None) -> bool:
-        """Whether the call is done, after waiting up to `timeout` seconds (None: until it is)."""
+    def done(self, call: Call) -> bool:
+        """Whether the call is done."""
         ...
 
     def result(self, call: Call) -> Any:
-        """The answer of a call that is done.
+        """The answer of a call, once it is done.
 
         Raises:
             ShardUnavailable: The shard is away and may come back, or has been away since the message was sent.
@@ -112,7 +112,7 @@ class MessageWindow:
             Exception: What the shard raised.
         """
         acknowledged = 0
-        while self._open and (wait or self._port.done(self._open[0][1], 0.0)):
+        while self._open and (wait or self._port.done(self._open[0][1])):
             acknowledged += self._take_oldest()
         return acknowledged
 
@@ -123,7 +123,6 @@ class MessageWindow:
         """Wait for the oldest acknowledgement, sending again as needed; its steps."""
         while True:
             message, call = self._open[0]
-            self._port.done(call, None)
             try:
                 self._port.result(call)
             except ShardUnavailable as error:

@@ -356,10 +356,13 @@ class RayInserts:
     def insert(self, message: Message) -> Any:
         if self._session is None:
             self._session = ray.get(self._shard.session.options(max_task_retries=-1).remote())
-        return self._shard.insert.remote(message.header, message.payload, self._session)
+        payload = message.payload
+        if isinstance(payload, np.ndarray) and payload.nbytes > INLINE_BYTES:
+            payload = split(payload)
+        return self._shard.insert.remote(message.header, payload, self._session)
 
-    def done(self, call: Any, timeout: float | None) -> bool:
-        return bool(ray.wait([call], timeout=timeout)[0])
+    def done(self, call: Any) -> bool:
+        return bool(ray.wait([call], timeout=0)[0])
 
     def result(self, call: Any) -> Any:
         """See `answer_of`; but a shard that is dead for good is an error, not worth waiting for."""

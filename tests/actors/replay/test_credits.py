@@ -47,12 +47,15 @@ class FakeShard:
         self.most_bytes = max(self.most_bytes, sum(m.num_bytes for _, m in self._open))
         return self.calls
 
-    def done(self, call: int, timeout: float | None) -> bool:
-        while timeout is None and call not in self._answers:
-            self._serve(*self._open.popleft())
+    def done(self, call: int) -> bool:
         return call in self._answers
 
+    def serve(self) -> None:
+        self._serve(*self._open.popleft())
+
     def result(self, call: int) -> int:
+        while call not in self._answers:
+            self.serve()
         answer = self._answers.pop(call)
         if isinstance(answer, Exception):
             raise answer
@@ -143,7 +146,7 @@ def test_settle_takes_only_what_is_there() -> None:
     sender = window(shard)
     sender.send(message(0))
     assert sender.settle() == 0
-    shard.done(1, None)
+    shard.serve()
     assert sender.settle() == 64
 
 
