@@ -46,6 +46,7 @@ def _checkpoint(case: str, config: ReplayConfig, source: StepSource, turns: int,
     shard = ReplayShard(config, 0, directory=folder / "replay")
     ours, saves, during, apart, alone = [], [], [], [], []
     raw = workload.stored_steps * step_bytes(source)
+    baseline = raw / 1e9  # s, about what a checkpoint takes
     array = np.resize(source.block(0).data["image"].reshape(-1), raw)
     for turn in range(2 * turns):
         for block in writer.blocks():
@@ -57,11 +58,11 @@ def _checkpoint(case: str, config: ReplayConfig, source: StepSource, turns: int,
             shard.checkpoint(name).wait()
             alone.append(raw / (perf_counter() - start))
         else:
-            before = _sampling_rate(shard, workload, 1.0)
+            before = _sampling_rate(shard, workload, baseline)
             seconds, rate = _checkpoint_while_sampling(shard, workload, name)
             ours.append(raw / seconds)
             during.append(rate)
-            apart.append((before + _sampling_rate(shard, workload, 1.0)) / 2)
+            apart.append((before + _sampling_rate(shard, workload, baseline)) / 2)
         shard.retain([name])
     yield _row(f"checkpoint, {case}", alone, "np.save + fsync", saves[1::2], 1e-9, "GB/s")
     yield _row(f"checkpoint while sampling, {case}", ours, "np.save + fsync", saves[::2], 1e-9, "GB/s")

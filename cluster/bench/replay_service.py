@@ -47,8 +47,8 @@ def services(workload: Workload, peers: Collection[str], rounds: int) -> Iterato
 
 
 @contextmanager
-def ray_cluster(object_store_bytes: int = 2 << 30) -> Iterator[None]:
-    """The connected Ray cluster, or one of our own on this machine."""
+def ray_cluster(object_store_bytes: int = 2 << 30, max_actors: int = 16) -> Iterator[None]:
+    """The connected Ray cluster, or one of our own on this machine for so many actors."""
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
@@ -57,6 +57,7 @@ def ray_cluster(object_store_bytes: int = 2 << 30) -> Iterator[None]:
         ray.init(
             address="local", num_cpus=4, include_dashboard=False, log_to_driver=False,
             object_store_memory=object_store_bytes,
+            _system_config={"worker_maximum_startup_concurrency": max_actors},  # or Ray warns on stdout
         )  # fmt: skip
     try:
         yield

@@ -60,7 +60,7 @@ def run(
         ValueError: A number is not positive.
     """
     counts, sizes = _numbers(actors, "actors"), _numbers(shards, "shards")
-    with ray_cluster(512 << 20), ExitStack() as stack:
+    with ray_cluster(512 << 20, HOSTS + max(sizes) + 8), ExitStack() as stack:
         import ray
 
         from cluster.bench.scale_stubs import StubHost
@@ -175,16 +175,12 @@ def _with_shards(number: int, hosts: Sequence[Any], counts: Sequence[int], secon
         num_shards=number, max_bytes=number << 22, chunk_steps=BLOCK_STEPS, durability=DurabilityConfig("none")
     )
     with tempfile.TemporaryDirectory(prefix="worldfleet-bench-") as folder, ExitStack() as stack:
-        shards = [
-            stack.enter_context(
-                actor(
-                    ReplayShardActor, config, index, index, str(Path(folder) / str(index)),
-                    concurrency_groups=CONCURRENCY_GROUPS,
-                )
-            )
-            for index in range(number)
-        ]  # fmt: skip
-        ray.get([shard.ping.remote() for shard in shards])
+        shards = []
+        for index in range(number):  # one after another: all at once would take much longer
+            arguments = (config, index, index, str(Path(folder) / str(index)))
+            shard = actor(ReplayShardActor, *arguments, concurrency_groups=CONCURRENCY_GROUPS)
+            shards.append(stack.enter_context(shard))
+            ray.get(shards[-1].ping.remote())
         first_actor = 0
         for count in counts:
             yield from _inserts(shards, hosts, first_actor, count, seconds)
