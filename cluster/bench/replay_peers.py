@@ -36,6 +36,7 @@ def torchrl(workload: Workload, source: StepSource, prioritized: bool) -> Work:
     import torch
     from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it logs to stdout
     batch_size = workload.batch_size * workload.length
     buffer = TensorDictReplayBuffer(
         storage=LazyTensorStorage(workload.stored_steps),
@@ -60,6 +61,7 @@ def torchrl_on_ray(workload: Workload) -> Any:
     """
     from torchrl.data import LazyTensorStorage, RayReplayBuffer
 
+    logging.getLogger("torchrl").setLevel(logging.WARNING)  # it logs to stdout
     return RayReplayBuffer(
         storage=partial(LazyTensorStorage, workload.stored_steps),
         sampler=partial(torchrl_sampler, workload, False),
