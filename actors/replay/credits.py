@@ -1,8 +1,10 @@
 """The sending side of inserts: what may be on its way to one shard, and sending it again in order.
 
-A message is kept until its shard has acknowledged it. When the oldest one fails because the shard is away, it is
-sent again until the shard is back, and then everything behind it, in order: the shard drops what it knows already
-and would refuse a stream's block before the one that precedes it. (Ray's own retries arrive in any order.)
+A message is kept until its shard has acknowledged it. When the oldest one fails because the shard is away, the
+sender connects again as soon as the shard is back and repeats everything in order; the shard drops what it knows
+already. (Ray's own retries arrive in any order.) Every message names the connection it was sent on, and a restarted
+shard refuses those of older ones: or a late message could arrive before the repeated one that precedes it, and pass
+for the continuation of a stream whose end the shard has lost.
 """
 
 from __future__ import annotations
@@ -32,19 +34,27 @@ class Message:
 class InsertPort(Protocol):
     """Insert calls to one shard."""
 
+    def connect(self) -> None:
+        """Learn whom later messages are for.
+
+        Raises:
+            ShardUnavailable: The shard is away and may come back.
+        """
+        ...
+
     def insert(self, message: Message) -> Call:
         """Send a message; returns at once."""
         ...
 
-    def done(self, call: Call, timeout: float | None) -> bool:
-        """Whether the call is done, after waiting up to `timeout` seconds (None: until it is)."""
+    def done(self, call: Call) -> bool:
+        """Whether the call is done."""
         ...
 
     def result(self, call: Call) -> Any:
-        """The answer of a call that is done.
+        """The answer of a call, once it is done.
 
         Raises:
-            ShardUnavailable: The shard is away and may come back.
+            ShardUnavailable: The shard is away and may come back, or has been away since the message was sent.
         """
         ...
 
@@ -57,7 +67,7 @@ class MessageWindow:
         max_messages: Messages without acknowledgement.
         max_bytes: Bytes of them.
         on_acknowledged: Told of every message that its shard has acknowledged, in order.
-        retry_seconds: Pause before the oldest message is sent to an absent shard again.
+        retry_seconds: Pause before an absent shard is asked again.
         sleep: Waits, for tests.
     """
 
@@ -105,7 +115,7 @@ class MessageWindow:
             Exception: What the shard raised.
         """
         acknowledged = 0
-        while self._open and (wait or self._port.done(self._open[0][1], 0.0)):
+        while self._open and (wait or self._port.done(self._open[0][1])):
             acknowledged += self._take_oldest()
         return acknowledged
 
@@ -114,20 +124,22 @@ class MessageWindow:
 
     def _take_oldest(self) -> int:
         """Wait for the oldest acknowledgement, sending again as needed; its steps."""
-        message, call = self._open[0]
-        self._port.done(call, None)
-        try:
-            self._port.result(call)
-        except ShardUnavailable as error:
-            self._insist(message, error)
+        while True:
+            message, call = self._open[0]
+            try:
+                self._port.result(call)
+            except ShardUnavailable as error:
+                self._send_again(error)
+            else:
+                break
         self._open.popleft()
         self._bytes -= message.num_bytes
         if self._on_acknowledged is not None:
             self._on_acknowledged(message)
         return message.num_steps
 
-    def _insist(self, oldest: Message, error: ShardUnavailable) -> None:
-        """Send the oldest message until the shard answers, then the others behind it."""
+    def _send_again(self, error: ShardUnavailable) -> None:
+        """Wait until the shard answers, then send every message again."""
         start, next_log = time.monotonic(), 0.0
         while True:
             if time.monotonic() >= next_log:
@@ -135,15 +147,11 @@ class MessageWindow:
                 waited = time.monotonic() - start
                 logger.warning("%d messages wait %.0f s for a shard: %s", len(self._open), waited, error)
             self._sleep(self._retry_seconds)
-            call = self._port.insert(oldest)
-            self.resent += 1
-            self._port.done(call, None)
             try:
-                self._port.result(call)
+                self._port.connect()
             except ShardUnavailable as again:
                 error = again
             else:
                 break
-        waiting = [message for message, _ in self._open][1:]
-        self._open = deque([self._open[0], *((message, self._port.insert(message)) for message in waiting)])
-        self.resent += len(waiting)
+        self._open = deque((message, self._port.insert(message)) for message, _ in self._open)
+        self.resent += len(self._open)

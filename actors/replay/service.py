@@ -7,6 +7,7 @@ object each. What to do when a call fails is decided in `batches`, `feedback` an
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
@@ -70,6 +71,7 @@ class ReplayShardActor:
         folders = [Path(source) for source in sources]
         self._shard = ReplayShard(config, seed, folder, restore=restore, tail=tail, sources=folders, index=index)
         self._index = index
+        self._session = secrets.randbits(63)
         self._slots = OpenSlots()
         self._scratch = Scratch()
         self._batches: dict[tuple[int, int], SequenceBatch] = {}
@@ -83,16 +85,27 @@ class ReplayShardActor:
         return self._index
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
+    def session(self) -> int:
+        """Tells this process from an earlier one of the same actor; see `insert`."""
+        return self._session
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def insert(
+        self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]], session: int | None = None
+    ) -> int:
         """Store the blocks of one message; the steps stored, without those stored before.
 
         Args:
             header: See `actors.replay.wire`.
             payload: The bytes, whole or in pieces.
+            session: Whom the message is for; None for whoever gets it.
 
         Raises:
+            ShardUnavailable: The message is for an earlier process; see `actors.replay.credits`.
             ValueError: The message is damaged, a stream has a gap, or the schema differs.
         """
+        if session not in (None, self._session):
+            raise ShardUnavailable(f"shard {self._index} was restarted after the message was sent")
         if isinstance(payload, list):
             pieces, payload = payload, self._scratch.take(sum(piece.nbytes for piece in payload))
             join(pieces, payload)
@@ -337,12 +350,21 @@ class RayInserts:
 
     def __init__(self, shard: Any) -> None:
         self._shard = shard
+        self._session: int | None = None  # until the first message
+
+    def connect(self) -> None:
+        self._session = self.result(self._shard.session.remote())
 
     def insert(self, message: Message) -> Any:
-        return self._shard.insert.remote(message.header, message.payload)
+        if self._session is None:
+            self._session = ray.get(self._shard.session.options(max_task_retries=-1).remote())
+        payload = message.payload
+        if isinstance(payload, np.ndarray) and payload.nbytes > INLINE_BYTES:
+            payload = split(payload)
+        return self._shard.insert.remote(message.header, payload, self._session)
 
-    def done(self, call: Any, timeout: float | None) -> bool:
-        return bool(ray.wait([call], timeout=timeout)[0])
+    def done(self, call: Any) -> bool:
+        return bool(ray.wait([call], timeout=0)[0])
 
     def result(self, call: Any) -> Any:
         """See `answer_of`; but a shard that is dead for good is an error, not worth waiting for."""

@@ -77,10 +77,10 @@ class Chaos:
             AssertionError: The run ended by itself, did not reach its target, or its replay is wrong.
         """
         rng = random.Random(self.seed)
-        start = time.monotonic()
         sets = [word for setting in SETTINGS for word in ("--set", setting)]
         driver = self.start("--env", ENV_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
         self.wait_for_steps(driver, 1)
+        start = time.monotonic()
         while time.monotonic() - start < seconds:
             time.sleep(min(rng.expovariate(1 / self.mean_seconds), 3 * self.mean_seconds))
             driver = self.kill_one(driver, rng)

@@ -15,30 +15,47 @@ def message(number: int, num_bytes: int = 10) -> Message:
 
 
 class FakeShard:
-    """Answers calls in order; refuses gaps like a shard; every call may be told to be lost, or its answer."""
+    """Answers calls in order; every call may be told to be lost, or its answer, by a restart.
+
+    It accepts gaps, like a shard that has lost acknowledged steps in its restart, so order is all up to the sender.
+    """
 
     def __init__(self, loses_call: set[int] = frozenset(), loses_answer: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.calls = 0
         self.stored: list[int] = []
         self.duplicates = 0
+        self.refuses_from: int | None = None
         self.most_open = self.most_bytes = 0
         self._loses_call, self._loses_answer = loses_call, loses_answer
         self._open: deque[tuple[int, Message]] = deque()
+        self._sessions: dict[int, int] = {}  # call -> connection
         self._answers: dict[int, int | Exception] = {}
+        self._session = self._known = 0
+        self._absent = 0  # failures to connect that are still to come
+
+    def connect(self) -> None:
+        if self._absent:
+            self._absent -= 1
+            raise ShardUnavailable("restarting")
+        self._known = self._session
 
     def insert(self, message: Message) -> int:
         self.calls += 1
         self._open.append((self.calls, message))
+        self._sessions[self.calls] = self._known
         self.most_open = max(self.most_open, len(self._open))
         self.most_bytes = max(self.most_bytes, sum(m.num_bytes for _, m in self._open))
         return self.calls
 
-    def done(self, call: int, timeout: float | None) -> bool:
-        while timeout is None and call not in self._answers:
-            self._serve(*self._open.popleft())
+    def done(self, call: int) -> bool:
         return call in self._answers
 
+    def serve(self) -> None:
+        self._serve(*self._open.popleft())
+
     def result(self, call: int) -> int:
+        while call not in self._answers:
+            self.serve()
         answer = self._answers.pop(call)
         if isinstance(answer, Exception):
             raise answer
@@ -46,17 +63,27 @@ class FakeShard:
 
     def _serve(self, call: int, message: Message) -> None:
         number = int(message.header)
+        if self._sessions[call] != self._session:
+            self._answers[call] = ShardUnavailable("restarted")
+            return
         if call in self._loses_call:
-            self._answers[call] = ShardUnavailable("gone")
+            self._restart(call)
             return
-        if number > len(self.stored):
-            self._answers[call] = ValueError(f"{number - len(self.stored)} messages are missing")
-            return
-        if number == len(self.stored):
-            self.stored.append(number)
-        else:
+        if number in self.stored:
             self.duplicates += 1
-        self._answers[call] = ShardUnavailable("gone") if call in self._loses_answer else 64
+        elif self.refuses_from is not None and number >= self.refuses_from:
+            self._answers[call] = ValueError(f"message {number} is refused")
+            return
+        else:
+            self.stored.append(number)
+        self._answers[call] = 64
+        if call in self._loses_answer:
+            self._restart(call)
+
+    def _restart(self, call: int) -> None:
+        self._answers[call] = ShardUnavailable("gone")
+        self._session += 1
+        self._absent = 3
 
 
 def window(shard: FakeShard, max_messages: int = 4, max_bytes: int = 100) -> MessageWindow:
@@ -102,12 +129,15 @@ def test_everything_arrives_once_and_in_order_whatever_is_lost(lost: set[int], a
     assert acknowledged == 25 * 64
     assert shard.stored == list(range(25))
     assert sender.resent > 0
+    assert (shard.duplicates > 0) == answers
 
 
 def test_what_the_shard_refuses_is_raised() -> None:
-    sender = window(FakeShard())
+    shard = FakeShard()
+    shard.refuses_from = 3
+    sender = window(shard)
     sender.send(message(3))
-    with pytest.raises(ValueError, match="3 messages are missing"):
+    with pytest.raises(ValueError, match="message 3 is refused"):
         sender.settle(wait=True)
 
 
@@ -116,7 +146,7 @@ def test_settle_takes_only_what_is_there() -> None:
     sender = window(shard)
     sender.send(message(0))
     assert sender.settle() == 0
-    shard.done(1, None)
+    shard.serve()
     assert sender.settle() == 64
 
 

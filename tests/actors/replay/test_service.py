@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actors.replay.batches import ShardUnavailable
 from actors.replay.config import DurabilityConfig, ReplayConfig
 from actors.replay.routing import route
 from actors.replay.shard import ReplayShard
@@ -72,10 +73,12 @@ class JournalledShardActor(ReplayShardActor):
             file.truncate(whole)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> int:
+    def insert(
+        self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]], session: int | None = None
+    ) -> int:
         whole = np.concatenate(payload) if isinstance(payload, list) else payload
         sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
-        stored = super().insert(header, payload)
+        stored = super().insert(header, payload, session)
         with self._journal.open("ab") as file:
             file.write(sizes + header + whole.tobytes())
         return stored
@@ -254,6 +257,19 @@ def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
         ray.kill(handle)
 
 
+def test_a_restarted_shard_refuses_messages_for_its_predecessor() -> None:
+    handle = start(ReplayShardActor, CONFIG, 0, 0, max_restarts=1)
+    message = encode_blocks(counter_blocks(0, 1))
+    session = ray.get(handle.session.remote())
+    assert ray.get(handle.insert.remote(*message, session)) == 64
+    ray.kill(handle, no_restart=False)
+    until(lambda: _answer(handle, "session") not in (None, session))
+    with pytest.raises(ShardUnavailable, match="shard 0 was restarted after the message was sent"):
+        ray.get(handle.insert.remote(*message, session))
+    assert ray.get(handle.insert.remote(*message)) == 64
+    ray.kill(handle)
+
+
 def test_a_dead_shard_without_restarts_is_an_error_of_the_sender() -> None:
     from actors.service import RolloutActor
 
@@ -292,7 +308,7 @@ def test_two_ranks_sample_at_once_from_slots_of_their_own(shards: list[Any]) -> 
     assert [len(names) for names in files] == [3, 3]
     assert not set(files[0]) & set(files[1])
     ray.kill(ranks[0])  # leaves its slots behind, until the next learner comes
-    until(lambda: "ALIVE" not in _state(ranks[0]))
+    until(lambda: _answer(ranks[0], "files") is None)
     survivor = ray.remote(Rank).options(num_cpus=0).remote(shards, 2)
     ray.get(survivor.check.remote(1))
     left = {path.name for path in SHARED_MEMORY.glob("worldfleet-slot-*")}
@@ -302,12 +318,12 @@ def test_two_ranks_sample_at_once_from_slots_of_their_own(shards: list[Any]) -> 
         ray.kill(rank)
 
 
-def _state(actor: Any) -> str:
+def _answer(actor: Any, method: str) -> Any:
+    """What a method without arguments returns, None if the actor is away."""
     try:
-        ray.get(actor.files.remote(), timeout=5)
+        return ray.get(getattr(actor, method).remote(), timeout=30)
     except ray.exceptions.RayActorError:
-        return "DEAD"
-    return "ALIVE"
+        return None
 
 
 @pytest.mark.skipif(not hasattr(ReplayShard, "update_priorities"), reason="needs shards with priorities")

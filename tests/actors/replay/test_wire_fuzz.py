@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zlib
 from typing import Any
 
 import msgpack
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.replay.wire import WireError, decode_blocks, encode_blocks, seal
+from actors.replay.wire import WireError, checksum, decode_blocks, encode_blocks, seal
 from tests.fakes import counter_blocks
 
 HEADER, PAYLOAD = encode_blocks(counter_blocks(7, 2, 64))
@@ -68,6 +69,33 @@ def test_bursts_of_damage_are_refused() -> None:
             decode_blocks(header.tobytes(), payload)
 
 
+def test_words_and_pages_that_change_places_are_noticed() -> None:
+    rng = np.random.default_rng(2)
+    payload = rng.integers(0, 256, 20 * 4096 + 100, dtype=np.uint8)
+    words, before = payload[: 20 * 4096].view("<u8"), checksum(payload)
+    for one, two in ((0, 1), (5, 5 + 512), (3, 700), (0, 20 * 512 - 1), (512, 1024)):
+        words[[one, two]] = words[[two, one]]
+        assert checksum(payload) != before
+        words[[one, two]] = words[[two, one]]
+    pages = words.reshape(20, 512)
+    pages[[3, 9]] = pages[[9, 3]]
+    assert checksum(payload) != before
+    pages[[3, 9]] = pages[[9, 3]]
+    payload[-1] ^= 1
+    assert checksum(payload) != before
+
+
+def test_the_checksum_is_the_documented_one() -> None:
+    payload = np.arange(3 * 4096 + 5, dtype=np.uint64).astype(np.uint8)
+    rows = [
+        [int.from_bytes(payload[p + w : p + w + 8].tobytes(), "little") for w in range(0, 4096, 8)]
+        for p in range(0, 3 * 4096, 4096)
+    ]
+    sums = [sum(row) for row in rows] + [sum(column) for column in zip(*rows, strict=True)]
+    digest = b"".join((value % (1 << 64)).to_bytes(8, "little") for value in sums)
+    assert checksum(payload) == zlib.crc32(digest + payload[3 * 4096 :].tobytes())
+
+
 @pytest.mark.parametrize(
     "array",
     [PAYLOAD.astype(np.uint16), PAYLOAD[::2], PAYLOAD.reshape(2, -1), PAYLOAD.view(np.int8)],
@@ -122,8 +150,8 @@ OTHERS = [column for column in FIELDS["schema"] if column[0] != "reward"]
         {"num_bytes": HUGE},
         {"num_bytes": "1"},
         {"num_bytes": -1},
-        {"crc": None},
-        {"crc": "x"},
+        {"checksum": None},
+        {"checksum": "x"},
         {"schema_hash": []},
         {"format": "2"},
         {"format": None},
@@ -145,8 +173,6 @@ def test_a_well_sealed_lie_is_refused_and_allocates_nothing(changes: dict[str, A
 
 
 def _hash(columns: Any) -> int:
-    import zlib
-
     return zlib.crc32(repr(columns).encode())
 
 
