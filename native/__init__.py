@@ -6,8 +6,10 @@ The NumPy twins in ``native.reference`` are the oracle of the tests, never a fal
 try:
     from native._native import (
         Ensemble,
+        RowGather,
         Search,
         SearchState,
+        SumTree,
         build_info,
         cpu_features,
         particle_members,
@@ -19,8 +21,10 @@ except ImportError as error:
 
 __all__ = [
     "Ensemble",
+    "RowGather",
     "Search",
     "SearchState",
+    "SumTree",
     "build_info",
     "cpu_features",
     "particle_members",

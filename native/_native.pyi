@@ -100,6 +100,50 @@ class Ensemble:
         Args: state [M, S], action [M, A].
         """
 
+class RowGather:
+    """Copies runs of consecutive rows of several arrays into contiguous outputs.
+
+    Arrays must be C-contiguous and of the stated dtype; invalid arguments raise ValueError before anything is copied.
+    """
+
+    def __init__(self, arrays: list[NDArray[Any]], threads: int = 1) -> None:
+        """Keeps the arrays, which must have equally many rows.
+
+        Args:
+            arrays: Arrays [rows, ...] of any dtype; later changes of their content are seen.
+            threads: threads of every call, the caller's included; the result does not depend on it. More than 1 do
+                not survive a fork().
+        """
+
+    def gather(self, first: NDArray[np.int64], count: NDArray[np.int64], out: list[NDArray[Any]]) -> None:
+        """Copies rows first[i] .. first[i] + count[i] - 1, run behind run, from every array into its output.
+
+        Args:
+            first: first row of each run.
+            count: rows of each run.
+            out: one writeable array per array, of its dtype and with as many bytes as the runs have.
+        """
+
+    def gather_chains(
+        self,
+        chunk: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        length: int,
+        chunk_steps: int,
+        next_chunk: NDArray[np.int64],
+        out: list[NDArray[Any]],
+    ) -> None:
+        """Copies sequences that follow chains of chunks; chunk c has `chunk_steps` rows from c * chunk_steps on.
+
+        Args:
+            chunk: chunk of the first step of each sequence.
+            offset: its place in the chunk.
+            length: steps of a sequence.
+            chunk_steps: rows of a chunk.
+            next_chunk: [chunks] the chunk with the steps after each chunk's last.
+            out: as in gather.
+        """
+
 class Search:
     """Configuration of a sampling search over action sequences in a box: CEM, iCEM, MPPI, random shooting. Immutable.
 
@@ -206,6 +250,50 @@ class SearchState:
         self,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
         """Plan [B, H, A] and the next carry's mean, elites, has_elites and step (the last action is repeated)."""
+
+class SumTree:
+    """Draws leaves in proportion to their float64 priorities (Schaul et al., 2016, appendix B.2.1).
+
+    Every sum is at all times the rounded sum of its children, whatever the order of the updates: errors do not
+    accumulate. Not thread-safe. Arrays must be C-contiguous and of the stated dtype (TypeError otherwise); an index
+    outside the tree and a priority that is NaN, negative or above max_priority raise ValueError before anything
+    changes.
+    """
+
+    def __init__(self, size: int) -> None:
+        """A tree of `size` leaves of priority 0."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def total(self) -> float:
+        """Sum of the priorities."""
+
+    @property
+    def max_priority(self) -> float:
+        """The largest priority a leaf may have; as many as the tree has leaves keep the total finite."""
+
+    def update(self, index: NDArray[np.int64], priority: NDArray[np.float64]) -> None:
+        """Sets the leaves index [n] to priority [n]; of repeated indices the last wins."""
+
+    def assign(self, first: int, priority: NDArray[np.float64]) -> None:
+        """Sets the leaves from `first` on to priority [n]."""
+
+    def fill(self, first: int, count: int, priority: float) -> None:
+        """Sets `count` leaves from `first` on to one priority."""
+
+    def get(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Priorities [n] of the leaves index [n]."""
+
+    def sample(self, uniform: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The leaves [n] in which uniform * total falls, and their priorities [n]; never a leaf of priority 0.
+
+        Args:
+            uniform: [n] in [0, 1); equally spaced ones with one jitter each make the draw stratified.
+
+        Raises:
+            ValueError: the total is 0, or a uniform lies outside [0, 1).
+        """
 
 def particle_members(seed: int, horizon: int, particles: int, num_members: int, propagation: str) -> NDArray[np.int32]:
     """The member [H, P] that moves each particle in each step of a rollout with this seed."""

@@ -283,3 +283,57 @@ class SearchReference:
         counter[..., 1] = np.arange(count, dtype=np.uint64)[:, None]
         counter[..., 2], counter[..., 3] = self.iteration, self.step
         return philox4x32(counter, np.full((count, groups), self.seed, np.uint64))
+
+
+class SumTreeReference:
+    """Twin of native.SumTree by prefix sums: equal wherever the sums are exact in float64."""
+
+    def __init__(self, size: int) -> None:
+        self.leaves = np.zeros(size)
+
+    @property
+    def total(self) -> float:
+        """Sum of the priorities."""
+        return float(self.leaves.sum())
+
+    def update(self, index: NDArray[np.int64], priority: Floats) -> None:
+        """Set the leaves index [n] to priority [n], one after the other."""
+        for i, p in zip(index.tolist(), priority.tolist(), strict=True):
+            self.leaves[i] = p
+
+    def assign(self, first: int, priority: Floats) -> None:
+        """Set the leaves from `first` on to priority [n]."""
+        self.leaves[first : first + len(priority)] = priority
+
+    def fill(self, first: int, count: int, priority: float) -> None:
+        """Set `count` leaves from `first` on to one priority."""
+        self.leaves[first : first + count] = priority
+
+    def sample(self, uniform: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """Leaves [n] in which uniform [n] * total falls, and their priorities [n]."""
+        index = np.searchsorted(np.cumsum(self.leaves), uniform * self.total, side="right")
+        return index, self.leaves[index]
+
+
+def gather_rows(array: NDArray[Any], first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[Any]:
+    """Rows first[i] .. first[i] + count[i] - 1, run behind run; see native.RowGather.gather."""
+    runs = [array[f : f + n] for f, n in zip(first.tolist(), count.tolist(), strict=True)]
+    return np.concatenate([array[:0], *runs])
+
+
+def chain_rows(
+    chunk: NDArray[np.int64],
+    offset: NDArray[np.int64],
+    length: int,
+    chunk_steps: int,
+    next_chunk: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Rows [B, length] of sequences that follow chains of chunks; see native.RowGather.gather_chains."""
+    rows = np.empty((len(chunk), length), np.int64)
+    for b, (c, at) in enumerate(zip(chunk.tolist(), offset.tolist(), strict=True)):
+        for t in range(length):
+            if at == chunk_steps:
+                c, at = int(next_chunk[c]), 0
+            rows[b, t] = c * chunk_steps + at
+            at += 1
+    return rows

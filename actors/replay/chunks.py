@@ -25,7 +25,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+import native
 from actors.replay.schema import Schema
+from learner.batch import SequenceBatch
 
 VERSION_BYTES = 8  # every step also stores the weights version that chose its action
 
@@ -56,15 +58,23 @@ class ChunkStore:
         max_bytes: Bound on the bytes of all arrays.
         chunk_steps: Steps per chunk, C.
         listener: Told of inserts and evictions.
+        selector_bytes: Bytes per step that the listener keeps.
 
     Raises:
         ValueError: The bound holds less than two chunks.
     """
 
-    def __init__(self, schema: Schema, max_bytes: int, chunk_steps: int, listener: ChunkListener | None = None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        max_bytes: int,
+        chunk_steps: int,
+        listener: ChunkListener | None = None,
+        selector_bytes: int = 0,
+    ) -> None:
         self.schema = schema
         self.chunk_steps = chunk_steps
-        self.chunk_bytes = chunk_steps * (schema.step_bytes + VERSION_BYTES)
+        self.chunk_bytes = chunk_steps * (schema.step_bytes + VERSION_BYTES + selector_bytes)
         self.capacity = max_bytes // self.chunk_bytes
         self.listener = listener
         if self.capacity < 2:
@@ -76,6 +86,7 @@ class ChunkStore:
         self.data = {c.key: np.empty((rows, *c.shape), c.dtype) for c in schema.columns}
         self.version = np.empty(rows, np.int64)
         self.rewritten: set[str] = set()  # keys that were overwritten after their insertion
+        self._rows = native.RowGather(list(self.data.values()))
         # Per chunk: the stream, its row of `stream_end`, the stream index of the first step, ...
         self.stream_id = np.zeros(self.capacity, np.uint64)
         self.stream_row = np.zeros(self.capacity, np.int64)
@@ -126,6 +137,10 @@ class ChunkStore:
                 slices.append((span.chunks[ordinal], offset, count))
                 step += count
         return slices
+
+    def stream_start(self, stream_id: int, end: int) -> int:
+        """First stored step of a stream in the span that goes on to `end`, or `end` if none is stored."""
+        return next((span.start for span in self._spans_of(stream_id) if span.start <= end <= span.end), end)
 
     def append(
         self,
@@ -188,9 +203,55 @@ class ChunkStore:
             chain[:, hop + 1] = self.next_chunk[chain[:, hop]]
         return np.asarray(np.take_along_axis(chain, hops, 1) * self.chunk_steps + within)
 
-    def gather(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """Copies of the steps `rows`, by key, with the shape of `rows` first."""
-        return {key: array.take(rows, axis=0) for key, array in self.data.items()}
+    def gather(
+        self, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int, out: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Copy the sequences starting at (chunk [B], offset [B]) into the arrays `out` [B, T, ...] by key."""
+        arrays = [out[key] for key in self.data]
+        self._rows.gather_chains(chunk, offset, length, self.chunk_steps, self.next_chunk, arrays)
+
+    def write(self, chunk: NDArray[np.int64], offset: NDArray[np.int64], key: str, values: NDArray[Any]) -> None:
+        """Overwrite one key of the stored sequences that start at (chunk [B], offset [B]).
+
+        Args:
+            chunk: Chunk of the first step.
+            offset: Offset of the first step in it.
+            key: A key of the schema.
+            values: New values [B, T, ...]; where sequences overlap, the last one counts.
+
+        Raises:
+            ValueError: The key is unknown, the values do not fit it, or a sequence runs past its stream's end.
+        """
+        self.check_values(key, values)
+        length = values.shape[1]
+        past = self.start[chunk] + offset + length > self.stream_end[self.stream_row[chunk]]
+        if past.any():
+            raise ValueError(f"{length} values of {key!r} run past the end of stream {self.stream_id[chunk][past][0]}")
+        self.data[key][self.rows(chunk, offset, length)] = values
+        self.rewritten.add(key)
+
+    def check_values(self, key: str, values: NDArray[Any]) -> None:
+        """Raise a ValueError unless `values` [B, T, ...] can be stored under `key`."""
+        column = self.data.get(key)
+        if column is None:
+            raise ValueError(f"key {key!r} is not stored; stored are {sorted(self.data)}")
+        if values.ndim < 2 or values.shape[2:] != column.shape[1:]:
+            raise ValueError(
+                f"values of {key!r} have shape {values.shape}, expected (B, T) and then {column.shape[1:]}"
+            )
+        if not np.can_cast(values.dtype, column.dtype, "same_kind"):
+            raise ValueError(f"values of {key!r} are {values.dtype}, the replay stores {column.dtype}")
+
+    def empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
+        """Uninitialised arrays for a batch of `batch_size` sequences of `length` steps."""
+        return SequenceBatch(
+            data={c.key: np.empty((batch_size, length, *c.shape), c.dtype) for c in self.schema.columns},
+            stream_id=np.empty(batch_size, np.uint64),
+            first_step=np.empty(batch_size, np.int64),
+            policy_version=np.empty(batch_size, np.int64),
+            weight=np.empty(batch_size, np.float32),
+            handle=np.empty((batch_size, 3), np.int64),
+        )
 
     def locate(self, stream_id: int, step: int) -> tuple[int, int]:
         """(chunk, offset) of a stored step.
@@ -208,10 +269,10 @@ class ChunkStore:
         """Which handles [B, 3] (chunk, offset, generation) still name the step they were given for."""
         chunk, offset, generation = handle.T
         inside = (chunk >= 0) & (chunk < self.capacity)
-        chunk = np.where(inside, chunk, 0)
-        return np.asarray(
-            inside & (self.generation[chunk] == generation) & (offset >= 0) & (offset < self.length[chunk])
-        )
+        if not inside.all():
+            chunk = np.where(inside, chunk, 0)
+        known = (self.generation[chunk] == generation) & (offset >= 0) & (offset < self.length[chunk])
+        return np.asarray(inside & known)
 
     def _open_chunk(self, stream_id: int, first_step: int) -> _Stream:
         if not self._free:

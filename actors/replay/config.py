@@ -69,7 +69,8 @@ class SelectorConfig:
         online: Whether every new sequence is first trained on once, in order of arrival; the mixture fills the rest.
         priority_exponent: Alpha; 0 makes the prioritized fraction uniform (Schaul et al. 2016, equation 1).
         weight_exponent: Beta of the importance weights (N * probability)^-beta.
-        recency_exponent: How strongly the recency fraction prefers newer steps; 0 makes it uniform.
+        recency_exponent: How strongly the recency fraction prefers newer steps: a step as old as a shard is large
+            is e^exponent times less likely than the newest; 0 makes it uniform.
     """
 
     uniform: float = 1.0

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from actors.replay.chunks import ChunkStore
 from actors.replay.manifest import Manifest, ManifestError, damage_of, list_manifests, manifest_path, read_manifest
+from actors.replay.mixture import Mixture
 from actors.replay.record import RecordError, Steps
 from actors.replay.scan import Damage, LogReader, Record
 from actors.replay.schema import Schema
-from actors.replay.selectors import UniformSelector
 
 _DENSITY = "selector/prioritized/density"
 
@@ -50,7 +50,7 @@ class Content:
     """The state of a shard while it is put together."""
 
     store: ChunkStore | None = None
-    selector: UniformSelector | None = None
+    selector: Mixture | None = None
     next_step: dict[int, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     rng: dict[str, Any] | None = None
@@ -64,7 +64,7 @@ class Content:
         self.counters[name] = self.counters.get(name, 0) + number
 
 
-MakeStore = Callable[[Schema], tuple[ChunkStore, UniformSelector]]
+MakeStore = Callable[[Schema], tuple[ChunkStore, Mixture]]
 
 
 @dataclass(frozen=True)
@@ -380,11 +380,9 @@ def _correspondence(
     return np.concatenate(rows), np.concatenate(indices)
 
 
-def _bring_priorities(
-    manifest: Manifest, store: ChunkStore, selector: UniformSelector, mine: Callable[[int], bool]
-) -> None:
+def _bring_priorities(manifest: Manifest, store: ChunkStore, selector: Mixture, mine: Callable[[int], bool]) -> None:
     """Give the steps of a manifest that the store holds the priorities they had."""
-    density, prioritized = manifest.arrays.get(_DENSITY), getattr(selector, "prioritized", None)
-    if density is not None and prioritized is not None:
+    density = manifest.arrays.get(_DENSITY)
+    if density is not None and selector.prioritized is not None:
         rows, indices = _correspondence(manifest, store, mine)
-        prioritized.set_densities(rows, density[indices])
+        selector.prioritized.set_densities(rows, density[indices])

@@ -19,7 +19,7 @@ from ray.util.metrics import Counter, Gauge
 
 from actors.replay.config import ReplayConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.sharded import concatenate, draw_shard
+from actors.replay.sharded import concatenate, draw_shard, normalise_weights, shard_probabilities
 from actors.replay.wire import decode_blocks
 from learner.batch import SequenceBatch
 
@@ -74,9 +74,9 @@ class ReplayShardActor:
         self._report()
         return stored
 
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
+    def sample(self, batch_size: int, length: int, totals: NDArray[np.float64] | None = None) -> SequenceBatch:
         """A batch; see `ReplayShard.sample`."""
-        batch = self._shard.sample(batch_size, length)
+        batch = self._shard.sample(batch_size, length, totals)
         self._report()
         return batch
 
@@ -84,9 +84,13 @@ class ReplayShardActor:
         """Steps of one stream; see `ReplayShard.read`."""
         return self._shard.read(stream_id, first_step, length)
 
-    def mass(self, length: int) -> float:
-        """The shard's weight among its sisters."""
-        return self._shard.mass(length)
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """The shard's weights [K] among its sisters; see `ReplayShard.masses`."""
+        return self._shard.masses(length)
+
+    def fractions(self) -> NDArray[np.float64]:
+        """Fraction [K] of every component of the selector."""
+        return self._shard.fractions
 
     def num_items(self, length: int) -> int:
         """Valid starts of sequences of `length` steps."""
@@ -165,6 +169,7 @@ class RemoteBatches:
         self._in_flight, self._mixed = in_flight, mixed
         self._tickets: deque[list[Any]] = deque()
         self._masses: NDArray[np.float64] | None = None
+        self._fractions: NDArray[np.float64] | None = None
         self._mass_refs: list[Any] = []
         self._asked = 0
 
@@ -181,24 +186,27 @@ class RemoteBatches:
             self._tickets.append(self._ask())
         ticket = self._tickets.popleft()
         self._tickets.append(self._ask())
-        return concatenate(ray.get(ticket))  # copies
+        return normalise_weights(concatenate(ray.get(ticket)))  # copies
 
     def _ask(self) -> list[Any]:
         masses = self._current_masses()
+        if self._fractions is None:
+            self._fractions = ray.get(self._shards[0].fractions.remote())
+        totals = masses.sum(axis=0)
         if not self._mixed:
-            shard = self._shards[draw_shard(self._rng, masses)]
-            return [shard.sample.remote(self._batch_size, self._length)]
-        draw_shard(self._rng, masses)  # raises if there is nothing to draw
-        counts = self._rng.multinomial(self._batch_size, masses / masses.sum())
-        return [s.sample.remote(int(n), self._length) for s, n in zip(self._shards, counts, strict=True) if n]
+            shard = self._shards[draw_shard(self._rng, masses, self._fractions)]
+            return [shard.sample.remote(self._batch_size, self._length, totals)]
+        probabilities = shard_probabilities(masses, self._fractions)
+        counts = self._rng.multinomial(self._batch_size, probabilities / probabilities.sum())
+        return [s.sample.remote(int(n), self._length, totals) for s, n in zip(self._shards, counts, strict=True) if n]
 
     def _current_masses(self) -> NDArray[np.float64]:
-        if self._masses is None or not self._masses.sum() > 0:
-            self._masses = np.array(ray.get([s.mass.remote(self._length) for s in self._shards]), np.float64)
+        if self._masses is None or not self._masses.any():
+            self._masses = np.array(ray.get([s.masses.remote(self._length) for s in self._shards]), np.float64)
         elif self._mass_refs and len(ray.wait(self._mass_refs, num_returns=len(self._mass_refs), timeout=0)[1]) == 0:
             self._masses = np.array(ray.get(self._mass_refs), np.float64)
             self._mass_refs = []
         self._asked += 1
         if self._asked % MASS_REFRESH == 0 and not self._mass_refs:
-            self._mass_refs = [s.mass.remote(self._length) for s in self._shards]
+            self._mass_refs = [s.masses.remote(self._length) for s in self._shards]
         return self._masses

@@ -22,9 +22,10 @@ from actors.replay.config import ReplayConfig
 from actors.replay.durable import open_folder, settings_of
 from actors.replay.journal import Journal, PendingCheckpoint
 from actors.replay.manifest import AUTO, Manifest, check_name
+from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.prioritized import check_priorities
 from actors.replay.recovery import Content, Recovery
 from actors.replay.schema import Schema
-from actors.replay.selectors import UniformSelector
 from learner.batch import SequenceBatch
 
 
@@ -67,9 +68,10 @@ class ReplayShard:
         self._config = config
         self._rng = np.random.default_rng(seed)
         self._store: ChunkStore | None = None
-        self._selector: UniformSelector | None = None
+        self._selector: Mixture | None = None
         self._next_step: dict[int, int] = {}  # stream -> first step not yet inserted; outlives eviction
         self._inserted = self._duplicates = self._sampled = 0
+        self._stale_updates = self._stale_writes = 0  # handles whose steps were evicted
         self._lost = self._evicted_before = 0
         self._journal: Journal | None = None
         self._met: set[int] | None = None  # streams that went on after a lossy recovery; None: none was
@@ -125,19 +127,91 @@ class ReplayShard:
                 self._journal.stored(block.stream_id)
         return stored
 
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
-        """Draw `batch_size` sequences of `length` steps, with replacement.
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        totals: NDArray[np.float64] | None = None,
+        num_items: float | None = None,
+        out: SequenceBatch | None = None,
+    ) -> SequenceBatch:
+        """Draw `batch_size` sequences of `length` steps.
+
+        The importance weights are (num_items * probability)^-beta (Schaul et al. 2016, section 3.4) with the
+        probability of a sequence in the whole replay; they are not yet divided by their maximum.
+
+        Args:
+            batch_size: Sequences, B.
+            length: Steps of each, T.
+            totals: Masses [K] over all shards as last known, None if this shard is alone.
+            num_items: Valid starts over all shards, None for what `totals` says.
+            out: Arrays to fill and return, new ones by default.
 
         Raises:
             ValueError: No stored stream is that long, or a size is not positive.
         """
         if batch_size < 1 or length < 1:
             raise ValueError(f"batch_size and length must be positive, got {batch_size} and {length}")
-        if self._store is None or self._selector is None or not self._selector.mass(length) > 0:
+        if self._store is None or self._selector is None or not self._selector.num_items(length):
             raise ValueError(f"no sequence of {length} steps is stored; the shard holds {self.num_steps} steps")
-        selection = self._selector.sample(self._rng, batch_size, length)
+        selection = self._selector.sample(self._rng, batch_size, length, totals, num_items)
         self._sampled += batch_size * length
-        return self._gather(self._store, selection.chunk, selection.offset, length)
+        batch = self._gather(self._store, selection.chunk, selection.offset, length, out)
+        np.power(selection.ratio, -self._config.selector.weight_exponent, out=batch.weight, casting="same_kind")
+        return batch
+
+    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[Any]) -> int:
+        """Set the priorities of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the sequences; of repeated ones the last counts.
+            priority: New priorities [B], finite and not negative.
+
+        Returns:
+            Priorities applied: 0 if the selector has no prioritized component.
+
+        Raises:
+            ValueError: A priority is negative, not finite or too large; none was applied.
+        """
+        values = check_priorities(priority, len(handle))
+        if self._selector is None or self._selector.prioritized is None:
+            return 0
+        valid = self.valid(handle)
+        applied = int(np.count_nonzero(valid))
+        if applied < len(handle):
+            handle, values = handle[valid], values[valid]
+            self._stale_updates += len(valid) - applied
+        self._selector.prioritized.update((handle[:, 0], handle[:, 1]), values)
+        return applied
+
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.
+
+        Args:
+            handle: Handles [B, 3] of the first steps.
+            key: A key of the stored steps.
+            values: New values [B, T, ...] of the steps from there on.
+
+        Returns:
+            Sequences written.
+
+        Raises:
+            ValueError: The key is not stored, or the values do not fit it; nothing was written.
+        """
+        if len(values) != len(handle):
+            raise ValueError(f"expected values of {len(handle)} sequences, got an array of shape {values.shape}")
+        valid = self.valid(handle)
+        chunk, offset, _ = handle[valid].T
+        if self._store is not None:
+            if self._journal is not None and key not in self._store.rewritten:
+                self._journal.settle()  # from now on the writer copies this key
+            self._store.write(chunk, offset, key, values[valid])
+        self._stale_writes += len(handle) - len(chunk)
+        return len(chunk)
+
+    def empty_batch(self, batch_size: int, length: int) -> SequenceBatch | None:
+        """Uninitialised arrays for a batch of this replay, None before the first block."""
+        return None if self._store is None else self._store.empty_batch(batch_size, length)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on, as a batch of one.
@@ -174,12 +248,17 @@ class ReplayShard:
         return 0 if self._store is None else self._store.nbytes
 
     def num_items(self, length: int) -> int:
-        """Valid starts of sequences of `length` steps: the shard's mass under uniform sampling."""
+        """Valid starts of sequences of `length` steps."""
         return 0 if self._store is None else int(self._store.starts(length).sum())
 
-    def mass(self, length: int) -> float:
-        """The shard's weight among its sisters when a batch draws its shard."""
-        return 0.0 if self._selector is None else float(self._selector.mass(length))
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """Mass [K] of every component of the selector here; the first counts the valid starts."""
+        return np.zeros_like(self.fractions) if self._selector is None else self._selector.masses(length)
+
+    @property
+    def fractions(self) -> NDArray[np.float64]:
+        """Fraction [K] of every component of the selector."""
+        return selector_fractions(self._config.selector)
 
     def stats(self) -> dict[str, float]:
         """Sizes now and counts since the beginning."""
@@ -194,6 +273,8 @@ class ReplayShard:
             "evicted_steps": self._evicted_before + (0 if self._store is None else self._store.evicted_steps),
             "lost_steps": self._lost,
             "sampled_steps": self._sampled,
+            "stale_updates": self._stale_updates,
+            "stale_writes": self._stale_writes,
             "log_bytes": 0 if self._journal is None else self._journal.log_bytes,
             "unlogged_steps": 0 if self._journal is None else self._journal.unlogged_steps,
         }
@@ -236,7 +317,10 @@ class ReplayShard:
             "counters": [self._inserted, self._duplicates, self._sampled],
             "rng": self._rng.bit_generator.state,
         }
-        return {"meta": meta, "arrays": {} if self._store is None else self._store.state_arrays()}
+        arrays = {} if self._store is None else self._store.state_arrays()
+        if self._selector is not None:
+            arrays |= {f"selector/{name}": array for name, array in self._selector.state_arrays().items()}
+        return {"meta": meta, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state of a shard of the same size.
@@ -250,6 +334,9 @@ class ReplayShard:
         self._store = self._selector = None
         if meta["schema"] is not None:
             self._bind(Schema.from_lists(meta["schema"])).load_arrays(state["arrays"])
+        if self._selector is not None:
+            saved = {name: array for name, array in state["arrays"].items() if name.startswith("selector/")}
+            self._selector.load_arrays({name.removeprefix("selector/"): array for name, array in saved.items()})
         self._next_step = {int(stream): int(step) for stream, step in meta["next_step"]}
         self._inserted, self._duplicates, self._sampled = meta["counters"]
         self._rng.bit_generator.state = meta["rng"]
@@ -307,6 +394,8 @@ class ReplayShard:
                 "sampled_steps": self._sampled,
                 "lost_steps": self._lost,
                 "evicted_before": self._evicted_before,
+                "stale_updates": self._stale_updates,
+                "stale_writes": self._stale_writes,
             },
             "rng": json.dumps(self._rng.bit_generator.state),
         }
@@ -319,6 +408,7 @@ class ReplayShard:
         self._inserted, self._sampled = counters.get("inserted_steps", 0), counters.get("sampled_steps", 0)
         self._duplicates, self._lost = counters.get("duplicate_steps", 0), counters.get("lost_steps", 0)
         self._evicted_before = counters.get("evicted_before", 0)
+        self._stale_updates, self._stale_writes = counters.get("stale_updates", 0), counters.get("stale_writes", 0)
         if content.rng is not None:
             self._rng.bit_generator.state = content.rng
 
@@ -336,19 +426,29 @@ class ReplayShard:
             self._journal.bind(self._store, {})
         return self._store
 
-    def _make_store(self, schema: Schema) -> tuple[ChunkStore, UniformSelector]:
-        store = ChunkStore(schema, self._config.shard_bytes, self._config.chunk_steps)
-        selector = store.listener = UniformSelector(store)
-        return store, selector
+    def _make_store(self, schema: Schema) -> tuple[ChunkStore, Mixture]:
+        config = self._config
+        overhead = selector_bytes(config.selector)
+        store = ChunkStore(schema, config.shard_bytes, config.chunk_steps, selector_bytes=overhead)
+        return store, Mixture(store, config.selector)
 
     @staticmethod
-    def _gather(store: ChunkStore, chunk: NDArray[np.int64], offset: NDArray[np.int64], length: int) -> SequenceBatch:
-        rows = store.rows(chunk, offset, length)
-        return SequenceBatch(
-            data=store.gather(rows),
-            stream_id=store.stream_id[chunk],
-            first_step=store.start[chunk] + offset,
-            policy_version=store.version[rows[:, 0]],
-            weight=np.ones(len(chunk), np.float32),
-            handle=np.stack([chunk, offset, store.generation[chunk]], axis=1),
-        )
+    def _gather(
+        store: ChunkStore,
+        chunk: NDArray[np.int64],
+        offset: NDArray[np.int64],
+        length: int,
+        out: SequenceBatch | None = None,
+    ) -> SequenceBatch:
+        batch = store.empty_batch(len(chunk), length) if out is None else out
+        if batch.shape != (len(chunk), length):
+            raise ValueError(f"out holds {batch.shape} sequences and steps, asked for are {(len(chunk), length)}")
+        store.gather(chunk, offset, length, batch.data)
+        batch.stream_id[:] = store.stream_id[chunk]
+        batch.first_step[:] = store.start[chunk] + offset
+        batch.policy_version[:] = store.version[chunk * store.chunk_steps + offset]
+        batch.weight[:] = 1.0
+        batch.handle[:, 0] = chunk
+        batch.handle[:, 1] = offset
+        batch.handle[:, 2] = store.generation[chunk]
+        return batch

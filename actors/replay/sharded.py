@@ -6,7 +6,7 @@ Letters: B sequences, T steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,54 @@ from actors.replay.config import ReplayConfig
 from actors.replay.journal import CheckpointInfo
 from actors.replay.layout import Layout, open_layout
 from actors.replay.manifest import Manifest, list_manifests, manifest_path, write_manifest
+from actors.replay.mixture import effective_fractions
+from actors.replay.prioritized import check_priorities
 from actors.replay.routing import route as route
+from actors.replay.routing import route_many as route_many
 from actors.replay.shard import ReplayShard
+from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
 
-def draw_shard(rng: np.random.Generator, masses: NDArray[np.float64]) -> int:
-    """A shard drawn in proportion to the masses [num_shards].
+def shard_probabilities(masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probability [n] of each shard; see `actors.replay.mixture`.
+
+    Args:
+        masses: Mass [n, K] of every component in every shard.
+        fractions: Fraction [K] of every component.
 
     Raises:
         ValueError: No shard has any mass.
     """
-    ends = np.cumsum(masses)
-    if not ends[-1] > 0:
+    totals = masses.sum(axis=0)
+    shares = np.array(effective_fractions(totals.tolist(), fractions.tolist()))
+    if not shares.any():
         raise ValueError(f"none of the {len(masses)} shards holds a sequence of the asked length")
+    return np.asarray((masses * np.divide(shares, totals, out=np.zeros_like(shares), where=totals > 0)).sum(axis=1))
+
+
+def draw_shard(rng: np.random.Generator, masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> int:
+    """A shard drawn by its masses; see `shard_probabilities`."""
+    ends = np.cumsum(shard_probabilities(masses, fractions))
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
+
+
+def normalise_weights(batch: SequenceBatch) -> SequenceBatch:
+    """The batch, its importance weights divided by their maximum in place."""
+    np.divide(batch.weight, batch.weight.max(), out=batch.weight)
+    return batch
+
+
+def slice_batch(batch: SequenceBatch, begin: int, end: int) -> SequenceBatch:
+    """Views of the sequences `begin` .. `end - 1`."""
+    return SequenceBatch(
+        data={key: value[begin:end] for key, value in batch.data.items()},
+        stream_id=batch.stream_id[begin:end],
+        first_step=batch.first_step[begin:end],
+        policy_version=batch.policy_version[begin:end],
+        weight=batch.weight[begin:end],
+        handle=batch.handle[begin:end],
+    )
 
 
 def concatenate(batches: Sequence[SequenceBatch]) -> SequenceBatch:
@@ -48,7 +81,7 @@ def concatenate(batches: Sequence[SequenceBatch]) -> SequenceBatch:
 
 
 class ShardedReplay:
-    """Routes streams to shards and samples so that every stored sequence is equally likely.
+    """Routes streams to shards and samples as if all their sequences lay in one.
 
     By default each batch comes from one shard, drawn in proportion to its mass, as through the object
     store; `mixed` draws the shard of every sequence anew.
@@ -69,6 +102,7 @@ class ShardedReplay:
         self._rng = np.random.default_rng(seed)
         self._mixed = mixed
         self._layout = layout
+        self._fractions = self.shards[0].fractions
 
     @classmethod
     def from_config(
@@ -113,19 +147,56 @@ class ShardedReplay:
         """Store a block in its stream's shard; see `ReplayShard.insert`."""
         return self.shards[route(block.stream_id, len(self.shards))].insert(block)
 
-    def sample(self, batch_size: int, length: int) -> SequenceBatch:
-        """Draw `batch_size` sequences of `length` steps, with replacement.
+    def sample(self, batch_size: int, length: int, out: SequenceBatch | None = None) -> SequenceBatch:
+        """Draw `batch_size` sequences of `length` steps; the largest importance weight is 1.
+
+        Args:
+            batch_size: Sequences, B.
+            length: Steps of each, T.
+            out: Arrays to fill and return, new ones by default.
 
         Raises:
             ValueError: No stored stream is that long, or a size is not positive.
         """
-        masses = np.array([shard.mass(length) for shard in self.shards])
-        if not self._mixed:
-            return self.shards[draw_shard(self._rng, masses)].sample(batch_size, length)
-        if not masses.sum() > 0:
-            raise ValueError(f"no sequence of {length} steps is stored; the replay holds {self.num_steps} steps")
-        counts = self._rng.multinomial(batch_size, masses / masses.sum())
-        return concatenate([shard.sample(int(n), length) for shard, n in zip(self.shards, counts, strict=True) if n])
+        if len(self.shards) == 1:
+            return normalise_weights(self.shards[0].sample(batch_size, length, out=out))
+        masses = np.array([shard.masses(length) for shard in self.shards])
+        totals = masses.sum(axis=0)
+        if not self._mixed or batch_size < 1:
+            shard = self.shards[draw_shard(self._rng, masses, self._fractions)]
+            return normalise_weights(shard.sample(batch_size, length, totals, out=out))
+        probabilities = shard_probabilities(masses, self._fractions)
+        counts = self._rng.multinomial(batch_size, probabilities / probabilities.sum())
+        batch = self._empty_batch(batch_size, length) if out is None else out
+        ends = np.cumsum(counts)
+        for shard, begin, end in zip(self.shards, ends - counts, ends, strict=True):
+            if end > begin:
+                shard.sample(int(end - begin), length, totals, out=slice_batch(batch, begin, end))
+        return normalise_weights(batch)
+
+    def update_priorities(
+        self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], priority: NDArray[Any]
+    ) -> int:
+        """Set the priorities [B] of sequences of streams [B]; see `ReplayShard.update_priorities`."""
+        if len(self.shards) == 1:
+            return self.shards[0].update_priorities(handle, priority)
+        values = check_priorities(priority, len(handle))  # before any shard changes
+        return sum(shard.update_priorities(handle[rows], values[rows]) for shard, rows in self._by_shard(stream_id))
+
+    def write(self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+        """Overwrite a key of sequences of streams [B] with values [B, T, ...]; see `ReplayShard.write`."""
+        return sum(shard.write(handle[rows], key, values[rows]) for shard, rows in self._by_shard(stream_id))
+
+    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
+        """Store the priorities and write-backs that an update made for a batch; a `learner.learner.ResultSink`.
+
+        Raises:
+            ValueError: A priority or a write-back cannot be stored.
+        """
+        if result.priorities is not None:
+            self.update_priorities(batch.stream_id, batch.handle, result.priorities)
+        for key, values in result.writebacks.items():
+            self.write(batch.stream_id, batch.handle, key, values)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on; see `ReplayShard.read`."""
@@ -149,9 +220,9 @@ class ShardedReplay:
         """Valid starts of sequences of `length` steps."""
         return sum(shard.num_items(length) for shard in self.shards)
 
-    def mass(self, length: int) -> float:
-        """Sum of the shards' masses."""
-        return sum(shard.mass(length) for shard in self.shards)
+    def masses(self, length: int) -> NDArray[np.float64]:
+        """Sum [K] of the shards' masses."""
+        return np.asarray(np.sum([shard.masses(length) for shard in self.shards], axis=0))
 
     def stats(self) -> dict[str, float]:
         """The shards' statistics summed."""
@@ -247,6 +318,18 @@ class ShardedReplay:
         for index, shard in enumerate(self.shards):
             shard.restore(directory / f"shard-{index}.npz")
         self._rng.bit_generator.state = manifest["rng"]
+
+    def _empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
+        return next(batch for shard in self.shards if (batch := shard.empty_batch(batch_size, length)) is not None)
+
+    def _by_shard(self, stream_id: NDArray[np.uint64]) -> Iterator[tuple[ReplayShard, NDArray[np.int64]]]:
+        """Each shard that holds some of the streams [B], and their places."""
+        if len(self.shards) == 1:
+            yield self.shards[0], np.arange(len(stream_id))
+            return
+        index = route_many(stream_id, len(self.shards))
+        for k in np.unique(index).tolist():
+            yield self.shards[k], np.flatnonzero(index == k)
 
 
 def _manifest_to_restore(layout: Layout, restore: str | None) -> Manifest | None:

@@ -4,4 +4,6 @@
 #include <pybind11/pybind11.h>
 
 void init_ensemble(pybind11::module_& m);
+void init_gather(pybind11::module_& m);
 void init_search(pybind11::module_& m);
+void init_sum_tree(pybind11::module_& m);

@@ -3,5 +3,7 @@
 PYBIND11_MODULE(_native, m) {
     m.doc() = "worldfleet kernels; use the package `native`, not this module.";
     init_ensemble(m);
+    init_gather(m);
     init_search(m);
+    init_sum_tree(m);
 }

@@ -3,29 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.records import Block
 from actors.replay.config import ReplayConfig
 from actors.replay.schema import Schema
 from actors.replay.shard import ReplayShard
-from actors.replay.sharded import ShardedReplay, route
+from actors.replay.sharded import ShardedReplay, route, route_many
+from tests.actors.replay.blocks import STEP_BYTES, tag_block
 from tests.fakes import check_sequences, counter_blocks
-
-STEP_BYTES = 4 + 4 + 3 + 8 + 8 + 8  # action, reward, flags, episode, tag, version
-
-
-def tag_block(stream_id: int, first_step: int, steps: int, version: int = 0) -> Block:
-    """A block whose `tag` is unique over streams and steps."""
-    zeros = np.zeros(steps, np.bool_)
-    data = {
-        "action": np.zeros((steps, 1), np.float32),
-        "reward": np.zeros(steps, np.float32),
-        "is_first": zeros,
-        "is_last": zeros,
-        "is_terminal": zeros,
-        "episode": np.zeros(steps, np.int64),
-        "tag": stream_id * 1_000_000 + np.arange(first_step, first_step + steps),
-    }
-    return Block(stream_id, first_step, version, data)
 
 
 def make_shard(chunks: int = 8, chunk_steps: int = 16, seed: int = 0) -> ReplayShard:
@@ -137,7 +120,8 @@ def test_every_valid_start_is_equally_likely_after_evictions(length: int) -> Non
         for stream_id, (start, end) in shard.streams().items()
         for step in range(start, end - length + 1)
     ]
-    assert shard.num_items(length) == shard.mass(length) == len(valid)
+    assert shard.num_items(length) == len(valid)
+    assert shard.masses(length).tolist() == [len(valid)]
     counts = dict.fromkeys(valid, 0)
     draws = 400 * len(valid)
     for _ in range(20):
@@ -296,6 +280,7 @@ def test_routing_is_even_and_fixed() -> None:
     assert counts.min() >= 10
     assert [route(i, 2) for i in (0, 1, 2, 3, 1 << 43)] == [0, 1, 0, 1, 0]
     assert {route(i, 2) for i in range(4)} == {0, 1}
+    assert route_many(np.array(ids, np.uint64), 5).tolist() == [route(i, 5) for i in ids]
 
 
 def test_schema_hash_is_stable_and_depends_on_every_part() -> None:
