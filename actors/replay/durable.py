@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.replay.config import ReplayConfig
 from actors.replay.files import LOCK, FolderLock, sync_folder
@@ -35,11 +34,6 @@ class OpenedFolder:
     recovery: Recovery
     logged: dict[int, int]  # stream -> end of the steps in the log
     lossy: bool  # whether acknowledged steps may be missing
-
-
-def settings_of(config: ReplayConfig) -> dict[str, Any]:
-    """What must be equal for a manifest to be taken over exactly."""
-    return {"chunk_steps": config.chunk_steps, "selector": asdict(config.selector)}
 
 
 def open_folder(
@@ -74,7 +68,7 @@ def open_folder(
                 sources, make_store, lambda stream: route(stream, config.num_shards) == index, index == 0, restore, tail
             )
         else:
-            content, recovery = recover(source, make_store, settings_of(config), tail)
+            content, recovery = recover(source, make_store, config.chunk_steps, tail)
         manifests = source.manifests
         if not tail and not imports:
             manifests = _cut_manifests(directory, manifests, source.manifest)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -115,16 +114,6 @@ class ReplayShardActor:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; see `ReplayShard.load_state_dict`."""
         self._shard.load_state_dict(state)
-        self._reported = self._shard.stats()
-
-    def save(self, path: str) -> None:
-        """Write the state as one file on this node."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._shard.save(Path(path))
-
-    def restore(self, path: str) -> None:
-        """Load a file written by `save`."""
-        self._shard.restore(Path(path))
         self._reported = self._shard.stats()
 
     def _report(self) -> None:

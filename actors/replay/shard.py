@@ -5,10 +5,7 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from numpy.typing import NDArray
 from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
-from actors.replay.durable import open_folder, settings_of
+from actors.replay.durable import open_folder
 from actors.replay.journal import Journal, PendingCheckpoint
 from actors.replay.manifest import AUTO, Manifest, check_name
 from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
@@ -341,31 +338,6 @@ class ReplayShard:
         self._inserted, self._duplicates, self._sampled = meta["counters"]
         self._rng.bit_generator.state = meta["rng"]
 
-    def save(self, path: Path) -> None:
-        """Write the state as one file, committed by rename."""
-        state = self.state_dict()
-        meta = np.frombuffer(json.dumps(state["meta"]).encode(), np.uint8)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, meta=meta, **state["arrays"])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-    def restore(self, path: Path) -> None:
-        """Load a file written by `save`.
-
-        Raises:
-            ValueError: The file is damaged or of a shard of another size.
-        """
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            meta = json.loads(arrays.pop("meta").tobytes())
-        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is not a readable replay file: {error}") from error
-        self.load_state_dict({"meta": meta, "arrays": arrays})
-
     def _durable(self) -> Journal:
         if self._journal is None:
             raise ValueError("this replay shard has no directory to write to")
@@ -386,7 +358,7 @@ class ReplayShard:
                 arrays |= {f"late/{key}": store.data[key].take(rows, axis=0) for key in sorted(store.rewritten)}
         books = {
             "schema": None if self._store is None else self._store.schema.as_lists(),
-            "settings": settings_of(self._config),
+            "chunk_steps": self._config.chunk_steps,
             "next_step": [[stream, step] for stream, step in self._next_step.items()],
             "counters": {
                 "inserted_steps": self._inserted,

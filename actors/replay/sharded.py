@@ -293,32 +293,6 @@ class ShardedReplay:
             shard.load_state_dict(saved)
         self._rng.bit_generator.state = state["rng"]
 
-    def save(self, directory: Path) -> None:
-        """Write every shard to `directory/shard-<index>.npz` and, last, `directory/manifest.json`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        for index, shard in enumerate(self.shards):
-            shard.save(directory / f"shard-{index}.npz")
-        manifest = {"num_shards": len(self.shards), "rng": self._rng.bit_generator.state}
-        temporary = directory / "manifest.json.tmp"
-        temporary.write_text(json.dumps(manifest))
-        temporary.replace(directory / "manifest.json")
-
-    def restore(self, directory: Path) -> None:
-        """Load the files written by `save`.
-
-        Raises:
-            ValueError: A file is damaged, missing or of a shard of another size.
-        """
-        try:
-            manifest = json.loads((directory / "manifest.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{directory} holds no complete replay: {error}") from error
-        if manifest["num_shards"] != len(self.shards):
-            raise ValueError(f"{directory} holds {manifest['num_shards']} shards, this replay has {len(self.shards)}")
-        for index, shard in enumerate(self.shards):
-            shard.restore(directory / f"shard-{index}.npz")
-        self._rng.bit_generator.state = manifest["rng"]
-
     def _empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
         return next(batch for shard in self.shards if (batch := shard.empty_batch(batch_size, length)) is not None)
 

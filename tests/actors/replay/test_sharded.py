@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -135,7 +133,7 @@ def same(a: SequenceBatch, b: SequenceBatch) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_replay_with_every_selector_resumes_exactly(mixed: bool, tmp_path: Path) -> None:
+def test_a_replay_with_every_selector_resumes_exactly(mixed: bool) -> None:
     one, two = (make_replay(EVERYTHING, 2, seed, mixed, size=60 * 16 * 20) for seed in (1, 2))
     rng = np.random.default_rng(0)
 
@@ -148,8 +146,7 @@ def test_a_replay_with_every_selector_resumes_exactly(mixed: bool, tmp_path: Pat
         if first >= 20:
             train(one, one.sample(8, 7), rng.random(8) * 3)
     assert one.stats()["evicted_steps"] > 0
-    one.save(tmp_path / "replay")
-    two.restore(tmp_path / "replay")
+    two.load_state_dict(one.state_dict())
     for first in range(200, 300, 10):
         for replay in (one, two):
             fill(replay, first, first + 10)
@@ -162,16 +159,16 @@ def test_a_replay_with_every_selector_resumes_exactly(mixed: bool, tmp_path: Pat
         np.testing.assert_array_equal(one.masses(length), two.masses(length))
 
 
-def test_a_state_of_other_selectors_takes_the_stored_steps_for_new_ones(tmp_path: Path) -> None:
+def test_a_state_of_other_selectors_takes_the_stored_steps_for_new_ones() -> None:
     plain = make_replay(SelectorConfig(), 1)
     fill(plain, 0, 30, 2)
-    plain.save(tmp_path / "replay")
+    state = plain.state_dict()
     everything = make_replay(EVERYTHING, 1, size=40_000)
     with pytest.raises(ValueError, match="chunks, this one"):
-        everything.restore(tmp_path / "replay")
+        everything.load_state_dict(state)
     chunks = 20_000 // (16 * (tag_bytes() + 12))
     selective = make_replay(EVERYTHING, 1, size=chunks * 16 * (tag_bytes() + 12 + 36))
-    selective.restore(tmp_path / "replay")
+    selective.load_state_dict(state)
     masses = selective.masses(4)
     assert masses[0] == masses[1] == masses[3] == 2 * 27
     assert 0 < masses[2] <= masses[0]
