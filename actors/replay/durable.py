@@ -7,6 +7,7 @@ manifest-<name>.msgpack  what was stored at a checkpoint, over those steps
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from actors.replay.manifest import Manifest, manifest_path
 from actors.replay.recovery import Content, MakeStore, Recovery, import_shards, open_source, recover
 from actors.replay.routing import route
 from actors.replay.scan import Record
+
+logger = logging.getLogger(__name__)
 
 _SEGMENTS = 8  # a shard's log has at least this many segments at its byte bound, so that it can be thinned out
 _LEAST_SEGMENT_BYTES = 1 << 12
@@ -52,6 +55,7 @@ def open_folder(
             format version.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    sync_folder(directory.parent)
     used_before = (directory / LOCK).exists()
     lock = FolderLock(directory)
     with ExitStack() as undo:
@@ -78,6 +82,10 @@ def open_folder(
         log.next_sequence = max([log.next_sequence, *(manifest.sequence for manifest in manifests)])
         journal = Journal(log, manifests, config.durability, config.shard_bytes, lock)
         undo.pop_all()
+    for damage in recovery.damage:
+        logger.warning("replay: %s", damage)
+    if recovery.torn_bytes:
+        logger.warning("replay: cut an unfinished write of %d bytes off %s", recovery.torn_bytes, directory)
     lossy = bool(recovery.damage) or (used_before and config.durability.mode != "sync")
     return OpenedFolder(journal, content, recovery, {} if imports else dict(content.next_step), lossy)
 

@@ -22,7 +22,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Thread, current_thread
 
 import numpy as np
 
@@ -170,18 +170,22 @@ class Journal:
         self._store, self._logged = store, dict(logged)
         store.before_recycle = self._before_recycle
 
-    def admit(self, block: Block, skip: int) -> None:
-        """Called before the steps `skip`.. of a block are stored: log them ("sync") or wait for room ("async").
+    def admit(self, blocks: Sequence[tuple[Block, int]]) -> None:
+        """Called before blocks are stored: log them ("sync") or wait for room ("async").
+
+        Args:
+            blocks: Each with the number of its leading steps that are left out.
 
         Raises:
-            OSError: The log cannot be written; the block must not be stored.
+            OSError: The log cannot be written; the blocks must not be stored.
         """
-        assert self._store is not None
         if self._config.mode == "sync":
-            self._log.append([self._encode_block(block, low) for low in self._pieces(block, skip)], sync=True)
-            self._logged[block.stream_id] = block.first_step + block.num_steps
+            records = [self._encode_block(block, low) for block, skip in blocks for low in self._pieces(block, skip)]
+            self._log.append(records, sync=True)
+            for block, _ in blocks:
+                self._logged[block.stream_id] = block.first_step + block.num_steps
         elif self._config.mode == "async":
-            self._wait_for_room(block.num_steps - skip)
+            self._wait_for_room(sum(block.num_steps - skip for block, skip in blocks))
 
     def stored(self, stream_id: int) -> None:
         """Called when steps of a stream were stored: schedule them ("async")."""
@@ -349,7 +353,7 @@ class Journal:
             if self._queue.busy[chunk]:
                 self._queue.due = 0.0
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: not self._queue.busy[chunk])
+                self._changed.wait_for(lambda: not self._queue.busy[chunk] or self._thread is None)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -361,15 +365,21 @@ class Journal:
 
     def _run(self) -> None:
         """Do what is in the queue; the thread ends when there is nothing left."""
-        while (job := self._next_job()) is not None:
-            outcome: CheckpointInfo | OSError = OSError("the writer of the replay log has died")
-            try:
-                outcome = self._perform(job)
-            except OSError as error:
-                outcome = error
-            finally:
-                if job.pending is not None:
-                    job.pending.finish(outcome)
+        try:
+            while (job := self._next_job()) is not None:
+                outcome: CheckpointInfo | OSError = OSError("the writer of the replay log has died")
+                try:
+                    outcome = self._perform(job)
+                except OSError as error:
+                    outcome = error
+                finally:
+                    if job.pending is not None:
+                        job.pending.finish(outcome)
+        finally:
+            with self._changed:
+                if self._thread is current_thread():  # it dies of an error nobody foresaw
+                    self._thread = None
+                    self._changed.notify_all()
 
     def _next_job(self) -> _Job | None:
         queue = self._queue
@@ -381,7 +391,7 @@ class Journal:
             if queue.spans:
                 queue.due = time.monotonic() + self._config.max_delay_seconds / 2
                 return _Job(self._take_spans(), failures=self._failures)
-            self._thread = None
+            self._thread = None  # under the same lock: whoever adds a job now starts another thread
             self._changed.notify_all()
             return None
 

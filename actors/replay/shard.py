@@ -98,31 +98,25 @@ class ReplayShard:
                 counted as lost.
             OSError: The log cannot be written; the block is not stored.
         """
-        expected = self._next_step.get(block.stream_id, 0)
-        gap = max(0, block.first_step - expected)
-        if gap and (self._met is None or block.stream_id in self._met):
-            raise ValueError(
-                f"block of stream {block.stream_id} starts at step {block.first_step}, "
-                f"but step {expected} is the next one: {gap} steps are missing"
-            )
-        store = self._store_of(block)
-        skip = min(max(0, expected - block.first_step), block.num_steps)
-        stored = block.num_steps - skip
-        if stored and self._journal is not None:
+        return self.insert_many([block])
+
+    def insert_many(self, blocks: Sequence[Block]) -> int:
+        """Store blocks one after the other as `insert` does, all of them or none; they share one write to disk.
+
+        Returns:
+            Steps stored.
+
+        Raises:
+            ValueError: A block does not fit, as in `insert`.
+            OSError: The log cannot be written.
+        """
+        plan = self._plan(blocks)
+        new = [(block, skip) for block, skip, _ in plan if skip < block.num_steps]
+        if new and self._journal is not None:
             if self._journal.crowded():
                 self._journal.checkpoint(self._manifest(AUTO), thin_out=True)
-            self._journal.admit(block, skip)
-        self._duplicates += skip
-        if self._met is not None:
-            self._met.add(block.stream_id)
-        if stored:
-            store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
-            self._next_step[block.stream_id] = block.first_step + block.num_steps
-            self._inserted += stored + gap
-            self._lost += gap
-            if self._journal is not None:
-                self._journal.stored(block.stream_id)
-        return stored
+            self._journal.admit(new)
+        return sum(self._store_block(block, skip, gap) for block, skip, gap in plan)
 
     def sample(
         self,
@@ -337,6 +331,38 @@ class ReplayShard:
         self._next_step = {int(stream): int(step) for stream, step in meta["next_step"]}
         self._inserted, self._duplicates, self._sampled = meta["counters"]
         self._rng.bit_generator.state = meta["rng"]
+
+    def _plan(self, blocks: Sequence[Block]) -> list[tuple[Block, int, int]]:
+        """Each block with its leading steps that are known already and those that are missing before it."""
+        plan, reached = [], dict[int, int]()
+        for block in blocks:
+            stream = block.stream_id
+            expected = reached.get(stream, self._next_step.get(stream, 0))
+            gap = max(0, block.first_step - expected)
+            if gap and (self._met is None or stream in self._met or stream in reached):
+                raise ValueError(
+                    f"block of stream {stream} starts at step {block.first_step}, "
+                    f"but step {expected} is the next one: {gap} steps are missing"
+                )
+            self._store_of(block)
+            reached[stream] = max(expected, block.first_step + block.num_steps)
+            plan.append((block, min(max(0, expected - block.first_step), block.num_steps), gap))
+        return plan
+
+    def _store_block(self, block: Block, skip: int, gap: int) -> int:
+        assert self._store is not None
+        stored = block.num_steps - skip
+        self._duplicates += skip
+        if self._met is not None:
+            self._met.add(block.stream_id)
+        if stored:
+            self._store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
+            self._next_step[block.stream_id] = block.first_step + block.num_steps
+            self._inserted += stored + gap
+            self._lost += gap
+            if self._journal is not None:
+                self._journal.stored(block.stream_id)
+        return stored
 
     def _durable(self) -> Journal:
         if self._journal is None:

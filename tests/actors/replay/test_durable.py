@@ -80,6 +80,22 @@ def test_resuming_from_a_checkpoint_is_exact(tmp_path: Path, mode: str, selector
             assert without_disk(two.stats()) == without_disk(one.stats())
 
 
+@pytest.mark.parametrize("mode", ["none", "sync"])
+def test_many_blocks_are_stored_all_or_none(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs = []
+    with opened(durable_config(mode, BIG), tmp_path / "one") as one:
+        monkeypatch.setattr(files.os, "fdatasync", syncs.append)
+        fill(one, 0, 10)
+        syncs.clear()
+        blocks = [tag_block(stream, first, 10) for first in (0, 10, 20) for stream in range(4)]
+        assert one.insert_many(blocks) == 80
+        assert len(syncs) == (mode == "sync")
+        with pytest.raises(ValueError, match="stream 0 starts at step 50, but step 40 is the next one"):
+            one.insert_many([tag_block(1, 30, 10), tag_block(0, 30, 10), tag_block(0, 50, 10)])
+        assert stored(one) == {stream: list(range(30)) for stream in range(4)}
+        assert one.stats()["duplicate_steps"] == 40
+
+
 @pytest.mark.parametrize("mode", ["async", "sync"])
 def test_blocks_after_the_checkpoint_come_back_from_the_log(tmp_path: Path, mode: str) -> None:
     config = durable_config(mode, BIG)
@@ -319,6 +335,16 @@ def test_other_sizes_take_the_same_steps(tmp_path: Path) -> None:
         assert balanced(three)
 
 
+def test_another_selector_takes_the_stored_steps_for_new_ones(tmp_path: Path) -> None:
+    config = durable_config("none", 40)
+    with opened(config, tmp_path / "one") as one:
+        fill(one, 0, 20, streams=1)
+        one.checkpoint("first").wait()
+    with opened(replace(config, selector=SELECTORS["fifo"]), tmp_path / "one") as two:
+        assert two.recovery.exact
+        assert two.sample(6, 4).first_step.tolist() == list(range(6))
+
+
 def test_a_damaged_newest_manifest_is_named_and_the_log_serves(tmp_path: Path) -> None:
     config = durable_config("sync", BIG)
     with opened(config, tmp_path / "one") as one:
@@ -419,16 +445,17 @@ def test_the_disk_is_bounded_between_checkpoints(tmp_path: Path, retained: list[
                 largest = max(largest, sum(path.stat().st_size for path in (tmp_path / "one").iterdir()))
         records = 1 + 350 / (64 * (STEP_BYTES - 8))  # headers of these small records
         assert bound < largest < ((1.5 * (1 + len(retained)) + 0.75) * bound + bound / 8) * records
-        with opened(config, copy_of(tmp_path / "one")) as two:
-            assert two.next_steps() == one.next_steps()
-            assert two.recovery.lost_steps == 0
-            newest = {stream: steps[-500:] for stream, steps in stored(one).items()}
-            assert {stream: steps[-500:] for stream, steps in stored(two).items()} == newest
-            assert balanced(two)
-        if retained:
-            with opened(config, copy_of(tmp_path / "one"), restore="a", tail=False) as three:
-                assert three.next_steps() == dict.fromkeys(range(3), 64 * 41)
-                assert three.recovery.exact
+    folder = copy_of(tmp_path / "one")
+    with opened(config, folder) as two:
+        assert two.next_steps() == one.next_steps()
+        assert two.recovery.lost_steps == 0
+        newest = {stream: steps[-500:] for stream, steps in stored(one).items()}
+        assert {stream: steps[-500:] for stream, steps in stored(two).items()} == newest
+        assert balanced(two)
+    if retained:
+        with opened(config, copy_of(tmp_path / "one"), restore="a", tail=False) as three:
+            assert three.next_steps() == dict.fromkeys(range(3), 64 * 41)
+            assert three.recovery.exact
 
 
 def test_retaining_thins_the_log_out(tmp_path: Path) -> None:
