@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Condition, Event, Thread, current_thread
 
@@ -398,8 +399,9 @@ class Journal:
     def _perform(self, job: _Job) -> CheckpointInfo:
         num_bytes = 0
         try:
-            for span in job.spans:
-                num_bytes += self._write(span)
+            for span, record in self._encoded(job.spans):
+                self._log.append([record], sync=False)
+                num_bytes += record.nbytes
                 with self._changed:
                     self._queue.busy[span.chunk] -= 1
                     self._queue.steps -= span.count
@@ -412,15 +414,28 @@ class Journal:
             raise OSError("steps of this checkpoint could not be written to the replay log")
         return job.commit(num_bytes)
 
-    def _write(self, span: _Span) -> int:
+    def _encoded(self, spans: Sequence[_Span]) -> Iterator[tuple[_Span, Encoded]]:
+        """The records of spans; the next one is encoded while the caller writes one."""
+        if len(spans) == 1:
+            yield spans[0], self._encode(spans[0])
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            waiting: deque[tuple[_Span, Future[Encoded]]] = deque()
+            for span in spans:
+                waiting.append((span, ahead.submit(self._encode, span)))
+                if len(waiting) > 1:
+                    first, record = waiting.popleft()
+                    yield first, record.result()
+            for last, record in waiting:
+                yield last, record.result()
+
+    def _encode(self, span: _Span) -> Encoded:
         assert self._store is not None
         rows = slice(span.row, span.row + span.count)
         late = self._store.rewritten
         data = {k: v[rows].copy() if k in late else v[rows] for k, v in self._store.data.items()}
         steps = Steps(span.stream_id, span.first_step, self._store.version[rows], data)
-        encoded = self._encoder.encode(self._store.schema, steps)
-        self._log.append([encoded], sync=False)
-        return encoded.nbytes
+        return self._encoder.encode(self._store.schema, steps)
 
     def _fail(self, job: _Job, error: OSError) -> None:
         """Nothing of the job counts as logged, nor what was to follow it."""
