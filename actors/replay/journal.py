@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from threading import Condition, Event, Thread, current_thread
+from threading import Condition, Thread, current_thread
 
 import numpy as np
 
@@ -33,53 +33,11 @@ from actors.replay.config import DurabilityConfig
 from actors.replay.files import FolderLock
 from actors.replay.log import SegmentLog
 from actors.replay.manifest import Manifest, manifest_path, write_manifest
+from actors.replay.pending import CheckpointInfo, PendingCheckpoint
 from actors.replay.record import Encoded, Encoder, Steps
 from actors.replay.scan import Record
 
 _ASYNC_BYTES = 256 << 20  # stored and not yet written under "async"; inserts wait beyond it
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """A committed checkpoint."""
-
-    name: str
-    num_bytes: int  # written for it: log records and manifest
-    num_steps: int  # it holds
-    seconds: float  # from the cut to the commit
-
-
-class PendingCheckpoint:
-    """A checkpoint that is being written."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._done = Event()
-        self._outcome: CheckpointInfo | OSError | None = None
-
-    def wait(self, timeout: float | None = None) -> CheckpointInfo:
-        """The committed checkpoint.
-
-        Raises:
-            OSError: It could not be written; earlier ones are as they were.
-            TimeoutError: It is not committed after `timeout` seconds.
-        """
-        if not self._done.wait(timeout):
-            raise TimeoutError(f"checkpoint {self._name!r} is not written after {timeout} seconds")
-        if isinstance(self._outcome, OSError):
-            raise self._outcome
-        assert self._outcome is not None
-        return self._outcome
-
-    @property
-    def done(self) -> bool:
-        """Whether it is committed or has failed."""
-        return self._done.is_set()
-
-    def finish(self, outcome: CheckpointInfo | OSError) -> None:
-        """Set what `wait` returns or raises."""
-        self._outcome = outcome
-        self._done.set()
 
 
 @dataclass

@@ -17,9 +17,10 @@ from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
 from actors.replay.durable import open_folder
-from actors.replay.journal import Journal, PendingCheckpoint
+from actors.replay.journal import Journal
 from actors.replay.manifest import AUTO, Manifest, check_name
 from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.pending import PendingCheckpoint
 from actors.replay.prioritized import check_priorities
 from actors.replay.recovery import Content, Recovery
 from actors.replay.schema import Schema

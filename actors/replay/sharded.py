@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig
-from actors.replay.journal import CheckpointInfo
 from actors.replay.layout import Layout, open_layout
 from actors.replay.manifest import Manifest, list_manifests, manifest_path, write_manifest
 from actors.replay.mixture import effective_fractions
+from actors.replay.pending import CheckpointInfo
 from actors.replay.prioritized import check_priorities
 from actors.replay.routing import route as route
 from actors.replay.routing import route_many as route_many
