@@ -122,11 +122,6 @@ class ChunkStore:
         """(first stored step, end) of every stored stream, behind its last hole."""
         return {stream_id: (stream.start, stream.end) for stream_id, stream in self._streams.items()}
 
-    def stream_start(self, stream_id: int, default: int) -> int:
-        """First stored step of a stream, or `default` if none is stored."""
-        stream = self._streams.get(stream_id)
-        return default if stream is None else stream.start
-
     def used_chunks(self) -> list[int]:
         """Chunks in use, the oldest first."""
         return list(self._used)
@@ -151,6 +146,10 @@ class ChunkStore:
                 slices.append((span.chunks[ordinal], offset, count))
                 step += count
         return slices
+
+    def stream_start(self, stream_id: int, end: int) -> int:
+        """First stored step of a stream in the span that goes on to `end`, or `end` if none is stored."""
+        return next((span.start for span in self._spans_of(stream_id) if span.start <= end <= span.end), end)
 
     def append(
         self,
@@ -364,24 +363,6 @@ class ChunkStore:
             self._adopt(chunk, spans)
         self._spans = {row: spans[row] for row in table["span_rows"].tolist()}
         self._streams = {spans[row].stream_id: spans[row] for row in table["newest_rows"].tolist()}
-
-    def state_arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything stored, as arrays; `load_arrays` of an equal store restores it exactly."""
-        stored = self.stored_rows()
-        data = {f"data/{key}": array.take(stored, axis=0) for key, array in self.data.items()}
-        return {**data, "version": self.version[stored], **self.table()}
-
-    def load_arrays(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over the arrays of `state_arrays`.
-
-        Raises:
-            ValueError: The state is of a store with another number of chunks.
-        """
-        self.load_table(state)
-        stored = self.stored_rows()
-        self.version[stored] = state["version"]
-        for key, array in self.data.items():
-            array[stored] = state[f"data/{key}"]
 
     def _spans_of(self, stream_id: int) -> list[_Stream]:
         if len(self._spans) == len(self._streams):  # no stream has a hole

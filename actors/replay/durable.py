@@ -7,11 +7,11 @@ manifest-<name>.msgpack  what was stored at a checkpoint, over those steps
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from actors.replay.config import ReplayConfig
 from actors.replay.files import LOCK, FolderLock, sync_folder
@@ -21,6 +21,8 @@ from actors.replay.manifest import Manifest, manifest_path
 from actors.replay.recovery import Content, MakeStore, Recovery, import_shards, open_source, recover
 from actors.replay.routing import route
 from actors.replay.scan import Record
+
+logger = logging.getLogger(__name__)
 
 _SEGMENTS = 8  # a shard's log has at least this many segments at its byte bound, so that it can be thinned out
 _LEAST_SEGMENT_BYTES = 1 << 12
@@ -35,11 +37,6 @@ class OpenedFolder:
     recovery: Recovery
     logged: dict[int, int]  # stream -> end of the steps in the log
     lossy: bool  # whether acknowledged steps may be missing
-
-
-def settings_of(config: ReplayConfig) -> dict[str, Any]:
-    """What must be equal for a manifest to be taken over exactly."""
-    return {"chunk_steps": config.chunk_steps, "selector": asdict(config.selector)}
 
 
 def open_folder(
@@ -58,6 +55,7 @@ def open_folder(
             format version.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    sync_folder(directory.parent)
     used_before = (directory / LOCK).exists()
     lock = FolderLock(directory)
     with ExitStack() as undo:
@@ -74,7 +72,7 @@ def open_folder(
                 sources, make_store, lambda stream: route(stream, config.num_shards) == index, index == 0, restore, tail
             )
         else:
-            content, recovery = recover(source, make_store, settings_of(config), tail)
+            content, recovery = recover(source, make_store, config.chunk_steps, tail)
         manifests = source.manifests
         if not tail and not imports:
             manifests = _cut_manifests(directory, manifests, source.manifest)
@@ -84,6 +82,10 @@ def open_folder(
         log.next_sequence = max([log.next_sequence, *(manifest.sequence for manifest in manifests)])
         journal = Journal(log, manifests, config.durability, config.shard_bytes, lock)
         undo.pop_all()
+    for damage in recovery.damage:
+        logger.warning("replay: %s", damage)
+    if recovery.torn_bytes:
+        logger.warning("replay: cut an unfinished write of %d bytes off %s", recovery.torn_bytes, directory)
     lossy = bool(recovery.damage) or (used_before and config.durability.mode != "sync")
     return OpenedFolder(journal, content, recovery, {} if imports else dict(content.next_step), lossy)
 

@@ -21,7 +21,7 @@ LOCK = "lock"
 _MOST_PARTS = 512  # buffers of one call, below every system's IOV_MAX
 _ALIGNMENT = 4096  # of direct writes: a multiple of every disk's block
 _DIRECT_BYTES = 1 << 19  # less is written through the page cache
-_LOCK_SECONDS = 10.0  # a killed predecessor may take this long to vanish
+LOCK_SECONDS = 10.0  # a killed predecessor may take this long to vanish
 
 
 def write_all(descriptor: int, parts: Iterable[Bytes]) -> None:
@@ -150,15 +150,15 @@ class FolderLock:
 
     Args:
         directory: The folder; it must exist.
-        patience: Seconds to wait for a predecessor to die.
+        patience: Seconds to wait for a predecessor to die, by default `LOCK_SECONDS`.
 
     Raises:
         ValueError: Another process holds the folder.
     """
 
-    def __init__(self, directory: Path, patience: float = _LOCK_SECONDS) -> None:
+    def __init__(self, directory: Path, patience: float | None = None) -> None:
         self._file = os.fdopen(os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0)
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + (LOCK_SECONDS if patience is None else patience)
         while not self._taken():
             if time.monotonic() > deadline:
                 owner = self._file.read(20).decode(errors="replace").strip()

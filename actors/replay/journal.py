@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from threading import Condition, Event, Thread
+from threading import Condition, Thread, current_thread
 
 import numpy as np
 
@@ -32,53 +33,11 @@ from actors.replay.config import DurabilityConfig
 from actors.replay.files import FolderLock
 from actors.replay.log import SegmentLog
 from actors.replay.manifest import Manifest, manifest_path, write_manifest
+from actors.replay.pending import CheckpointInfo, PendingCheckpoint
 from actors.replay.record import Encoded, Encoder, Steps
 from actors.replay.scan import Record
 
 _ASYNC_BYTES = 256 << 20  # stored and not yet written under "async"; inserts wait beyond it
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """A committed checkpoint."""
-
-    name: str
-    num_bytes: int  # written for it: log records and manifest
-    num_steps: int  # it holds
-    seconds: float  # from the cut to the commit
-
-
-class PendingCheckpoint:
-    """A checkpoint that is being written."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._done = Event()
-        self._outcome: CheckpointInfo | OSError | None = None
-
-    def wait(self, timeout: float | None = None) -> CheckpointInfo:
-        """The committed checkpoint.
-
-        Raises:
-            OSError: It could not be written; earlier ones are as they were.
-            TimeoutError: It is not committed after `timeout` seconds.
-        """
-        if not self._done.wait(timeout):
-            raise TimeoutError(f"checkpoint {self._name!r} is not written after {timeout} seconds")
-        if isinstance(self._outcome, OSError):
-            raise self._outcome
-        assert self._outcome is not None
-        return self._outcome
-
-    @property
-    def done(self) -> bool:
-        """Whether it is committed or has failed."""
-        return self._done.is_set()
-
-    def finish(self, outcome: CheckpointInfo | OSError) -> None:
-        """Set what `wait` returns or raises."""
-        self._outcome = outcome
-        self._done.set()
 
 
 @dataclass
@@ -170,18 +129,22 @@ class Journal:
         self._store, self._logged = store, dict(logged)
         store.before_recycle = self._before_recycle
 
-    def admit(self, block: Block, skip: int) -> None:
-        """Called before the steps `skip`.. of a block are stored: log them ("sync") or wait for room ("async").
+    def admit(self, blocks: Sequence[tuple[Block, int]]) -> None:
+        """Called before blocks are stored: log them ("sync") or wait for room ("async").
+
+        Args:
+            blocks: Each with the number of its leading steps that are left out.
 
         Raises:
-            OSError: The log cannot be written; the block must not be stored.
+            OSError: The log cannot be written; the blocks must not be stored.
         """
-        assert self._store is not None
         if self._config.mode == "sync":
-            self._log.append([self._encode_block(block, low) for low in self._pieces(block, skip)], sync=True)
-            self._logged[block.stream_id] = block.first_step + block.num_steps
+            records = [self._encode_block(block, low) for block, skip in blocks for low in self._pieces(block, skip)]
+            self._log.append(records, sync=True)
+            for block, _ in blocks:
+                self._logged[block.stream_id] = block.first_step + block.num_steps
         elif self._config.mode == "async":
-            self._wait_for_room(block.num_steps - skip)
+            self._wait_for_room(sum(block.num_steps - skip for block, skip in blocks))
 
     def stored(self, stream_id: int) -> None:
         """Called when steps of a stream were stored: schedule them ("async")."""
@@ -349,7 +312,7 @@ class Journal:
             if self._queue.busy[chunk]:
                 self._queue.due = 0.0
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: not self._queue.busy[chunk])
+                self._changed.wait_for(lambda: not self._queue.busy[chunk] or self._thread is None)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -361,15 +324,21 @@ class Journal:
 
     def _run(self) -> None:
         """Do what is in the queue; the thread ends when there is nothing left."""
-        while (job := self._next_job()) is not None:
-            outcome: CheckpointInfo | OSError = OSError("the writer of the replay log has died")
-            try:
-                outcome = self._perform(job)
-            except OSError as error:
-                outcome = error
-            finally:
-                if job.pending is not None:
-                    job.pending.finish(outcome)
+        try:
+            while (job := self._next_job()) is not None:
+                outcome: CheckpointInfo | OSError = OSError("the writer of the replay log has died")
+                try:
+                    outcome = self._perform(job)
+                except OSError as error:
+                    outcome = error
+                finally:
+                    if job.pending is not None:
+                        job.pending.finish(outcome)
+        finally:
+            with self._changed:
+                if self._thread is current_thread():  # it dies of an error nobody foresaw
+                    self._thread = None
+                    self._changed.notify_all()
 
     def _next_job(self) -> _Job | None:
         queue = self._queue
@@ -381,15 +350,16 @@ class Journal:
             if queue.spans:
                 queue.due = time.monotonic() + self._config.max_delay_seconds / 2
                 return _Job(self._take_spans(), failures=self._failures)
-            self._thread = None
+            self._thread = None  # under the same lock: whoever adds a job now starts another thread
             self._changed.notify_all()
             return None
 
     def _perform(self, job: _Job) -> CheckpointInfo:
         num_bytes = 0
         try:
-            for span in job.spans:
-                num_bytes += self._write(span)
+            for span, record in self._encoded(job.spans):
+                self._log.append([record], sync=False)
+                num_bytes += record.nbytes
                 with self._changed:
                     self._queue.busy[span.chunk] -= 1
                     self._queue.steps -= span.count
@@ -402,15 +372,28 @@ class Journal:
             raise OSError("steps of this checkpoint could not be written to the replay log")
         return job.commit(num_bytes)
 
-    def _write(self, span: _Span) -> int:
+    def _encoded(self, spans: Sequence[_Span]) -> Iterator[tuple[_Span, Encoded]]:
+        """The records of spans; the next one is encoded while the caller writes one."""
+        if len(spans) == 1:
+            yield spans[0], self._encode(spans[0])
+            return
+        with ThreadPoolExecutor(1) as ahead:
+            waiting: deque[tuple[_Span, Future[Encoded]]] = deque()
+            for span in spans:
+                waiting.append((span, ahead.submit(self._encode, span)))
+                if len(waiting) > 1:
+                    first, record = waiting.popleft()
+                    yield first, record.result()
+            for last, record in waiting:
+                yield last, record.result()
+
+    def _encode(self, span: _Span) -> Encoded:
         assert self._store is not None
         rows = slice(span.row, span.row + span.count)
         late = self._store.rewritten
         data = {k: v[rows].copy() if k in late else v[rows] for k, v in self._store.data.items()}
         steps = Steps(span.stream_id, span.first_step, self._store.version[rows], data)
-        encoded = self._encoder.encode(self._store.schema, steps)
-        self._log.append([encoded], sync=False)
-        return encoded.nbytes
+        return self._encoder.encode(self._store.schema, steps)
 
     def _fail(self, job: _Job, error: OSError) -> None:
         """Nothing of the job counts as logged, nor what was to follow it."""

@@ -40,8 +40,8 @@ class Layout:
         return [i for i in range(self.num_shards) if not any(self.shard_folder(i).glob("manifest-*.msgpack"))]
 
     def drop_older(self) -> None:
-        """Remove the layouts before this one; nothing is imported from them any more."""
-        for older in _layouts(self.path.parent):
+        """Remove the layouts before this one, once every shard of this one holds a checkpoint."""
+        for older in _layouts(self.path.parent) if not self.missing() else ():
             if older.number < self.number:
                 shutil.rmtree(older.path)
 

@@ -80,11 +80,11 @@ class QueueSelector:
         stream = int(self._store.stream_id[chunk])
         end = int(self._store.stream_end[self._store.stream_row[chunk]])
         kept = self._store.stream_start(stream, end)
-        cursor = self._cursor[stream]
+        cursor = self._cursor.get(stream, 0)
         self._left -= self._available(max(cursor, int(self._store.start[chunk])), end)
         self._left += self._available(max(cursor, kept), end)
-        if kept == end:
-            del self._cursor[stream]
+        if kept == end and stream not in self._store.streams():
+            self._cursor.pop(stream, None)
         while self._runs and self._runs[0][2] <= self._store.stream_start(self._runs[0][0], self._runs[0][2]):
             self._runs.popleft()
 
@@ -113,9 +113,9 @@ class QueueSelector:
         return max(0, (end - self._length - start) // self._stride + 1)
 
     def _count(self) -> None:
-        spans = self._store.streams()
         self._left = sum(
-            self._available(max(self._cursor.get(stream, start), start), end) for stream, (start, end) in spans.items()
+            self._available(max(self._cursor.get(stream, start), start), end)
+            for stream, start, end in self._store.spans()
         )
 
     def _change_length(self, length: int) -> None:
@@ -124,6 +124,6 @@ class QueueSelector:
         queued: dict[int, int] = {}
         for stream, first, _ in self._runs:
             queued.setdefault(stream, first)
-        gone = [(stream, start, queued.get(stream, end)) for stream, (start, end) in self._store.streams().items()]
+        gone = [(stream, start, min(end, queued.get(stream, end))) for stream, start, end in self._store.spans()]
         self._runs.extendleft(run for run in reversed(gone) if run[1] < run[2])
         self._count()

@@ -109,18 +109,18 @@ def open_source(directory: Path, restore: str | None, tail: bool) -> Source:
     return Source(LogReader(directory), None, damage, manifests)
 
 
-def recover(source: Source, make_store: MakeStore, settings: Mapping[str, Any], tail: bool) -> tuple[Content, Recovery]:
+def recover(source: Source, make_store: MakeStore, chunk_steps: int, tail: bool) -> tuple[Content, Recovery]:
     """The content of a shard from its own folder.
 
     Args:
         source: The folder.
         make_store: Makes an empty store and its selector.
-        settings: The shard's own settings, as in the manifest's books; where they differ, steps are stored anew.
+        chunk_steps: The shard's own; where it or the capacity differs, steps are stored anew.
         tail: Whether the log behind the manifest is replayed.
     """
     begin = time.monotonic()
     content, manifest, reader = Content(), source.manifest, source.reader
-    exact = manifest is not None and _take_over(manifest, reader, make_store, settings, content)
+    exact = manifest is not None and _take_over(manifest, reader, make_store, chunk_steps, content)
     records = [(reader, manifest, record) for record in reader.records]
     if exact:
         assert manifest is not None
@@ -225,11 +225,11 @@ def _carry_on_evictions(manifest: Manifest, content: Content) -> None:
 
 
 def _take_over(
-    manifest: Manifest, reader: LogReader, make_store: MakeStore, settings: Mapping[str, Any], content: Content
+    manifest: Manifest, reader: LogReader, make_store: MakeStore, chunk_steps: int, content: Content
 ) -> bool:
     """Restore the shard of a manifest exactly; False, and nothing done, if that cannot be."""
     books = manifest.books
-    if books["settings"]["chunk_steps"] != settings["chunk_steps"]:
+    if books["chunk_steps"] != chunk_steps:
         return False
     if books["schema"] is not None:
         store, selector = make_store(Schema.from_lists(books["schema"]))
@@ -242,12 +242,7 @@ def _take_over(
         for key, values in _part(manifest, "late/").items():
             store.data[key][store.stored_rows()] = values
             store.rewritten.add(key)
-        if _same_selector(books["settings"]["selector"], settings["selector"]):
-            selector.load_arrays(_part(manifest, "selector/"))
-        else:
-            for chunk in store.used_chunks():
-                selector.inserted(chunk, 0, int(store.length[chunk]))
-            _bring_priorities(manifest, store, selector, lambda stream: True)
+        selector.load_arrays(_part(manifest, "selector/"))
         content.store, content.selector = store, selector
     _take_over_books(manifest, content)
     content.rng = json.loads(books["rng"])
@@ -356,11 +351,6 @@ def _append(store: ChunkStore, steps: Steps, first: int, end: int) -> None:
     low, high = first - steps.first_step, end - steps.first_step
     data = {key: values[low:high] for key, values in steps.data.items()}
     store.append(steps.stream_id, first, steps.version[low:high], data)
-
-
-def _same_selector(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether a selector's state serves another; the importance weights' exponent is not part of it."""
-    return all(saved.get(name) == value for name, value in own.items() if name != "weight_exponent")
 
 
 def _part(manifest: Manifest, prefix: str) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,7 @@
-"""Which shard a stream belongs to."""
+"""Which shard a stream belongs to.
+
+Letters: B sequences.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Reading a shard's log: finds every intact record whatever happened to the files.
 
 A log is a folder of segments `segment-<first sequence number>.log`, each a 32-byte header and records.
-After damage the search goes on at the next intact record header. What follows the last intact record of
-the last segment is a torn tail: the write that a crash interrupted, never acknowledged.
+After damage the search goes on at the next intact record header. A record that the last segment holds the
+beginning of is a torn tail: a write that a crash interrupted, never acknowledged.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class LogReader:
                 raise RecordError("its body is cut off")
             return decode(record.header, body)
         except RecordError as error:
-            self.damage.append(self._damage_of(record, str(error)))
+            self._note(self._damage_of(record, str(error)))
             raise
 
     def close(self) -> None:
@@ -145,6 +145,10 @@ class LogReader:
         if self._file is not None:
             os.close(self._file[1])
             self._file = None
+
+    def _note(self, damage: Damage) -> None:
+        if damage not in self.damage:
+            self.damage.append(damage)
 
     def _open(self, segment: int) -> int:
         if self._file is None or self._file[0] != segment:
@@ -185,11 +189,13 @@ class LogReader:
         """Note what is wrong at `offset`; where to go on."""
         size = len(content)
         found = _next_record(content, offset + 1)
+        end = size if found is None else found
         header = parse_header(content[offset : offset + HEADER_BYTES])
         if found is None and last:
-            segment.torn_bytes, segment.nbytes = size - offset, offset
-            return size
-        end = size if found is None else found
+            segment.nbytes = offset
+            if header is not None or size - offset < (HEADER_BYTES if offset else SEGMENT_HEADER_BYTES):
+                segment.torn_bytes = size - offset
+                return size
         if header is None:
             self.damage.append(Damage(str(segment.path), offset, end - offset, "no intact header"))
         else:

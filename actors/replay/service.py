@@ -109,7 +109,7 @@ class ReplayShardActor:
         if isinstance(payload, list):
             pieces, payload = payload, self._scratch.take(sum(piece.nbytes for piece in payload))
             join(pieces, payload)
-        stored = sum(self._shard.insert(block) for block in decode_blocks(header, payload))
+        stored = self._shard.insert_many(decode_blocks(header, payload))
         self._metrics.report(self._shard)
         return stored
 
@@ -235,25 +235,6 @@ class ReplayShardActor:
     def retain(self, names: Sequence[str]) -> None:
         """Drop all other checkpoints; see `ReplayShard.retain`. Call it in the group "checkpoint"."""
         self._shard.retain(names)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The whole state, data included."""
-        return self._shard.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; see `ReplayShard.load_state_dict`."""
-        self._shard.load_state_dict(state)
-        self._metrics.reset(self._shard.stats())
-
-    def save(self, path: str) -> None:
-        """Write the state as one file on this node."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._shard.save(Path(path))
-
-    def restore(self, path: str) -> None:
-        """Load a file written by `save`."""
-        self._shard.restore(Path(path))
-        self._metrics.reset(self._shard.stats())
 
     def _layout(self, schema: Schema, request: SampleRequest) -> SlotLayout:
         key = (request.slot_size, request.length)

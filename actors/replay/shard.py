@@ -5,10 +5,7 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,11 @@ from numpy.typing import NDArray
 from actors.records import Block
 from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
-from actors.replay.durable import open_folder, settings_of
-from actors.replay.journal import Journal, PendingCheckpoint
+from actors.replay.durable import open_folder
+from actors.replay.journal import Journal
 from actors.replay.manifest import AUTO, Manifest, check_name
 from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.pending import PendingCheckpoint
 from actors.replay.prioritized import check_priorities
 from actors.replay.recovery import Content, Recovery
 from actors.replay.schema import Schema
@@ -101,31 +99,25 @@ class ReplayShard:
                 counted as lost.
             OSError: The log cannot be written; the block is not stored.
         """
-        expected = self._next_step.get(block.stream_id, 0)
-        gap = max(0, block.first_step - expected)
-        if gap and (self._met is None or block.stream_id in self._met):
-            raise ValueError(
-                f"block of stream {block.stream_id} starts at step {block.first_step}, "
-                f"but step {expected} is the next one: {gap} steps are missing"
-            )
-        store = self._store_of(block)
-        skip = min(max(0, expected - block.first_step), block.num_steps)
-        stored = block.num_steps - skip
-        if stored and self._journal is not None:
+        return self.insert_many([block])
+
+    def insert_many(self, blocks: Sequence[Block]) -> int:
+        """Store blocks one after the other as `insert` does, all of them or none; they share one write to disk.
+
+        Returns:
+            Steps stored.
+
+        Raises:
+            ValueError: A block does not fit, as in `insert`.
+            OSError: The log cannot be written.
+        """
+        plan = self._plan(blocks)
+        new = [(block, skip) for block, skip, _ in plan if skip < block.num_steps]
+        if new and self._journal is not None:
             if self._journal.crowded():
                 self._journal.checkpoint(self._manifest(AUTO), thin_out=True)
-            self._journal.admit(block, skip)
-        self._duplicates += skip
-        if self._met is not None:
-            self._met.add(block.stream_id)
-        if stored:
-            store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
-            self._next_step[block.stream_id] = block.first_step + block.num_steps
-            self._inserted += stored + gap
-            self._lost += gap
-            if self._journal is not None:
-                self._journal.stored(block.stream_id)
-        return stored
+            self._journal.admit(new)
+        return sum(self._store_block(block, skip, gap) for block, skip, gap in plan)
 
     def sample(
         self,
@@ -203,6 +195,8 @@ class ReplayShard:
         valid = self.valid(handle)
         chunk, offset, _ = handle[valid].T
         if self._store is not None:
+            if self._journal is not None and key not in self._store.rewritten:
+                self._journal.settle()  # from now on the writer copies this key
             self._store.write(chunk, offset, key, values[valid])
         self._stale_writes += len(handle) - len(chunk)
         return len(chunk)
@@ -311,63 +305,37 @@ class ReplayShard:
         if self._journal is not None:
             self._journal.close()
 
-    def state_dict(self) -> dict[str, Any]:
-        """`meta` (plain, JSON-able) and `arrays`: data, books and the generator; resuming from it is exact."""
-        meta = {
-            "schema": None if self._store is None else self._store.schema.as_lists(),
-            "chunk_steps": self._config.chunk_steps,
-            "next_step": [[stream, step] for stream, step in self._next_step.items()],
-            "counters": [self._inserted, self._duplicates, self._sampled],
-            "rng": self._rng.bit_generator.state,
-        }
-        arrays = {} if self._store is None else self._store.state_arrays()
-        if self._selector is not None:
-            arrays |= {f"selector/{name}": array for name, array in self._selector.state_arrays().items()}
-        return {"meta": meta, "arrays": arrays}
+    def _plan(self, blocks: Sequence[Block]) -> list[tuple[Block, int, int]]:
+        """Each block with its leading steps that are known already and those that are missing before it."""
+        plan, reached = [], dict[int, int]()
+        for block in blocks:
+            stream = block.stream_id
+            expected = reached.get(stream, self._next_step.get(stream, 0))
+            gap = max(0, block.first_step - expected)
+            if gap and (self._met is None or stream in self._met or stream in reached):
+                raise ValueError(
+                    f"block of stream {stream} starts at step {block.first_step}, "
+                    f"but step {expected} is the next one: {gap} steps are missing"
+                )
+            self._store_of(block)
+            reached[stream] = max(expected, block.first_step + block.num_steps)
+            plan.append((block, min(max(0, expected - block.first_step), block.num_steps), gap))
+        return plan
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state of a shard of the same size.
-
-        Raises:
-            ValueError: The chunk sizes or counts differ.
-        """
-        meta = state["meta"]
-        if meta["chunk_steps"] != self._config.chunk_steps:
-            raise ValueError(f"the saved replay has chunk_steps {meta['chunk_steps']}, not {self._config.chunk_steps}")
-        self._store = self._selector = None
-        if meta["schema"] is not None:
-            self._bind(Schema.from_lists(meta["schema"])).load_arrays(state["arrays"])
-        if self._selector is not None:
-            saved = {name: array for name, array in state["arrays"].items() if name.startswith("selector/")}
-            self._selector.load_arrays({name.removeprefix("selector/"): array for name, array in saved.items()})
-        self._next_step = {int(stream): int(step) for stream, step in meta["next_step"]}
-        self._inserted, self._duplicates, self._sampled = meta["counters"]
-        self._rng.bit_generator.state = meta["rng"]
-
-    def save(self, path: Path) -> None:
-        """Write the state as one file, committed by rename."""
-        state = self.state_dict()
-        meta = np.frombuffer(json.dumps(state["meta"]).encode(), np.uint8)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, meta=meta, **state["arrays"])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-    def restore(self, path: Path) -> None:
-        """Load a file written by `save`.
-
-        Raises:
-            ValueError: The file is damaged or of a shard of another size.
-        """
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            meta = json.loads(arrays.pop("meta").tobytes())
-        except (zipfile.BadZipFile, EOFError, OSError, KeyError, ValueError) as error:
-            raise ValueError(f"{path} is not a readable replay file: {error}") from error
-        self.load_state_dict({"meta": meta, "arrays": arrays})
+    def _store_block(self, block: Block, skip: int, gap: int) -> int:
+        assert self._store is not None
+        stored = block.num_steps - skip
+        self._duplicates += skip
+        if self._met is not None:
+            self._met.add(block.stream_id)
+        if stored:
+            self._store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
+            self._next_step[block.stream_id] = block.first_step + block.num_steps
+            self._inserted += stored + gap
+            self._lost += gap
+            if self._journal is not None:
+                self._journal.stored(block.stream_id)
+        return stored
 
     def _durable(self) -> Journal:
         if self._journal is None:
@@ -389,7 +357,7 @@ class ReplayShard:
                 arrays |= {f"late/{key}": store.data[key].take(rows, axis=0) for key in sorted(store.rewritten)}
         books = {
             "schema": None if self._store is None else self._store.schema.as_lists(),
-            "settings": settings_of(self._config),
+            "chunk_steps": self._config.chunk_steps,
             "next_step": [[stream, step] for stream, step in self._next_step.items()],
             "counters": {
                 "inserted_steps": self._inserted,

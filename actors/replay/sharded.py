@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig
-from actors.replay.journal import CheckpointInfo
 from actors.replay.layout import Layout, open_layout
 from actors.replay.manifest import Manifest, list_manifests, manifest_path, write_manifest
 from actors.replay.mixture import effective_fractions
+from actors.replay.pending import CheckpointInfo
 from actors.replay.prioritized import check_priorities
 from actors.replay.routing import route, route_many
 from actors.replay.shard import ReplayShard
@@ -100,8 +100,8 @@ class ShardedReplay:
         self.shards = list(shards)
         self._rng = np.random.default_rng(seed)
         self._mixed = mixed
-        self._fractions = self.shards[0].fractions
         self._layout = layout
+        self._fractions = self.shards[0].fractions
 
     @classmethod
     def from_config(
@@ -275,48 +275,6 @@ class ShardedReplay:
         if self._layout is None:
             raise ValueError("this replay has no directory to write to")
         return self._layout
-
-    def state_dict(self) -> dict[str, Any]:
-        """State of the shards and of the choice of shards."""
-        return {"rng": self._rng.bit_generator.state, "shards": [shard.state_dict() for shard in self.shards]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state of as many shards of the same size.
-
-        Raises:
-            ValueError: The numbers or sizes of the shards differ.
-        """
-        if len(state["shards"]) != len(self.shards):
-            raise ValueError(f"the saved replay has {len(state['shards'])} shards, this one {len(self.shards)}")
-        for shard, saved in zip(self.shards, state["shards"], strict=True):
-            shard.load_state_dict(saved)
-        self._rng.bit_generator.state = state["rng"]
-
-    def save(self, directory: Path) -> None:
-        """Write every shard to `directory/shard-<index>.npz` and, last, `directory/manifest.json`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        for index, shard in enumerate(self.shards):
-            shard.save(directory / f"shard-{index}.npz")
-        manifest = {"num_shards": len(self.shards), "rng": self._rng.bit_generator.state}
-        temporary = directory / "manifest.json.tmp"
-        temporary.write_text(json.dumps(manifest))
-        temporary.replace(directory / "manifest.json")
-
-    def restore(self, directory: Path) -> None:
-        """Load the files written by `save`.
-
-        Raises:
-            ValueError: A file is damaged, missing or of a shard of another size.
-        """
-        try:
-            manifest = json.loads((directory / "manifest.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{directory} holds no complete replay: {error}") from error
-        if manifest["num_shards"] != len(self.shards):
-            raise ValueError(f"{directory} holds {manifest['num_shards']} shards, this replay has {len(self.shards)}")
-        for index, shard in enumerate(self.shards):
-            shard.restore(directory / f"shard-{index}.npz")
-        self._rng.bit_generator.state = manifest["rng"]
 
     def _empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
         return next(batch for shard in self.shards if (batch := shard.empty_batch(batch_size, length)) is not None)

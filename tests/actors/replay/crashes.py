@@ -13,7 +13,7 @@ import numpy as np
 from actors.replay.config import DurabilityConfig, ReplayConfig
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import ShardedReplay
-from tests.actors.replay.test_shard import STEP_BYTES, tag_block
+from tests.actors.replay.blocks import STEP_BYTES, tag_block
 
 __all__ = ["STEP_BYTES", "tag_block"]
 
@@ -54,6 +54,23 @@ def stored(replay: ReplayShard | ShardedReplay) -> dict[int, list[int]]:
             steps.setdefault(stream, []).extend(range(first, end))
     assert all(len(set(s)) == len(s) for s in steps.values())
     return {stream: sorted(s) for stream, s in sorted(steps.items())}
+
+
+def fill(replay: ReplayShard | ShardedReplay, begin: int, end: int, streams: int = 4) -> None:
+    """Blocks of ten steps for every stream in turn."""
+    for first in range(begin, end, 10):
+        for stream in range(streams):
+            replay.insert(tag_block(stream, first, 10, version=first))
+
+
+def assert_same_samples(one: ReplayShard | ShardedReplay, two: ReplayShard | ShardedReplay, length: int = 12) -> None:
+    """Both draw the same batches to the last bit."""
+    for _ in range(10):
+        a, b = one.sample(8, length), two.sample(8, length)
+        for name in ("handle", "weight", "policy_version", "stream_id", "first_step"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        for key in a.data:
+            np.testing.assert_array_equal(a.data[key], b.data[key])
 
 
 def balanced(replay: ReplayShard | ShardedReplay) -> bool:

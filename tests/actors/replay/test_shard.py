@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -185,14 +183,6 @@ def fill(replay: ReplayShard | ShardedReplay, begin: int, end: int) -> None:
             replay.insert(tag_block(stream, first, 10))
 
 
-def equal_batches(one: ReplayShard | ShardedReplay, two: ReplayShard | ShardedReplay) -> None:
-    for _ in range(10):
-        a, b = one.sample(8, 12), two.sample(8, 12)
-        np.testing.assert_array_equal(a.handle, b.handle)
-        for key in a.data:
-            np.testing.assert_array_equal(a.data[key], b.data[key])
-
-
 def test_equal_seeds_sample_equally_and_others_do_not() -> None:
     shards = [make_shard(seed=s) for s in (1, 1, 2)]
     for shard in shards:
@@ -200,39 +190,6 @@ def test_equal_seeds_sample_equally_and_others_do_not() -> None:
     a, b, c = (shard.sample(8, 12) for shard in shards)
     np.testing.assert_array_equal(a.handle, b.handle)
     assert not np.array_equal(a.handle, c.handle)
-
-
-def test_resumed_shard_goes_on_exactly(tmp_path: Path) -> None:
-    original, by_state, by_file = make_shard(seed=4), make_shard(seed=5), make_shard(seed=6)
-    fill(original, 0, 150)
-    original.sample(8, 12)
-    by_state.load_state_dict(original.state_dict())
-    original.save(tmp_path / "shard.npz")
-    by_file.restore(tmp_path / "shard.npz")
-    for shard in (by_state, by_file):
-        assert shard.stats() == original.stats()
-        assert shard.streams() == original.streams()
-    for shard in (original, by_state, by_file):
-        fill(shard, 140, 190)  # one repeated block per stream, then new ones
-    assert by_file.stats() == by_state.stats() == original.stats()
-    reference = original.state_dict()
-    equal_batches(original, by_state)
-    original.load_state_dict(reference)
-    equal_batches(original, by_file)
-
-
-def test_damaged_or_foreign_files_are_refused(tmp_path: Path) -> None:
-    shard = make_shard()
-    fill(shard, 0, 50)
-    path = tmp_path / "shard.npz"
-    shard.save(path)
-    with pytest.raises(ValueError, match="has 8 chunks, this one 9"):
-        make_shard(chunks=9).restore(path)
-    with pytest.raises(ValueError, match="chunk_steps 16, not 8"):
-        make_shard(chunk_steps=8).restore(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"shard\.npz is not a readable replay file"):
-        make_shard().restore(path)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -255,24 +212,6 @@ def test_sharded_replay_samples_every_start_equally(mixed: bool) -> None:
     # A batch from one shard has correlated rows: its starts still have the right mean, with more variance.
     slack = 4.5 if mixed else 9
     assert abs(chi2 - len(valid)) < slack * np.sqrt(2 * len(valid))
-
-
-def test_sharded_replay_resumes_exactly(tmp_path: Path) -> None:
-    config = ReplayConfig(2, 2 * 12 * 16 * STEP_BYTES, 16)
-    one, two, three = (ShardedReplay.from_config(config, seed) for seed in (1, 2, 3))
-    fill(one, 0, 200)
-    one.sample(4, 4)
-    one.save(tmp_path / "replay")
-    two.restore(tmp_path / "replay")
-    three.load_state_dict(one.state_dict())
-    for replay in (one, two, three):
-        fill(replay, 200, 240)
-    state = one.state_dict()
-    equal_batches(one, two)
-    one.load_state_dict(state)
-    equal_batches(one, three)
-    with pytest.raises(ValueError, match="holds 2 shards, this replay has 3"):
-        ShardedReplay.from_config(ReplayConfig(3, 1 << 20, 16), 0).restore(tmp_path / "replay")
 
 
 def test_routing_is_even_and_fixed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from actors.records import Block
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.mixture import effective_fractions, selector_fractions
-from actors.replay.sharded import ShardedReplay, draw_shard, normalise_weights, shard_probabilities
+from actors.replay.sharded import ShardedReplay, draw_shard, shard_probabilities
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from tests.actors.replay.blocks import starts_of, tag_block
@@ -135,8 +136,9 @@ def same(a: SequenceBatch, b: SequenceBatch) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_replay_with_every_selector_resumes_exactly(mixed: bool, tmp_path: Path) -> None:
-    one, two = (make_replay(EVERYTHING, 2, seed, mixed, size=60 * 16 * 20) for seed in (1, 2))
+def test_a_replay_with_every_selector_resumes_exactly(tmp_path: Path, mixed: bool) -> None:
+    config = ReplayConfig(2, 2 * 60 * 16 * 20, 16, EVERYTHING, mixed)
+    one = ShardedReplay.from_config(config, 1, tmp_path / "one")
     rng = np.random.default_rng(0)
 
     def train(replay: ShardedReplay, batch: SequenceBatch, priorities: np.ndarray) -> None:
@@ -148,8 +150,9 @@ def test_a_replay_with_every_selector_resumes_exactly(mixed: bool, tmp_path: Pat
         if first >= 20:
             train(one, one.sample(8, 7), rng.random(8) * 3)
     assert one.stats()["evicted_steps"] > 0
-    one.save(tmp_path / "replay")
-    two.restore(tmp_path / "replay")
+    one.checkpoint("here")
+    copy = shutil.copytree(tmp_path / "one", tmp_path / "two")
+    two = ShardedReplay.from_config(config, 2, copy, restore="here", tail=False)
     for first in range(200, 300, 10):
         for replay in (one, two):
             fill(replay, first, first + 10)
@@ -160,48 +163,5 @@ def test_a_replay_with_every_selector_resumes_exactly(mixed: bool, tmp_path: Pat
         for replay in (one, two):
             train(replay, a, priorities)
         np.testing.assert_array_equal(one.masses(length), two.masses(length))
-
-
-def test_a_state_of_other_selectors_takes_the_stored_steps_for_new_ones(tmp_path: Path) -> None:
-    plain = make_replay(SelectorConfig(), 1)
-    fill(plain, 0, 30, 2)
-    plain.save(tmp_path / "replay")
-    everything = make_replay(EVERYTHING, 1, size=40_000)
-    with pytest.raises(ValueError, match="chunks, this one"):
-        everything.restore(tmp_path / "replay")
-    chunks = 20_000 // (16 * (tag_bytes() + 12))
-    selective = make_replay(EVERYTHING, 1, size=chunks * 16 * (tag_bytes() + 12 + 36))
-    selective.restore(tmp_path / "replay")
-    masses = selective.masses(4)
-    assert masses[0] == masses[1] == masses[3] == 2 * 27
-    assert 0 < masses[2] <= masses[0]
-    online = starts_of(selective.sample(14, 4))
-    assert sorted(online) == [(stream, step) for stream in (0, 1) for step in range(0, 28, 4)]
-
-
-def tag_bytes() -> int:
-    return 35
-
-
-def test_given_arrays_are_filled_in_place() -> None:
-    for mixed in (False, True):
-        one, two = (make_replay(EVERYTHING, 2, seed=4, mixed=mixed) for _ in range(2))
-        fill(one, 0, 50)
-        fill(two, 0, 50)
-        out = one.shards[0].empty_batch(9, 8) or one.shards[1].empty_batch(9, 8)
-        assert out is not None
-        for _ in range(5):
-            filled, fresh = one.sample(9, 8, out=out), two.sample(9, 8)
-            assert filled.data["tag"] is out.data["tag"]
-            same(filled, fresh)
-    with pytest.raises(ValueError, match=r"out holds \(9, 8\) sequences and steps, asked for are \(9, 7\)"):
-        one.shards[0].sample(9, 7, out=out)
-
-
-def test_weights_are_divided_by_the_largest_in_place() -> None:
-    replay = make_replay(SelectorConfig(), 1)
-    fill(replay, 0, 20, 1)
-    batch = replay.sample(3, 2)
-    batch.weight[:] = [0.5, 2.0, 1.0]
-    assert normalise_weights(batch) is batch
-    assert batch.weight.tolist() == [0.25, 1.0, 0.5]
+    for replay in (one, two):
+        replay.close()
