@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,16 +159,6 @@ def test_empty_shards_say_so(shards: list[Any]) -> None:
     ray.get([shard.ping.remote() for shard in shards])
     with pytest.raises(TimeoutError, match=message):
         next(RemoteBatches(shards, 4, 10, seed=0, wait_seconds=2.0))
-
-
-def test_shard_state_moves_to_a_new_actor(shards: list[Any], tmp_path: Path) -> None:
-    from actors.replay.wire import encode_blocks
-
-    ray.get(shards[0].insert.remote(*encode_blocks(counter_blocks(5, 4))))
-    ray.get(shards[0].save.remote(str(tmp_path / "deep" / "shard-0.npz")))
-    ray.get(shards[1].restore.remote(str(tmp_path / "deep" / "shard-0.npz")))
-    one, two = ray.get([shard.sample.remote(8, 30) for shard in shards])
-    np.testing.assert_array_equal(one.handle, two.handle)
 
 
 def test_rollout_actor_pulls_only_newer_weights(shards: list[Any]) -> None:
