@@ -42,6 +42,22 @@ class Collective:
             tensor.copy_(flat[offset : offset + tensor.numel()].view_as(tensor))
             offset += tensor.numel()
 
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the ranks, a new tensor."""
+        if self.world_size == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.world_size
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all ranks one behind the other: [N] on each -> [world_size * N], in the order of the ranks."""
+        if self.world_size == 1:
+            return values
+        everyone = values.new_empty(self.world_size * len(values))
+        dist.all_gather_into_tensor(everyone, values.contiguous())
+        return everyone
+
     def barrier(self) -> None:
         """Wait for every rank."""
         if self.world_size > 1:

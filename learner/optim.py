@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,20 @@ class OptimConfig:
     """One optimiser; a component with its own learning rate has its own record.
 
     Args:
-        name: "adam", or "adamw" with decoupled weight decay.
+        name: "adam", "adamw" with decoupled weight decay, or "laprop" (Ziyin et al. 2020).
         lr: Learning rate after the warm-up.
         betas: Decay of the first and second moments.
         eps: Added to the root of the second moment.
-        weight_decay: L2 penalty ("adam") or decoupled decay ("adamw").
+        weight_decay: L2 penalty ("adam") or decoupled decay ("adamw", "laprop").
         warmup_steps: Updates over which the learning rate rises linearly from 0.
         decay_steps: Updates over which it then falls by a half cosine, 0 for a constant rate.
         final_lr_fraction: Share of `lr` that is left after the decay.
         grad_clip: Largest norm of all gradients together, 0 for no clipping.
+        agc: Largest norm of each parameter's gradient as a share of the parameter's own norm (adaptive gradient
+            clipping; Brock et al. 2021), 0 for no clipping.
     """
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "laprop"] = "adam"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -36,14 +38,15 @@ class OptimConfig:
     decay_steps: int = 0
     final_lr_fraction: float = 0.0
     grad_clip: float = 0.0
+    agc: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.name not in ("adam", "adamw"):
-            raise ValueError(f"optimiser must be 'adam' or 'adamw', got {self.name!r}")
+        if self.name not in ("adam", "adamw", "laprop"):
+            raise ValueError(f"optimiser must be 'adam', 'adamw' or 'laprop', got {self.name!r}")
         for name in ("lr", "eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "decay_steps", "grad_clip"):
+        for name in ("weight_decay", "warmup_steps", "decay_steps", "grad_clip", "agc"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
@@ -63,6 +66,76 @@ def learning_rate(config: OptimConfig, step: int) -> float:
     return config.lr * (config.final_lr_fraction + (1.0 - config.final_lr_fraction) * cosine)
 
 
+@torch.no_grad()
+def clip_adaptively(parameters: Sequence[nn.Parameter], clip: float, least: float = 1e-3) -> None:
+    """Scale each parameter's gradient down to `clip` times the parameter's norm (Brock et al. 2021, eq. 3, per tensor).
+
+    Args:
+        parameters: Those without a gradient are left out.
+        clip: Largest ratio of the norms.
+        least: Smallest norm a parameter is taken to have.
+    """
+    pairs = [(p.detach(), p.grad) for p in parameters if p.grad is not None]
+    if not pairs:
+        return
+    weights, gradients = [list(tensors) for tensors in zip(*pairs, strict=True)]
+    allowed = torch.stack(torch._foreach_norm(weights)).clamp_(min=least).mul_(clip)
+    factors = (allowed / torch.stack(torch._foreach_norm(gradients)).clamp_(min=1e-30)).clamp_(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))
+
+
+class LaProp(torch.optim.Optimizer):
+    """Momentum of gradients that are divided by their root mean square first (Ziyin et al. 2020, algorithm 1).
+
+    Unlike Adam's, a large gradient in the past does not break the momentum, so `eps` may be tiny.
+
+    Args:
+        params: What to optimise.
+        lr: Learning rate.
+        betas: Decay of the momentum and of the mean square.
+        eps: Added to the root mean square.
+        weight_decay: Decoupled decay, in units of the learning rate.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-20,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Apply the gradients; parameters without one stay as they are."""
+        for group in self.param_groups:
+            updated = [p for p in group["params"] if p.grad is not None]
+            if updated:
+                self._update(updated, group)
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p] = {"step": 0, "square": torch.zeros_like(p), "momentum": torch.zeros_like(p)}
+        states = [self.state[p] for p in parameters]
+        squares, momenta = [s["square"] for s in states], [s["momentum"] for s in states]
+        for state in states:
+            state["step"] += 1
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        (first, second), step = group["betas"], states[0]["step"]
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1.0 - second)
+        roots = torch._foreach_div(squares, 1.0 - second**step)
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_lerp_(momenta, torch._foreach_div(gradients, list(roots)), 1.0 - first)
+        if group["weight_decay"] > 0:
+            torch._foreach_mul_(parameters, 1.0 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, momenta, alpha=-group["lr"] / (1.0 - first**step))
+
+
 class Optimizer:
     """A torch optimiser with its schedule and clipping.
 
@@ -75,7 +148,7 @@ class Optimizer:
         self.config = config
         self.parameters = list(parameters)
         self.step_count = 0
-        kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "laprop": LaProp}[config.name]
         self._optimizer = kind(
             self.parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
         )
@@ -88,6 +161,8 @@ class Optimizer:
         """
         limit = self.config.grad_clip if self.config.grad_clip > 0 else math.inf
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        if self.config.agc > 0:
+            clip_adaptively(self.parameters, self.config.agc)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step_count)
         self._optimizer.step()

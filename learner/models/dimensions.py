@@ -1,0 +1,46 @@
+"""Sizes of the Dreamer networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SizeName = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What grows with the size of a model (Hafner et al. 2025, table of model sizes).
+
+    Args:
+        deter: Deterministic features of a latent state.
+        hidden: Features of the layers inside the RSSM.
+        classes: Classes of each categorical of a latent state.
+        depth: Channels of the convolutions, before their multipliers.
+        units: Features of the hidden layers of all heads and of encoder and decoder.
+    """
+
+    deter: int = 512
+    hidden: int = 64
+    classes: int = 4
+    depth: int = 4
+    units: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("deter", "hidden", "depth", "units"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 2 <= self.classes <= 256:
+            raise ValueError(f"classes must be in [2, 256], got {self.classes}")
+
+
+SIZES: dict[SizeName, Dimensions] = {
+    "1m": Dimensions(512, 64, 4, 4, 64),
+    "12m": Dimensions(2048, 256, 16, 16, 256),
+    "25m": Dimensions(3072, 384, 24, 24, 384),
+    "50m": Dimensions(4096, 512, 32, 32, 512),
+    "100m": Dimensions(6144, 768, 48, 48, 768),
+    "200m": Dimensions(8192, 1024, 64, 64, 1024),
+    "400m": Dimensions(12288, 1536, 96, 96, 1536),
+}
+"""Sizes by their nominal number of parameters."""

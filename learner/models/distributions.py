@@ -1,0 +1,253 @@
+"""Distributions and losses of the Dreamer heads.
+
+Every class wraps the output of a network. `loss` is a negative log-likelihood up to a constant, or the regression
+loss that stands for one. Samplers take their noise as an argument, so that a caller decides where randomness
+comes from. Losses are summed over the features of a step.
+
+Letters: ... any leading axes, A action size or number of actions, C classes, K bins.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import copy
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(1 + |x|) (Hafner et al. 2025, eq. 9)."""
+    return torch.sign(x) * torch.log1p(x.abs())
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return torch.sign(x) * torch.expm1(x.abs())
+
+
+def symexp_bins(count: int, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`count` (odd) bins, symmetric about 0 and equally spaced in symlog space over [-20, 20]."""
+    half = symexp(torch.linspace(-20.0, 0.0, count // 2 + 1, device=device, dtype=torch.float64))
+    return torch.cat([half, -half[:-1].flip(0)]).to(dtype)
+
+
+class Distribution(Protocol):
+    """What a head predicts about each step."""
+
+    @property
+    def mean(self) -> Tensor: ...
+    def loss(self, target: Tensor) -> Tensor: ...
+
+
+class TwoHot:
+    """A categorical over bins, trained on the two bins next to the target (Hafner et al. 2025, eq. 10 and 11).
+
+    Args:
+        logits: [..., K].
+        bins: [K] ascending and symmetric about 0.
+    """
+
+    def __init__(self, logits: Tensor, bins: Tensor) -> None:
+        self.logits = logits.float() if logits.dtype != torch.float64 else logits
+        self.bins = bins
+
+    @property
+    def mean(self) -> Tensor:
+        """Expectation [...]; mirrored bins are paired before they are summed, so that equal masses cancel exactly."""
+        half = len(self.bins) // 2
+        weighted = torch.softmax(self.logits, -1) * self.bins
+        return (weighted[..., :half] + weighted[..., half + 1 :].flip(-1)).sum(-1) + weighted[..., half]
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy [...] against the two-hot code of target [...]."""
+        return self.losses([target], [1.0])
+
+    def losses(self, targets: list[Tensor], weights: list[float]) -> Tensor:
+        """Weighted sum [...] of the losses against several targets, with one log-partition for all."""
+        total = sum(weights) * torch.logsumexp(self.logits, -1)
+        for target, weight in zip(targets, weights, strict=True):
+            lower, upper_mass = two_hot(target, self.bins)
+            picked = self.logits.gather(-1, torch.stack([lower, lower + 1], -1))
+            total = total - weight * torch.lerp(picked[..., 0], picked[..., 1], upper_mass)
+        return total
+
+
+def two_hot(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """Index [...] of the bin below each target, and the mass [...] of the bin above it; the rest is on the bin below.
+
+    Targets beyond the bins get all mass on the outermost one.
+    """
+    lower = (torch.searchsorted(bins, target.contiguous(), right=True) - 1).clamp_(0, len(bins) - 2)
+    below, above = bins[lower], bins[lower + 1]
+    return lower, ((target - below) / (above - below)).clamp_(0.0, 1.0)
+
+
+class Regression:
+    """A mean trained by squared error: twice the loss of a Gaussian of unit variance.
+
+    Args:
+        prediction: [..., ...] of the target's shape, in the space of `squash`.
+        event_dims: Trailing axes to sum the loss over.
+        squash: Whether prediction is the symlog of the mean.
+    """
+
+    def __init__(self, prediction: Tensor, event_dims: int, squash: bool = False) -> None:
+        self.prediction = prediction
+        self._dims, self._squash = tuple(range(-event_dims, 0)), squash
+
+    @property
+    def mean(self) -> Tensor:
+        return symexp(self.prediction) if self._squash else self.prediction
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Squared error summed over the event."""
+        error = (self.prediction - (symlog(target) if self._squash else target)).square()
+        return error.sum(self._dims) if self._dims else error
+
+
+class Bernoulli:
+    """A coin per step, trained on probabilities.
+
+    Args:
+        logit: [...].
+    """
+
+    def __init__(self, logit: Tensor) -> None:
+        self.logit = logit
+
+    @property
+    def mean(self) -> Tensor:
+        """Probability [...]."""
+        return torch.sigmoid(self.logit)
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy [...] against probabilities [...]."""
+        return F.binary_cross_entropy_with_logits(self.logit, target, reduction="none")
+
+
+class Policy(Protocol):
+    """A distribution over actions [..., A]; discrete ones are one-hot."""
+
+    def mode(self) -> Tensor: ...
+    def sample(self, noise: Tensor) -> Tensor: ...
+    def log_prob(self, action: Tensor) -> Tensor: ...
+    def entropy(self) -> Tensor: ...
+
+
+class BoundedNormal:
+    """Independent normals with means in (-1, 1) by tanh and bounded standard deviations.
+
+    Args:
+        mean: [..., A] before the tanh.
+        std: [..., A] before the sigmoid.
+        low: Smallest standard deviation.
+        high: Largest.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, low: float, high: float) -> None:
+        self._mean = torch.tanh(mean)
+        self._std = (high - low) * torch.sigmoid(std + 2.0) + low
+
+    def mode(self) -> Tensor:
+        """Mean [..., A]."""
+        return self._mean
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., A] from standard normal noise [..., A]; differentiable."""
+        return self._mean + self._std * noise
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]."""
+        scaled = (action - self._mean) / self._std
+        return (-0.5 * scaled.square() - self._std.log() - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        return (self._std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+
+
+class TanhNormal:
+    """A normal squashed by tanh (Hafner et al. 2020, appendix A): 5 tanh(mean / 5), softplus deviations.
+
+    Args:
+        mean: [..., A].
+        std: [..., A] before the softplus.
+        low: Added to the standard deviation.
+    """
+
+    SAMPLES = 16  # of the entropy's estimate
+
+    def __init__(self, mean: Tensor, std: Tensor, low: float) -> None:
+        self._mean = 5.0 * torch.tanh(mean / 5.0)
+        self._std = F.softplus(std + math.log(math.expm1(5.0))) + low
+
+    def mode(self) -> Tensor:
+        """tanh of the mean [..., A]."""
+        return torch.tanh(self._mean)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., A] from standard normal noise [..., A]; differentiable."""
+        return torch.tanh(self._mean + self._std * noise)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]; actions at the border count as just inside."""
+        edge = 1.0 - 1e-6
+        latent = torch.atanh(action.clamp(-edge, edge))
+        return self._log_prob_of(latent)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, by quadrature at equally likely points of each normal."""
+        points = (torch.arange(self.SAMPLES, device=self._mean.device, dtype=self._mean.dtype) + 0.5) / self.SAMPLES
+        noise = math.sqrt(2.0) * torch.erfinv(2.0 * points - 1.0)
+        latent = self._mean + self._std * noise.view(-1, *[1] * self._mean.dim())
+        return -self._log_prob_of(latent).mean(0)
+
+    def _log_prob_of(self, latent: Tensor) -> Tensor:
+        normal = -0.5 * ((latent - self._mean) / self._std).square() - self._std.log() - 0.5 * math.log(2.0 * math.pi)
+        jacobian = 2.0 * (math.log(2.0) - latent - F.softplus(-2.0 * latent))  # ln(1 - tanh^2)
+        return (normal - jacobian).sum(-1)
+
+
+class OneHot:
+    """A categorical over C classes with a share of uniform probability; samples are one-hot and straight-through.
+
+    Args:
+        logits: [..., C].
+        unimix: Share of the uniform distribution in the mixture (Hafner et al. 2025, p. 3).
+    """
+
+    def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        log_probs = torch.log_softmax(wide, -1)
+        probs = log_probs.exp()
+        if unimix > 0.0:
+            probs = probs * (1.0 - unimix) + unimix / logits.shape[-1]
+            log_probs = probs.log()
+        self.probs, self.log_probs = probs, log_probs
+
+    def detach(self) -> OneHot:
+        """The same distribution without gradients."""
+        other = copy(self)
+        other.probs, other.log_probs = self.probs.detach(), self.log_probs.detach()
+        return other
+
+    def mode(self) -> Tensor:
+        """[..., C]."""
+        return F.one_hot(self.probs.argmax(-1), self.probs.shape[-1]).to(self.probs.dtype)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., C] from noise [...] uniform in [0, 1), by inversion; the gradient is that of the probabilities."""
+        ids = (self.probs.detach().cumsum(-1)[..., :-1] <= noise.unsqueeze(-1)).sum(-1)
+        hard = F.one_hot(ids, self.probs.shape[-1]).to(self.probs.dtype)
+        return hard + (self.probs - self.probs.detach()) if self.probs.requires_grad else hard
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...] of one-hot actions."""
+        return (self.log_probs * action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        return -(self.probs * self.log_probs).sum(-1)

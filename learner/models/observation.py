@@ -1,0 +1,304 @@
+"""Encoder and decoder of observations: images, vectors, or a dict of both.
+
+Letters: B sequences, T steps, N rows (B * T), E token features, C image channels over all image keys, D vector
+features over all vector keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from envs.specs import ArraySpec
+from learner.models.dimensions import Dimensions
+from learner.models.distributions import Distribution, Regression, symlog
+from learner.models.layers import (
+    ACTIVATIONS,
+    ActivationName,
+    ChannelNorm,
+    Dense,
+    GroupedLinear,
+    Linear,
+    Mlp,
+    NormName,
+    initialise,
+    make_norm,
+)
+from learner.models.rssm import State
+
+
+@dataclass(frozen=True)
+class ObservationConfig:
+    """Shape of encoder and decoder.
+
+    Args:
+        keys: Observations to use, () for all.
+        layers: Hidden layers for vectors.
+        multipliers: Channels of each convolution, in units of the depth; every convolution halves the image.
+        kernel: Width of the convolutions.
+        strided: Stride 2 and transposed convolutions, or stride 1 with max-pooling and nearest upsampling.
+        symlog: Whether vectors are squashed.
+        sigmoid: Whether decoded images are squashed into [0, 1].
+        groups: Groups of the linear map from the deterministic state to the first image of the decoder.
+    """
+
+    keys: tuple[str, ...] = ()
+    layers: int = 3
+    multipliers: tuple[int, ...] = (2, 3, 4, 4)
+    kernel: int = 5
+    strided: bool = False
+    symlog: bool = True
+    sigmoid: bool = True
+    groups: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"multipliers must be positive, got {self.multipliers}")
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd and at least 3, got {self.kernel}")
+
+
+@dataclass(frozen=True)
+class ObservationKeys:
+    """Which observations are images and which are vectors."""
+
+    images: dict[str, ArraySpec]
+    vectors: dict[str, ArraySpec]
+
+    @classmethod
+    def of(cls, observation: Mapping[str, ArraySpec], config: ObservationConfig) -> ObservationKeys:
+        """Sort the chosen observations, in the order of their names.
+
+        Raises:
+            ValueError: A chosen key is unknown, or images differ in size or are no multiple of the reduction.
+        """
+        unknown = sorted(set(config.keys) - set(observation))
+        if unknown:
+            raise ValueError(f"unknown observation key {unknown[0]!r}; there are {sorted(observation)}")
+        chosen = {key: observation[key] for key in sorted(config.keys or observation)}
+        images = {key: spec for key, spec in chosen.items() if spec.dtype == "uint8" and len(spec.shape) == 3}
+        sizes = {spec.shape[:2] for spec in images.values()}
+        reduction = 2 ** len(config.multipliers)
+        if len(sizes) > 1 or any(side % reduction for size in sizes for side in size):
+            raise ValueError(f"images must share a size that is a multiple of {reduction}, got {sorted(sizes)}")
+        return cls(images, {key: spec for key, spec in chosen.items() if key not in images})
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        height, width, _ = next(iter(self.images.values())).shape
+        return height, width
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return sum(spec.shape[2] for spec in self.images.values())
+
+    @property
+    def vector_size(self) -> int:
+        """D; ids count as one-hot vectors."""
+        return sum(_width(spec) for spec in self.vectors.values())
+
+    def vector(self, observation: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """All vector keys side by side: [..., D]."""
+        return torch.cat([_flat(observation[key], spec, dtype) for key, spec in self.vectors.items()], -1)
+
+    def image(self, observation: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """All images side by side, in [0, 1]: [..., height, width, C]."""
+        images = [observation[key] for key in self.images]
+        return (images[0] if len(images) == 1 else torch.cat(images, -1)).to(dtype) / 255.0
+
+
+class Encoder(nn.Module):
+    """Observations to tokens; vectors and images have a part of the tokens each.
+
+    Args:
+        keys: The observations.
+        config: Shape.
+        dimensions: Size.
+        norm: Norm of all layers.
+        act: Activation of all layers.
+    """
+
+    def __init__(
+        self,
+        keys: ObservationKeys,
+        config: ObservationConfig,
+        dimensions: Dimensions,
+        norm: NormName,
+        act: ActivationName,
+    ) -> None:
+        super().__init__()
+        self.keys, self._symlog = keys, config.symlog
+        self.tokens = 0
+        if keys.vectors:
+            self.mlp = Mlp(keys.vector_size, dimensions.units, config.layers, norm, act)
+            self.tokens += dimensions.units
+        if keys.images:
+            sizes = [keys.channels, *_channels(config, dimensions)]
+            self.convolutions = nn.ModuleList(_Down(i, o, config, norm, act) for i, o in pairwise(sizes))
+            height, width = _smallest(keys, config)
+            self.tokens += height * width * sizes[-1]
+
+    def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Raw observations [N, ...] -> tokens [N, E]."""
+        dtype = next(self.parameters()).dtype
+        parts = []
+        if self.keys.vectors:
+            vector = self.keys.vector(observation, dtype)
+            parts.append(self.mlp(symlog(vector) if self._symlog else vector))
+        if self.keys.images:
+            x = (self.keys.image(observation, dtype) - 0.5).movedim(-1, 1)  # channels stay last in memory
+            for convolution in self.convolutions:
+                x = convolution(x)
+            parts.append(x.movedim(1, -1).flatten(1))
+        return torch.cat(parts, -1)
+
+
+class Decoder(nn.Module):
+    """Latent states to predictions of every observation key.
+
+    Args:
+        keys: The observations.
+        config: Shape.
+        dimensions: Size.
+        stoch: Stochastic features of a state.
+        norm: Norm of all layers.
+        act: Activation of all layers.
+    """
+
+    def __init__(
+        self,
+        keys: ObservationKeys,
+        config: ObservationConfig,
+        dimensions: Dimensions,
+        stoch: int,
+        norm: NormName,
+        act: ActivationName,
+    ) -> None:
+        super().__init__()
+        self.keys, self._config = keys, config
+        deter, units = dimensions.deter, dimensions.units
+        if keys.vectors:
+            self.mlp = Mlp(deter + stoch, units, config.layers, norm, act)
+            self.vector_out = Linear(units, keys.vector_size)
+        if keys.images:
+            channels = _channels(config, dimensions)
+            self._smallest = _smallest(keys, config)
+            size = self._smallest[0] * self._smallest[1] * channels[-1]
+            self.from_deter = GroupedLinear(deter, size, config.groups)
+            self.from_stoch = nn.Sequential(Dense(stoch, 2 * units, norm, act), Linear(2 * units, size))
+            self.norm, self.act = make_norm(norm, channels[-1]), ACTIVATIONS[act]
+            steps = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
+            self.convolutions = nn.ModuleList(_Up(i, o, config, norm, act) for i, o in steps)
+            self.image_out = _Up(channels[0], keys.channels, config, "none", None)
+
+    def forward(self, state: State) -> dict[str, Distribution]:
+        """States [N, ...] -> a distribution of every key, [N, ...]; images are in [0, 1]."""
+        heads: dict[str, Distribution] = {}
+        if self.keys.vectors:
+            sizes = [_width(spec) for spec in self.keys.vectors.values()]
+            parts = torch.split(self.vector_out(self.mlp(state.features)), sizes, -1)
+            for key, part in zip(self.keys.vectors, parts, strict=True):
+                heads[key] = Regression(part, 1, self._config.symlog)
+        if self.keys.images:
+            channels = [spec.shape[2] for spec in self.keys.images.values()]
+            parts = torch.split(self._images(state), channels, -1)
+            heads |= {key: Regression(part, 3) for key, part in zip(self.keys.images, parts, strict=True)}
+        return heads
+
+    def losses(self, state: State, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Reconstruction loss [N] of every key, for raw observations [N, ...]."""
+        heads = self(state)
+        dtype = state.deter.dtype
+        targets = {key: _flat(observation[key], spec, dtype) for key, spec in self.keys.vectors.items()}
+        targets |= {key: observation[key].to(dtype) / 255.0 for key in self.keys.images}
+        return {key: head.loss(targets[key]) for key, head in heads.items()}
+
+    def _images(self, state: State) -> Tensor:
+        """[N, height, width, C]."""
+        height, width = self._smallest
+        groups = self._config.groups
+        deter = self.from_deter(state.deter).view(len(state.deter), groups, height, width, -1)
+        x = deter.movedim(1, 3).flatten(3) + self.from_stoch(state.stoch).view(len(state.stoch), height, width, -1)
+        x = self.act(self.norm(x)).movedim(-1, 1)
+        for convolution in self.convolutions:
+            x = convolution(x)
+        x = self.image_out(x).movedim(1, -1)
+        return torch.sigmoid(x) if self._config.sigmoid else x + 0.5
+
+
+class _Down(nn.Module):
+    """A convolution that halves an image [N, C, H, W]."""
+
+    def __init__(self, inputs: int, outputs: int, config: ObservationConfig, norm: NormName, act: ActivationName):
+        super().__init__()
+        self._pool = not config.strided
+        stride = 2 if config.strided else 1
+        self.convolution = nn.Conv2d(inputs, outputs, config.kernel, stride, config.kernel // 2)
+        _initialise(self.convolution, inputs)
+        self.norm, self.act = ChannelNorm(norm, outputs), ACTIVATIONS[act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x)
+        return self.act(self.norm(F.max_pool2d(x, 2) if self._pool else x))
+
+
+class _Up(nn.Module):
+    """A convolution that doubles an image [N, C, H, W]; without norm and activation where `act` is None."""
+
+    def __init__(
+        self, inputs: int, outputs: int, config: ObservationConfig, norm: NormName, act: ActivationName | None
+    ) -> None:
+        super().__init__()
+        half = config.kernel // 2
+        self.convolution: nn.Conv2d | nn.ConvTranspose2d
+        if config.strided:
+            self.convolution = nn.ConvTranspose2d(inputs, outputs, config.kernel, 2, half, output_padding=1)
+        else:
+            self.convolution = nn.Conv2d(inputs, outputs, config.kernel, 1, half)
+        self._upsample = not config.strided
+        _initialise(self.convolution, inputs)
+        self.norm, self.act = ChannelNorm(norm, outputs), None if act is None else ACTIVATIONS[act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(F.interpolate(x, scale_factor=2.0) if self._upsample else x)
+        return x if self.act is None else self.act(self.norm(x))
+
+
+def _initialise(convolution: nn.Conv2d | nn.ConvTranspose2d, inputs: int) -> None:
+    initialise(convolution.weight, inputs * convolution.kernel_size[0] * convolution.kernel_size[1])
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+
+
+def _channels(config: ObservationConfig, dimensions: Dimensions) -> list[int]:
+    """Channels after each convolution of the encoder."""
+    return [dimensions.depth * multiplier for multiplier in config.multipliers]
+
+
+def _smallest(keys: ObservationKeys, config: ObservationConfig) -> tuple[int, int]:
+    """(height, width) after all convolutions of the encoder."""
+    height, width = keys.image_size
+    return height >> len(config.multipliers), width >> len(config.multipliers)
+
+
+def _width(spec: ArraySpec) -> int:
+    """Features of a vector key; ids count as one-hot vectors."""
+    return spec.size * (spec.num_values or 1)
+
+
+def _flat(values: Tensor, spec: ArraySpec, dtype: torch.dtype) -> Tensor:
+    """A vector key [..., *shape] as features [..., width]."""
+    if spec.num_values is not None:
+        values = F.one_hot(values.long(), spec.num_values)
+    leading = values.dim() - len(spec.shape) - (spec.num_values is not None)
+    return values.reshape(*values.shape[:leading], -1).to(dtype)

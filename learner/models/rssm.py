@@ -1,0 +1,332 @@
+"""The recurrent state-space model (Hafner et al. 2019) with Gaussian or categorical latents.
+
+A state is a deterministic part, carried by a recurrent cell, and a stochastic part. The prior predicts the stochastic
+part from the deterministic one; the posterior also sees the observation's tokens.
+
+Letters: B sequences, T steps, N rows, D deterministic features, S stochastic features, G latent groups, C classes,
+E token features, A action size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from learner.models.dimensions import Dimensions
+from learner.models.distributions import OneHot
+from learner.models.layers import ACTIVATIONS, ActivationName, Dense, GroupedLinear, Linear, Mlp, NormName, make_norm
+
+
+@dataclass(frozen=True)
+class RssmConfig:
+    """Kind and shape of the model.
+
+    Args:
+        latent: "categorical" (Hafner et al. 2021) or "gaussian" (Hafner et al. 2019).
+        cell: "block_gru" (Hafner et al. 2025) or "gru" with one dense weight matrix.
+        groups: Independent categoricals, or Gaussians, of the stochastic part.
+        blocks: Groups of the block GRU's weights.
+        prior_layers: Hidden layers of the prior.
+        posterior_layers: Hidden layers of the posterior.
+        unimix: Share of the uniform distribution in each categorical.
+        min_std: Smallest standard deviation of a Gaussian.
+    """
+
+    latent: Literal["categorical", "gaussian"] = "categorical"
+    cell: Literal["block_gru", "gru"] = "block_gru"
+    groups: int = 32
+    blocks: int = 8
+    prior_layers: int = 2
+    posterior_layers: int = 1
+    unimix: float = 0.01
+    min_std: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.latent not in ("categorical", "gaussian"):
+            raise ValueError(f"latent must be 'categorical' or 'gaussian', got {self.latent!r}")
+        if self.cell not in ("block_gru", "gru"):
+            raise ValueError(f"cell must be 'block_gru' or 'gru', got {self.cell!r}")
+        for name in ("groups", "blocks", "prior_layers", "posterior_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0.0 <= self.unimix < 1.0:
+            raise ValueError(f"unimix must be in [0, 1), got {self.unimix}")
+        if not self.min_std > 0.0:
+            raise ValueError(f"min_std must be positive, got {self.min_std}")
+
+
+class State(NamedTuple):
+    """A latent state of any leading axes."""
+
+    deter: Tensor  # [..., D]
+    stoch: Tensor  # [..., S] one-hot groups, or values
+
+    @property
+    def features(self) -> Tensor:
+        """[..., D + S]."""
+        return torch.cat([self.deter, self.stoch], -1)
+
+    def detach(self) -> State:
+        return State(self.deter.detach(), self.stoch.detach())
+
+
+class Latent(Protocol):
+    """Distribution of the stochastic part."""
+
+    def sample(self, noise: Tensor) -> Tensor: ...
+    def mode(self) -> Tensor: ...
+    def entropy(self) -> Tensor: ...
+    def detach(self) -> Any: ...
+    def kl(self, other: Any) -> Tensor: ...
+
+
+class CategoricalLatent:
+    """G categoricals of C classes.
+
+    Args:
+        categorical: Of shape [..., G, C].
+    """
+
+    def __init__(self, categorical: OneHot) -> None:
+        self.categorical = categorical
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., G * C] from noise [..., G] uniform in [0, 1); straight-through gradients."""
+        return self.categorical.sample(noise).flatten(-2)
+
+    def mode(self) -> Tensor:
+        """[..., G * C]."""
+        return self.categorical.mode().flatten(-2)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, summed over groups."""
+        return self.categorical.entropy().sum(-1)
+
+    def detach(self) -> CategoricalLatent:
+        return CategoricalLatent(self.categorical.detach())
+
+    def kl(self, other: CategoricalLatent) -> Tensor:
+        """KL(self || other) [...] in nats, summed over groups; both with their share of the uniform distribution."""
+        one, two = self.categorical, other.categorical
+        return (one.probs * (one.log_probs - two.log_probs)).sum((-2, -1))
+
+
+class GaussianLatent:
+    """S independent normals.
+
+    Args:
+        mean: [..., S].
+        std: [..., S].
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean, std
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., S] from standard normal noise [..., S]."""
+        return self.mean + self.std * noise
+
+    def mode(self) -> Tensor:
+        """[..., S]."""
+        return self.mean
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        return (self.std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+
+    def detach(self) -> GaussianLatent:
+        return GaussianLatent(self.mean.detach(), self.std.detach())
+
+    def kl(self, other: GaussianLatent) -> Tensor:
+        """KL(self || other) [...] in nats."""
+        ratio = (self.std / other.std).square()
+        shift = ((self.mean - other.mean) / other.std).square()
+        return 0.5 * (ratio + shift - 1.0 - ratio.log()).sum(-1)
+
+
+class Rssm(nn.Module):
+    """See the module.
+
+    Args:
+        config: Kind and shape.
+        dimensions: Size.
+        tokens: Features of an observation's tokens, E.
+        action: Action size, A.
+        norm: Norm of the hidden layers.
+        act: Activation of the hidden layers.
+    """
+
+    def __init__(
+        self,
+        config: RssmConfig,
+        dimensions: Dimensions,
+        tokens: int,
+        action: int,
+        norm: NormName,
+        act: ActivationName,
+    ) -> None:
+        super().__init__()
+        self.config, self.classes = config, dimensions.classes
+        self.deter, hidden = dimensions.deter, dimensions.hidden
+        categorical = config.latent == "categorical"
+        self.stoch = config.groups * (dimensions.classes if categorical else 1)
+        self.features = self.deter + self.stoch
+        statistics = self.stoch if categorical else 2 * self.stoch
+        self.cell: BlockGru | Gru
+        if config.cell == "block_gru":
+            self.cell = BlockGru(self.deter, self.stoch, hidden, action, config.blocks, norm, act)
+        else:
+            self.cell = Gru(self.deter, self.stoch, hidden, action, norm, act)
+        self.prior_net = Mlp(self.deter, hidden, config.prior_layers, norm, act)
+        self.prior_out = Linear(hidden, statistics)
+        self.posterior_net = Mlp(self.deter + tokens, hidden, config.posterior_layers, norm, act)
+        self.posterior_out = Linear(hidden, statistics)
+
+    def initial(self, rows: int) -> State:
+        """The state before an episode: zeros."""
+        like = self.prior_out.weight
+        return State(like.new_zeros(rows, self.deter), like.new_zeros(rows, self.stoch))
+
+    def pack(self, stoch: Tensor) -> Tensor:
+        """Stochastic features [..., S] as they are stored: uint8 ids [..., G], or float16 [..., S]."""
+        if self.config.latent == "gaussian":
+            return stoch.to(torch.float16)
+        return stoch.view(*stoch.shape[:-1], self.config.groups, self.classes).argmax(-1).to(torch.uint8)
+
+    def unpack(self, stored: Tensor) -> Tensor:
+        """The reverse of `pack`."""
+        if self.config.latent == "gaussian":
+            return stored
+        return F.one_hot(stored.long(), self.classes).flatten(-2)
+
+    def latent(self, statistics: Tensor) -> Latent:
+        """The distribution that a prior's or a posterior's output [..., statistics] stands for."""
+        config = self.config
+        if config.latent == "categorical":
+            logits = statistics.view(*statistics.shape[:-1], config.groups, self.classes)
+            return CategoricalLatent(OneHot(logits, config.unimix))
+        mean, std = statistics.chunk(2, -1)
+        return GaussianLatent(mean, F.softplus(std) + config.min_std)
+
+    def prior(self, deter: Tensor) -> Tensor:
+        """Statistics [..., statistics] of the stochastic part that are expected for deter [..., D]."""
+        return self.prior_out(self.prior_net(deter))  # type: ignore[no-any-return]
+
+    def observe(
+        self, tokens: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor
+    ) -> tuple[State, Tensor]:
+        """Follow sequences with the posterior.
+
+        Args:
+            tokens: [B, T, E] of the observations.
+            action: [B, T, A] that led to each observation; ignored where `is_first`.
+            is_first: [B, T] where the state and the action before are forgotten.
+            state: [B, ...] before the first step.
+            noise: [B, T, ...] for the latents, see their `sample`.
+
+        Returns:
+            States [B, T, ...] and the posterior's statistics [B, T, statistics].
+        """
+        first, *rest = self.posterior_net
+        assert isinstance(first, Dense)
+        deter_weight, token_weight = first.linear.weight.tensor_split([self.deter], dim=1)
+        from_tokens = F.linear(tokens, token_weight, first.linear.bias).unbind(1)
+        keep = (~is_first).to(tokens.dtype).unsqueeze(-1)
+        from_action = self.cell.of_action(action * keep).unbind(1)
+        deter, stoch = state
+        deters, stochs, statistics = [], [], []
+        for t, (kept, eps) in enumerate(zip(keep.unbind(1), noise.unbind(1), strict=True)):
+            deter = self.cell(deter * kept, stoch * kept, from_action[t])
+            x = first.finish(F.linear(deter, deter_weight) + from_tokens[t])
+            for layer in rest:
+                x = layer(x)
+            statistics.append(self.posterior_out(x))
+            stoch = self.latent(statistics[-1]).sample(eps).to(deter.dtype)
+            deters.append(deter)
+            stochs.append(stoch)
+        return State(torch.stack(deters, 1), torch.stack(stochs, 1)), torch.stack(statistics, 1)
+
+    def step(self, state: State, action: Tensor, noise: Tensor) -> State:
+        """One step without an observation: action [N, A], noise [N, ...] as for the latents' `sample`."""
+        deter = self.cell(state.deter, state.stoch, self.cell.of_action(action))
+        return State(deter, self.latent(self.prior(deter)).sample(noise).to(deter.dtype))
+
+
+class BlockGru(nn.Module):
+    """The GRU with block-diagonal recurrent weights (Hafner et al. 2025, Methods).
+
+    Args:
+        deter: D.
+        stoch: S.
+        hidden: Features of the layers before the memory.
+        action: A.
+        blocks: Groups of the weights.
+        norm: Norm of the hidden layers.
+        act: Activation of the hidden layers.
+    """
+
+    def __init__(
+        self, deter: int, stoch: int, hidden: int, action: int, blocks: int, norm: NormName, act: ActivationName
+    ) -> None:
+        super().__init__()
+        self.deter_in = Dense(deter, hidden, norm, act)
+        self.stoch_in = Dense(stoch, hidden, norm, act)
+        self.action_in = Dense(action, hidden, norm, act)
+        self.hidden = GroupedLinear(deter, deter, blocks, shared=3 * hidden)
+        self.norm = make_norm(norm, deter)
+        self.act = ACTIVATIONS[act]
+        self.gates = GroupedLinear(deter, 3 * deter, blocks)
+        self._blocks = blocks
+
+    def of_action(self, action: Tensor) -> Tensor:
+        """What the cell sees of actions [..., A]: clipped to magnitude 1, through a layer."""
+        return self.action_in(action / action.detach().abs().clamp(min=1.0))  # type: ignore[no-any-return]
+
+    def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
+        """The next deter [N, D] from deter [N, D], stoch [N, S] and `of_action` of the actions [N, A]."""
+        shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), from_action], -1)
+        x = self.act(self.norm(self.hidden(deter, shared)))
+        gates = self.gates(x).view(len(x), self._blocks, 3, -1)
+        reset, candidate, update = (gate.flatten(1) for gate in gates.unbind(2))
+        return _gated(reset, candidate, update, deter)
+
+
+class Gru(nn.Module):
+    """A GRU with a norm on its gates (Hafner et al. 2021), after a layer for the stochastic part and the action.
+
+    Args:
+        deter: D.
+        stoch: S.
+        hidden: Features of the layer before the memory.
+        action: A.
+        norm: Norm of the hidden layer and the gates.
+        act: Activation of the hidden layer.
+    """
+
+    def __init__(self, deter: int, stoch: int, hidden: int, action: int, norm: NormName, act: ActivationName) -> None:
+        super().__init__()
+        self.input = Dense(stoch + action, hidden, norm, act)
+        self.gates = Linear(hidden + deter, 3 * deter)
+        self.norm = make_norm(norm, 3 * deter)
+
+    def of_action(self, action: Tensor) -> Tensor:
+        """What the cell sees of actions [..., A]: clipped to magnitude 1."""
+        return action / action.detach().abs().clamp(min=1.0)
+
+    def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
+        """The next deter [N, D] from deter [N, D], stoch [N, S] and actions [N, A]."""
+        x = self.input(torch.cat([stoch, from_action], -1))
+        reset, candidate, update = self.norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
+        return _gated(reset, candidate, update, deter)
+
+
+def _gated(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:
+    """The GRU's update, biased toward keeping its memory."""
+    gate = torch.sigmoid(update - 1.0)
+    proposal = torch.tanh(torch.sigmoid(reset) * candidate)
+    return torch.lerp(deter, proposal.to(deter.dtype), gate.to(deter.dtype))
