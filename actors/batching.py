@@ -10,43 +10,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from actors.planning import PlanCall
-from planners.base import Plan, PlannerCarry, concatenate_rows, take_rows
-
 Request = TypeVar("Request")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """Planning problems of one caller."""
-
-    observation: NDArray[np.float32]  # [n, S]
-    carry: PlannerCarry  # n rows
-    is_first: NDArray[np.bool_]  # [n]
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.observation)
-
-
-PlanResult = tuple[Plan, PlannerCarry, int]
-"""(plan, next carry, version of the weights) of one request."""
-
-
-def plan_together(plan: PlanCall, requests: Sequence[PlanRequest]) -> list[PlanResult]:
-    """One call of `plan` for all requests, split again; the function of a plan server's DynamicBatcher."""
-    plans, carry, version = plan(
-        np.concatenate([request.observation for request in requests]),
-        concatenate_rows([request.carry for request in requests]),
-        np.concatenate([request.is_first for request in requests]),
-    )
-    ends = np.cumsum([request.num_rows for request in requests])
-    rows = [slice(int(end) - request.num_rows, int(end)) for request, end in zip(requests, ends, strict=True)]
-    return [(take_rows(plans, index), take_rows(carry, index), version) for index in rows]
 
 
 @dataclass

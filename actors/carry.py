@@ -1,6 +1,6 @@
-"""Rows and leaves of a policy's carry.
+"""Rows and leaves of trees of arrays: a policy's carry and output, a batch of steps.
 
-A carry is any tree of dataclasses, mappings, tuples and lists whose leaves are arrays (NumPy or torch)
+A tree is any nest of dataclasses, mappings, tuples and lists whose leaves are arrays (NumPy or torch)
 with one row per environment first.
 """
 
@@ -14,13 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def take_rows(carry: Any, index: NDArray[np.int64] | NDArray[np.bool_]) -> Any:
-    """The rows `index` (ids or a boolean mask) of every leaf, in a tree of the same types.
+def take_rows(carry: Any, index: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Any:
+    """The rows `index` (ids, a boolean mask or a slice) of every leaf, in a tree of the same types.
 
     Raises:
         TypeError: A leaf has no rows.
     """
-    return _map(carry, lambda leaf: leaf[index])
+    return _map(lambda leaf: leaf[index], carry)
+
+
+def concatenate_rows(trees: Sequence[Any]) -> Any:
+    """The rows of some trees of one kind, in order, as one tree; at least one.
+
+    Raises:
+        TypeError: A leaf has no rows.
+    """
+
+    def concatenate(*parts: Any) -> Any:
+        rows = np.concatenate(parts)
+        return rows if isinstance(parts[0], np.ndarray) else parts[0].new_tensor(rows)
+
+    return _map(concatenate, *trees)
 
 
 def leaves(carry: Any) -> list[NDArray[Any]]:
@@ -30,7 +44,7 @@ def leaves(carry: Any) -> list[NDArray[Any]]:
         TypeError: A leaf has no rows.
     """
     found: list[NDArray[Any]] = []
-    _map(carry, lambda leaf: found.append(np.array(leaf)))
+    _map(lambda leaf: found.append(np.array(leaf)), carry)
     return found
 
 
@@ -50,25 +64,25 @@ def with_leaves(template: Any, arrays: Sequence[NDArray[Any]]) -> Any:
         array = rest.pop(0)
         return array.astype(leaf.dtype) if isinstance(leaf, np.ndarray) else leaf.new_tensor(array)
 
-    tree = _map(template, replace)
+    tree = _map(replace, template)
     if rest:
         raise ValueError(f"a saved carry has {len(rest)} leaves more than belong")
     return tree
 
 
-def _map(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """The tree with `function` applied to every leaf."""
+def _map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """The tree with `function` applied to every leaf, together with the leaves of the others at the same place."""
     if tree is None:
         return None
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = {field.name: _map(getattr(tree, field.name), function) for field in dataclasses.fields(tree)}
+        names = [field.name for field in dataclasses.fields(tree)]
+        fields = {name: _map(function, *(getattr(t, name) for t in (tree, *others))) for name in names}
         return dataclasses.replace(tree, **fields)
     if isinstance(tree, dict):
-        return {key: _map(value, function) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map(value, function) for value in tree))
+        return {key: _map(function, value, *(other[key] for other in others)) for key, value in tree.items()}
     if isinstance(tree, tuple | list):
-        return type(tree)(_map(value, function) for value in tree)
+        values = [_map(function, *parts) for parts in zip(tree, *others, strict=True)]
+        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
     if getattr(tree, "ndim", 0) < 1:
         raise TypeError(f"carry leaf of type {type(tree).__name__} has no rows")
-    return function(tree)
+    return function(tree, *others)

@@ -1,4 +1,4 @@
-"""A planner as a policy, in this process or behind a call.
+"""A planner as a policy.
 
 Letters: N environments, S state size, A action size.
 """
@@ -6,7 +6,7 @@ Letters: N environments, S state size, A action size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -15,57 +15,14 @@ from numpy.typing import NDArray
 
 from actors.records import PolicyOutput
 from envs.specs import ArraySpec, EnvSpec, StepBatch
-from planners.base import Plan, PlannerCarry
+from planners.base import PlannerCarry
 from planners.config import PlannerConfig
 from planners.ensemble import EnsemblePlanner
 from planners.sampling import initial_carry, make_search, random_plan
 
-PlanCall = Callable[[NDArray[np.float32], PlannerCarry, NDArray[np.bool_]], tuple[Plan, PlannerCarry, int]]
-"""(observation [N, S], carry, is_first [N]) -> (plan, next carry, version of the weights that planned)."""
-
-
-class PlanSource:
-    """A planner with its weights' version; plans at random (version 0) until there are weights.
-
-    What runs inside a planner process, or inside the policy of a process that plans for itself.
-
-    Args:
-        config: The planner.
-        action: Spec of the action: a bounded box.
-
-    Raises:
-        ValueError: The action is discrete or unbounded.
-    """
-
-    def __init__(self, config: PlannerConfig, action: ArraySpec) -> None:
-        self.version = 0
-        self._config = config
-        self._low, self._high = action_box(action)
-        make_search(config, self._low, self._high)
-        self._planner: EnsemblePlanner | None = None
-
-    def plan(
-        self, observation: NDArray[np.float32], carry: PlannerCarry, is_first: NDArray[np.bool_]
-    ) -> tuple[Plan, PlannerCarry, int]:
-        """See PlanCall."""
-        planner, version = self._planner, self.version
-        if planner is None:
-            return *random_plan(self._config, self._low, self._high, carry), 0
-        return *planner.plan(observation, carry, is_first), version
-
-    def update(self, version: int, weights: dict[str, NDArray[Any]]) -> None:
-        """Replaces the weights if `version` is newer."""
-        if version <= self.version:
-            return
-        if self._planner is None:
-            self._planner = EnsemblePlanner(self._config, weights, self._low, self._high)
-        else:
-            self._planner.update(weights)
-        self.version = version
-
 
 class PlannerPolicy:
-    """Acts by planning; see actors.records.Policy.
+    """Acts by planning, at random until there are weights (version 0); see actors.records.Policy.
 
     Rows draw their randomness from their own seeds, so what a row does is independent of its batch.
 
@@ -74,7 +31,6 @@ class PlannerPolicy:
         observation_keys: Keys whose flattened values, in this order, are the model's state.
         config: The planner.
         exploration_std: Standard deviation of the Gaussian noise added to explored actions, in half-widths of the box.
-        plan: Plans elsewhere, e.g. in a planner process; None plans here with the weights given to `update`.
 
     Raises:
         ValueError: An observation key is unknown, the action is discrete or unbounded, or exploration_std is negative.
@@ -86,7 +42,6 @@ class PlannerPolicy:
         observation_keys: Sequence[str],
         config: PlannerConfig,
         exploration_std: float = 0.0,
-        plan: PlanCall | None = None,
     ) -> None:
         unknown = [key for key in observation_keys if key not in spec.observation]
         if unknown or not observation_keys:
@@ -94,19 +49,18 @@ class PlannerPolicy:
         if not 0.0 <= exploration_std < math.inf:
             raise ValueError(f"exploration_std must be finite and not negative, not {exploration_std}")
         self.version = 0
+        self.extras: dict[str, ArraySpec] = {}
+        self._config = config
         self._keys = tuple(observation_keys)
         self._low, self._high = action_box(spec.action)
         self._shape = spec.action.shape
-        self._horizon = config.horizon
         self._num_kept = make_search(config, self._low, self._high).num_kept
         self._noise_scale = np.float32(0.5 * exploration_std) * (self._high - self._low)
-        source = PlanSource(config, spec.action)
-        self._source = source if plan is None else None
-        self._plan = source.plan if plan is None else plan
+        self._planner: EnsemblePlanner | None = None
 
     def initial(self, seeds: NDArray[np.uint64]) -> PlannerCarry:
         """The carry of len(seeds) environments."""
-        return initial_carry(self._horizon, self._num_kept, self._low, self._high, seeds)
+        return initial_carry(self._config.horizon, self._num_kept, self._low, self._high, seeds)
 
     def act(self, step: StepBatch, carry: PlannerCarry, explore: bool) -> PolicyOutput:
         """Plans one action per row; `explore` adds noise, clipped to the box.
@@ -115,10 +69,13 @@ class PlannerPolicy:
         before there are weights.
         """
         start = perf_counter()
-        plan, next_carry, self.version = self._plan(self._observation(step), carry, step.is_first)
+        if self._planner is None:
+            plan, next_carry = random_plan(self._config, self._low, self._high, carry)
+        else:
+            plan, next_carry = self._planner.plan(self._observation(step), carry, step.is_first)
         planning_ms = 1e3 * (perf_counter() - start)
         metrics = {"planning_ms": np.full(len(plan.action), planning_ms, np.float32)}
-        if self.version > 0:
+        if self._planner is not None:
             metrics |= {"return_mean": plan.return_mean, "return_variance": plan.return_variance}
         action = plan.action
         if explore and self._noise_scale.any():
@@ -130,10 +87,14 @@ class PlannerPolicy:
         return PolicyOutput(action.reshape(len(action), *self._shape), next_carry, metrics)
 
     def update(self, version: int, weights: dict[str, NDArray[Any]]) -> None:
-        """Replaces the weights if `version` is newer; where planning is elsewhere, that place has its own."""
-        if self._source is not None:
-            self._source.update(version, weights)
-            self.version = self._source.version
+        """Replaces the weights if `version` is newer."""
+        if version <= self.version:
+            return
+        if self._planner is None:
+            self._planner = EnsemblePlanner(self._config, weights, self._low, self._high)
+        else:
+            self._planner.update(weights)
+        self.version = version
 
     def _observation(self, step: StepBatch) -> NDArray[np.float32]:
         """The model's state [N, S]."""

@@ -39,6 +39,7 @@ class RandomPolicy:
 
     def __init__(self, action: ArraySpec) -> None:
         self.version = 0
+        self.extras: dict[str, ArraySpec] = {}
         self._action = action
         # What the next `size` numbers add to the state, and the state after them.
         self._offset = np.arange(1, action.size + 1, dtype=np.uint64) * np.uint64(_GOLDEN)

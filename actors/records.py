@@ -5,13 +5,14 @@ Letters: N environments, T steps, A action size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.specs import StepBatch
+from envs.specs import ArraySpec, StepBatch
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Block:
     stream_id: int  # unique over the run: actor index, incarnation and environment index
     first_step: int  # index within the stream of data[...][0]
     policy_version: int  # weights version that chose the first action
-    data: dict[str, NDArray[Any]]  # observation keys, action, reward, is_first, is_last, is_terminal, episode: [T, ...]
+    # observation keys, action, reward, is_first, is_last, is_terminal, episode, the policy's extras: [T, ...]
+    data: dict[str, NDArray[Any]]
 
     @property
     def num_steps(self) -> int:
@@ -45,12 +47,18 @@ class PolicyOutput:
     action: NDArray[Any]  # [N, A] float32 inside the box, or [N] int64
     carry: Any  # the policy's memory, row n belongs to environment n
     metrics: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # name -> [N]
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # Policy.extras -> [N, ...] to store with the step
 
 
 class Policy(Protocol):
     """Chooses actions; the same object serves rollout, evaluation and inference."""
 
     version: int
+
+    @property
+    def extras(self) -> Mapping[str, ArraySpec]:
+        """What every output brings to be stored with its step, beside the action; {} if nothing."""
+        ...
 
     def initial(self, seeds: NDArray[np.uint64]) -> Any:
         """The carry of len(seeds) environments; each row draws its randomness from its own seed."""

@@ -1,8 +1,8 @@
 """Vectorised rollout: environments and a policy in, blocks of stored steps out; no transport.
 
-One tick acts in all N environments and stores one step of each: observation_t, reward_t and the flags of
-the step at hand, with the action that is taken after it. Steps are written into arrays [N, T, ...], so a
-block of one environment is a contiguous view and costs nothing.
+One tick acts in all N environments and stores one step of each: observation_t, reward_t and the flags of the
+step at hand, with the action that is taken after it and the policy's extras. Steps are written into arrays
+[N, T, ...], so a block of one environment is a contiguous view and costs nothing.
 
 Letters: N environments, T steps per block, A action size.
 """
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.carry import leaves, with_leaves
-from actors.records import Block, Episode, Policy
-from envs.specs import ArraySpec, StepBatch, VectorEnv
+from actors.records import Block, Episode, Policy, PolicyOutput
+from envs.specs import RESERVED_KEYS, ArraySpec, StepBatch, VectorEnv
 
 MIN_BLOCK_STEPS = 64  # shorter blocks make the cost of a call dominate
 _BOOKS = ("episode", "return", "episode_steps", "cost", "episode_version")  # per environment
@@ -92,6 +92,9 @@ class RolloutLoop:
         actor: Index of the actor that owns the loop.
         incarnation: How often that actor was started before; a new one opens new streams and new seeds.
         config: Block size.
+
+    Raises:
+        ValueError: The policy's extras have names that are taken.
     """
 
     def __init__(
@@ -103,6 +106,9 @@ class RolloutLoop:
         incarnation: int = 0,
         config: RolloutConfig | None = None,
     ) -> None:
+        clash = policy.extras.keys() & (RESERVED_KEYS | env.spec.observation.keys())
+        if clash:
+            raise ValueError(f"the policy's extras {sorted(clash)} have names of stored keys of {env.spec.name}")
         self.env = env
         self.policy = policy
         self._seed = seed
@@ -174,8 +180,8 @@ class RolloutLoop:
         self._first_step, self._filled, self._block_version = state["rows"]
         if self._filled:
             self._buffers = self._allocate(step)
-            for key, rows in state["buffers"].items():
-                self._buffers[key][:, : self._filled] = rows
+            for key, buffer in self._buffers.items():
+                buffer[:, : self._filled] = state["buffers"][key]
         for name in _BOOKS:
             setattr(self, f"_{name}", np.array(state["books"][name]))
         return True
@@ -201,7 +207,7 @@ class RolloutLoop:
             self._carry = output.carry
             for name, value in output.metrics.items():
                 sums[name] += float(value.mean())
-            self._write(step, output.action)
+            self._write(step, output)
             self._track(step, episodes)
             if self._filled == self._length:
                 blocks += self._cut()
@@ -216,7 +222,7 @@ class RolloutLoop:
         """The steps that fill no block yet, as shorter blocks; the streams go on behind them."""
         return self._cut() if self._filled else []
 
-    def _write(self, step: StepBatch, action: NDArray[Any]) -> None:
+    def _write(self, step: StepBatch, output: PolicyOutput) -> None:
         row = self._filled
         if not self._buffers:
             self._buffers = self._allocate(step)
@@ -225,7 +231,10 @@ class RolloutLoop:
         buffers = self._buffers
         for key, value in step.observation.items():
             buffers[key][:, row] = value
-        buffers["action"][:, row] = action
+        assert output.extras.keys() == self.policy.extras.keys()
+        for key, value in output.extras.items():
+            buffers[key][:, row] = value
+        buffers["action"][:, row] = output.action
         buffers["reward"][:, row] = step.reward
         buffers["is_first"][:, row] = step.is_first
         buffers["is_last"][:, row] = step.is_last
@@ -278,8 +287,9 @@ class RolloutLoop:
     def _allocate(self, step: StepBatch) -> dict[str, NDArray[Any]]:
         spec = self.env.spec
         shape = (self.env.num_envs, self._length)
-        buffers = {key: np.empty((*shape, *s.shape), s.dtype) for key, s in spec.observation.items()}
-        assert buffers.keys() == step.observation.keys()
+        assert spec.observation.keys() == step.observation.keys()
+        stored = {**spec.observation, **self.policy.extras}
+        buffers = {key: np.empty((*shape, *s.shape), s.dtype) for key, s in stored.items()}
         buffers["action"] = np.empty((*shape, *spec.action.shape), spec.action.dtype)
         buffers["reward"] = np.empty(shape, np.float32)
         for key in ("is_first", "is_last", "is_terminal"):

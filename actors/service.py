@@ -1,13 +1,11 @@
-"""Ray actors around rollout, planning and evaluation.
+"""Ray actors around rollout, serving and evaluation.
 
 The launcher wraps these classes with `ray.remote` and names the actors. Factories run inside the actor's
 process, so simulators and models live only there.
 
 Backpressure: a rollout actor runs only on a permit (`run`), and waits before a shard has more than
-`max_pending` of its messages, or its share of `unapplied_bytes`, still to acknowledge. A planner actor
-holds at most one request of each vector environment, because a rollout loop waits for its plan.
-
-Letters: N environments, S state size.
+`max_pending` of its messages, or its share of `unapplied_bytes`, still to acknowledge. A serving actor
+holds at most one request of each rollout actor, because a rollout loop waits for its actions.
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from actors.batching import DynamicBatcher
 from actors.evaluate import Evaluation, Evaluator
 from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
@@ -35,14 +33,10 @@ from actors.replay.routing import route
 from actors.replay.service import RayInserts, message_of
 from actors.replay.wire import Scratch
 from actors.rollout import RolloutLoop
+from actors.serving import ActCall, ActRequest, ActResult, act_together
 
-if TYPE_CHECKING:  # the native planner is loaded by planner actors only
-    from actors.batching import PlanRequest, PlanResult
-    from actors.planning import PlanCall, PlanSource
-    from planners.base import PlannerCarry
-
-PLANNING_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
-"""Upper edges of the histogram of planning times."""
+BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
+"""Upper edges of the histogram of the time a served batch takes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class RolloutActor:
     Args:
         make_loop: Builds the loop.
         shards: Handles of the shard actors, in the order of their indices.
-        weights: Handle of the weight store, None if the policy needs no weights here (it plans elsewhere).
+        weights: Handle of the weight store, None if the policy needs no weights here (it is served elsewhere).
         actor: Index of this actor.
         max_pending: Messages that may wait for their acknowledgement, per shard.
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
@@ -195,69 +189,61 @@ class _RolloutMetrics:
         self._rate.set(summary.steps / max(seconds, 1e-9))
 
 
-class PlannerActor:
-    """Plans for many rollout actors; requests that arrive close together are planned in one batch.
+class ServingActor:
+    """Acts for many rollout actors; requests that arrive close together become one call of the policy.
 
-    Planning is stateless (the caller owns the carry), so a restarted planner goes on where it was, and
-    a repeated request gets the same plan from the same weights. Newer weights are fetched in the
-    background and taken over between two batches.
+    Serving is stateless (the caller owns the carry), so a restarted actor goes on where it was, and a repeated
+    request gets the same actions from the same weights. Newer weights are fetched in the background and taken over
+    between two batches.
 
     Args:
-        make_source: Builds the planner.
+        make_policy: Builds the policy.
         weights: Handle of the weight store.
-        max_rows: Problems of a batch at most.
+        max_rows: Rows of a batch at most.
         max_wait_ms: How long the first request of a batch waits for others.
-        index: Place of the planner among its sisters.
+        name: The actor, in its metrics.
         poll_seconds: Time between two looks for newer weights.
     """
 
     def __init__(
         self,
-        make_source: Callable[[], PlanSource],
+        make_policy: Callable[[], Policy],
         weights: Any,
         max_rows: int = 64,
         max_wait_ms: float = 2.0,
-        index: int = 0,
+        name: str = "serving-0",
         poll_seconds: float = 0.2,
     ) -> None:
-        from actors.batching import DynamicBatcher
-
-        self._source = make_source()
+        self._policy = make_policy()
         self._weights = weights
         self._poll_seconds = poll_seconds
         self._newer: tuple[int, dict[str, NDArray[Any]]] | None = None
         self._first_fetch: asyncio.Task[None] | None = None
         self._poll: asyncio.Task[None] | None = None
-        self._batcher = DynamicBatcher(self._plan_batch, lambda request: request.num_rows, max_rows, max_wait_ms)
-        self._metrics = _PlannerMetrics(index)
+        self._batcher = DynamicBatcher(self._act_batch, lambda request: request.num_rows, max_rows, max_wait_ms)
+        self._metrics = _ServingMetrics(name)
 
     async def ping(self) -> int:
-        """The version of the weights that plan."""
-        return self._source.version
+        """The version of the weights that act."""
+        return self._policy.version
 
-    async def plan(
-        self, observation: NDArray[np.float32], carry: PlannerCarry, is_first: NDArray[np.bool_]
-    ) -> PlanResult:
-        """Plan for the problems [N, S] of one caller; (plan, next carry, version of the weights)."""
-        from actors.batching import PlanRequest
-
+    async def act(self, request: ActRequest) -> ActResult:
+        """Act at the steps of one caller; (output, version of the weights)."""
         if self._poll is None or self._first_fetch is None:
             self._first_fetch = asyncio.create_task(self._fetch())
             self._poll = asyncio.create_task(self._keep_fetching())
-        await asyncio.shield(self._first_fetch)  # the first plan already uses the weights that are there
+        await asyncio.shield(self._first_fetch)  # the first batch already uses the weights that are there
         if self._poll.done():
             self._poll.result()  # raises what ended it
-        return await self._batcher.submit(PlanRequest(observation, carry, is_first))
+        return await self._batcher.submit(request)
 
-    def _plan_batch(self, requests: list[PlanRequest]) -> list[PlanResult]:
-        """Run one batch; called in the batcher's thread, the only one that touches the planner."""
-        from actors.batching import plan_together
-
+    def _act_batch(self, requests: list[ActRequest]) -> list[ActResult]:
+        """Run one batch; called in the batcher's thread, the only one that touches the policy."""
         newer, self._newer = self._newer, None
         if newer is not None:
-            self._source.update(*newer)
+            self._policy.update(*newer)
         start = perf_counter()
-        results = plan_together(self._source.plan, requests)
+        results = act_together(self._policy, requests)
         self._metrics.record(1e3 * (perf_counter() - start), sum(request.num_rows for request in requests))
         return results
 
@@ -265,10 +251,10 @@ class PlannerActor:
         while True:
             await asyncio.sleep(self._poll_seconds)
             await self._fetch()
-            self._metrics.report(self._batcher.metrics(), self._source.version)
+            self._metrics.report(self._batcher.metrics(), self._policy.version)
 
     async def _fetch(self) -> None:
-        known = self._source.version if self._newer is None else self._newer[0]
+        known = self._policy.version if self._newer is None else self._newer[0]
         newer = await self._weights.latest.remote(known)
         if newer is not None:
             version, references = newer
@@ -276,34 +262,32 @@ class PlannerActor:
                 self._newer = (version, await references[0])
 
 
-def remote_plan(planner: Any) -> PlanCall:
-    """The plan call of a planner actor, for a policy in another process."""
+def remote_act(server: Any) -> ActCall:
+    """The call of a serving actor, for the RemotePolicy of another process."""
 
-    def plan(
-        observation: NDArray[np.float32], carry: PlannerCarry, is_first: NDArray[np.bool_]
-    ) -> tuple[Any, PlannerCarry, int]:
-        result: tuple[Any, PlannerCarry, int] = ray.get(planner.plan.remote(observation, carry, is_first))
+    def act(request: ActRequest) -> ActResult:
+        result: ActResult = ray.get(server.act.remote(request))
         return result
 
-    return plan
+    return act
 
 
-class _PlannerMetrics:
-    def __init__(self, index: int) -> None:
-        keys = ("planner",)
-        self._plans = Counter("worldfleet_planner_plans", "Problems planned", tag_keys=keys)
-        self._rows = Gauge("worldfleet_planner_batch_rows", "Mean problems of a batch", tag_keys=keys)
-        self._wait = Gauge("worldfleet_planner_wait_ms", "Mean wait of a request for its batch", tag_keys=keys)
-        self._version = Gauge("worldfleet_planner_weights_version", "Version of the weights", tag_keys=keys)
+class _ServingMetrics:
+    def __init__(self, name: str) -> None:
+        keys = ("actor",)
+        self._acts = Counter("worldfleet_serving_actions", "Actions served", tag_keys=keys)
+        self._rows = Gauge("worldfleet_serving_batch_rows", "Mean rows of a batch", tag_keys=keys)
+        self._wait = Gauge("worldfleet_serving_wait_ms", "Mean wait of a request for its batch", tag_keys=keys)
+        self._version = Gauge("worldfleet_serving_weights_version", "Version of the weights", tag_keys=keys)
         self._latency = Histogram(
-            "worldfleet_planner_batch_ms", "Time to plan a batch", boundaries=PLANNING_MS, tag_keys=keys
+            "worldfleet_serving_batch_ms", "Time of the policy for a batch", boundaries=BATCH_MS, tag_keys=keys
         )
-        for metric in (self._plans, self._rows, self._wait, self._version, self._latency):
-            metric.set_default_tags({"planner": str(index)})
+        for metric in (self._acts, self._rows, self._wait, self._version, self._latency):
+            metric.set_default_tags({"actor": name})
 
     def record(self, milliseconds: float, rows: int) -> None:
         self._latency.observe(milliseconds)
-        self._plans.inc(rows)
+        self._acts.inc(rows)
 
     def report(self, batches: dict[str, float], version: int) -> None:
         self._version.set(version)

@@ -5,24 +5,27 @@ Imports are lazy, so a rollout process never loads a part that it does not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.config import RunConfig
 from cluster.seeding import derive_seed
 from envs.specs import EnvSpec
+from learner.algorithms.pets import PetsConfig
 
 if TYPE_CHECKING:
     from actors.evaluate import Evaluator
-    from actors.planning import PlanCall, PlannerPolicy, PlanSource
     from actors.records import Policy
     from actors.replay.limiter import SampleLimiter
     from actors.replay.service import RemoteBatches
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
-    from learner.algorithms.pets import PetsAlgorithm
+    from actors.serving import ActCall
+    from learner.algorithms.base import Algorithm
     from learner.batch import SequenceBatch
+    from learner.device import DeviceName
     from learner.learner import Learner, ResultSink
 
 
@@ -33,19 +36,16 @@ def env_spec(config: RunConfig) -> EnvSpec:
     return env_spec(config.env.name, **config.env.options)
 
 
-def plan_source(config: RunConfig) -> PlanSource:
-    """The planner of a planner process, without weights yet."""
-    from actors.planning import PlanSource
-
-    return PlanSource(config.planner, env_spec(config).action)
+def policy(config: RunConfig, device: DeviceName = "cpu") -> Policy:
+    """The acting policy in this process; a policy that runs no network takes no notice of the device."""
+    return _family(config).policy(config, device)
 
 
-def policy(config: RunConfig, plan: PlanCall | None = None) -> PlannerPolicy:
-    """The acting policy; `plan` sends its problems to a remote planner instead of planning here."""
-    from actors.planning import PlannerPolicy
+def remote_policy(config: RunConfig, call: ActCall) -> Policy:
+    """The acting policy, served by another process behind `call`."""
+    from actors.serving import RemotePolicy
 
-    keys = (config.algorithm.observation_key,)
-    return PlannerPolicy(env_spec(config), keys, config.planner, config.actors.exploration_std, plan)
+    return RemotePolicy(policy(config), call, _family(config).observation_keys(config))
 
 
 def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation: int = 0) -> RolloutLoop:
@@ -84,24 +84,15 @@ def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool =
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
-    """The limiter between collects and trainings of `sample_steps` trained steps."""
+    """The limiter between collects and trainings of `sample_steps` replayed steps."""
     from actors.replay.limiter import SampleLimiter
 
     return SampleLimiter(config.replay.limiter, collect_steps(config), sample_steps)
 
 
-def algorithm(config: RunConfig) -> PetsAlgorithm:
+def algorithm(config: RunConfig) -> Algorithm:
     """The algorithm on the learner's device."""
-    from learner.algorithms.pets import PetsAlgorithm
-    from learner.device import resolve_device
-
-    return PetsAlgorithm(
-        config.algorithm,
-        env_spec(config),
-        resolve_device(config.learner.device),
-        derive_seed(config.seed, "algorithm"),
-        config.learner.precision,
-    )
+    return _family(config).algorithm(config)
 
 
 def learner(config: RunConfig, batches: Iterator[SequenceBatch], feedback: ResultSink) -> Learner:
@@ -118,14 +109,14 @@ def collect_steps(config: RunConfig) -> int:
 
 
 def batch_steps(config: RunConfig) -> int:
-    """Trained steps of one `Learner.step`, over all ranks."""
-    return config.learner.batch_size * config.learner.sequence_length
+    """Replayed steps of one `Learner.step`, over all ranks."""
+    return config.learner.batch_size * config.replayed_length
 
 
 def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[SequenceBatch]:
     """Batches of a replay in this process."""
     while True:
-        yield replay.sample(config.learner.batch_size, config.learner.sequence_length)
+        yield replay.sample(config.learner.batch_size, config.replayed_length)
 
 
 def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
@@ -135,9 +126,45 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBat
     return RemoteBatches(
         shards,
         config.learner.batch_size // config.cluster.learner_ranks,
-        config.learner.sequence_length,
+        config.replayed_length,
         derive_seed(config.seed, "batches", rank),
         config.cluster.sample_in_flight,
         config.replay.mixed_batches,
         config.replay.transport,
     )
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is built from one type of algorithm configuration."""
+
+    algorithm: Callable[[RunConfig], Algorithm]
+    policy: Callable[[RunConfig, DeviceName], Policy]
+    observation_keys: Callable[[RunConfig], Sequence[str]]  # observations that the policy looks at
+
+
+def _family(config: RunConfig) -> Family:
+    return FAMILIES[type(config.algorithm)]
+
+
+def _pets(config: RunConfig) -> Algorithm:
+    from learner.algorithms.pets import PetsAlgorithm
+    from learner.device import resolve_device
+
+    device = resolve_device(config.learner.device)
+    seed = derive_seed(config.seed, "algorithm")
+    return PetsAlgorithm(config.algorithm, env_spec(config), device, seed, config.learner.precision)
+
+
+def _planner_policy(config: RunConfig, device: DeviceName) -> Policy:
+    from actors.planning import PlannerPolicy
+
+    return PlannerPolicy(env_spec(config), _pets_keys(config), config.planner, config.actors.exploration_std)
+
+
+def _pets_keys(config: RunConfig) -> Sequence[str]:
+    return (config.algorithm.observation_key,)
+
+
+FAMILIES: dict[type, Family] = {PetsConfig: Family(_pets, _planner_policy, _pets_keys)}
+"""How each type of algorithm configuration is built."""

@@ -99,11 +99,13 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _presets(options: argparse.Namespace) -> int:
-    from cluster.config import PRESET_KINDS, preset_names
+    from cluster.config import PRESET_KINDS, preset_names, tuned_algorithms
 
     for kind in PRESET_KINDS:
         sys.stdout.write(f"{kind}: {' '.join(preset_names(kind))}\n")
     sys.stdout.write("any Gymnasium environment: --env gym:<id>\n")
+    for name, algorithms in tuned_algorithms().items():
+        sys.stdout.write(f"{name} has settings of its own for: {' '.join(algorithms)}\n")
     return 0
 
 
@@ -131,8 +133,12 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _fidelity(options: argparse.Namespace) -> int:
+    from cluster.config import load_preset
     from cluster.fidelity import run
 
+    name = load_preset("algorithms", options.algo)["algorithm"]["name"]
+    if name != "pets":
+        raise ValueError(f"the fidelity study compares ensembles: it takes pets, not {name}")
     sys.stdout.write(f"{run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)}\n")
     return 0
 
@@ -235,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)
 
     sub = add("fidelity", _fidelity, "Measure open-loop model error of single models and ensembles against horizon.")
+    sub.add_argument("--algo", default="pets", help="algorithm preset (default: pets, the only one it can study)")
     sub.add_argument("--env", default="nav3d")
     sub.add_argument("--output", type=Path, default=Path("docs/results"))
     sub.add_argument("--seeds", type=int, default=3)

@@ -1,7 +1,9 @@
 """The typed configuration of a run: composed from presets, a YAML file and dotted overrides.
 
-A run is algorithm x env x scale + overrides. Unknown keys and wrong types are refused with the dotted
-path; the resolved configuration is printed by `worldfleet config` and stored with the run.
+A run is algorithm x env x scale + overrides. An env or scale preset may hold a section `algorithms`: trees by
+the name of an algorithm preset; the one of the chosen algorithm goes over all presets. Unknown keys and wrong
+types are refused with the dotted path; the resolved configuration is printed by `worldfleet config` and stored
+with the run.
 """
 
 from __future__ import annotations
@@ -44,19 +46,26 @@ class ActorsConfig:
 
     rollout_actors: int = 1  # processes that step environments
     envs_per_actor: int = 8  # environments of each
-    planner_actors: int = 1  # processes that serve plans to rollout actors; 0 plans inside them
+    planner_actors: int = (
+        1  # processes that plan for rollout actors, if the algorithm plans in C++; 0 plans inside them
+    )
     planner_batch: int = 64  # problems a planner actor gathers at most
     planner_wait_ms: float = 2.0  # how long it waits for more
+    inference_actors: int = 0  # processes that serve the actions of any other policy; 0 acts in the rollout actors
+    inference_batch: int = 256  # environments an inference actor gathers at most
+    inference_wait_ms: float = 1.0  # how long it waits for more
     ticks_per_collect: int = 64  # vector steps between two reports to the driver
     block_steps: int = 64  # steps of a stored block
-    exploration_std: float = 0.1  # Gaussian noise on explored actions, in units of the action box's half width
-    restarts: int = 10  # how often a dead rollout or planner actor is replaced before the run stops
+    exploration_std: float = 0.1  # Gaussian noise on planned actions, in units of the action box's half width
+    restarts: int = 10  # how often a dead actor is replaced before the run stops
 
     def __post_init__(self) -> None:
-        for name in ("rollout_actors", "envs_per_actor", "planner_batch", "ticks_per_collect"):
+        positive = ("rollout_actors", "envs_per_actor", "planner_batch", "inference_batch", "ticks_per_collect")
+        for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"actors.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("planner_actors", "planner_wait_ms", "exploration_std", "restarts"):
+        not_negative = ("planner_actors", "planner_wait_ms", "inference_actors", "inference_wait_ms")
+        for name in (*not_negative, "exploration_std", "restarts"):
             if getattr(self, name) < 0:
                 raise ValueError(f"actors.{name} must not be negative, got {getattr(self, name)}")
         if self.ticks_per_collect % self.block_steps:
@@ -75,6 +84,8 @@ class ClusterConfig:
     learner_ranks: int = 1  # data-parallel learner processes
     rollout_cpus: float = 1.0  # logical CPUs a rollout actor reserves
     planner_cpus: float = 1.0  # logical CPUs a planner actor reserves
+    inference_cpus: float = 1.0  # logical CPUs an inference actor reserves
+    inference_gpus: float = 1.0  # GPUs of an inference actor, used when the learner leaves enough
     learner_cpus: float = 1.0  # logical CPUs a learner rank reserves
     learner_gpus: float = 1.0  # GPUs of a rank, used when the cluster has any
     updates_per_permit: int = 16  # learner updates between two reports to the driver
@@ -112,6 +123,18 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True)
+class ServingConfig:
+    """The actors that act for a run's rollout actors, in batches."""
+
+    role: str  # "planner" or "inference"
+    num_actors: int  # 0: the policy runs inside the rollout actors
+    max_rows: int  # of a batch
+    max_wait_ms: float  # of the first request of a batch
+    cpus: float  # logical, of each actor
+    gpus: float  # of each actor, if there are as many
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A complete run. Every field has a default; presets fill in what a combination needs."""
 
@@ -126,13 +149,40 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     @property
+    def serving(self) -> ServingConfig:
+        """Planner actors for an algorithm that plans in C++, inference actors for the others."""
+        actors, cluster = self.actors, self.cluster
+        if isinstance(self.algorithm, PetsConfig):
+            return ServingConfig(
+                "planner",
+                actors.planner_actors,
+                actors.planner_batch,
+                actors.planner_wait_ms,
+                cluster.planner_cpus,
+                gpus=0.0,
+            )
+        return ServingConfig(
+            "inference",
+            actors.inference_actors,
+            actors.inference_batch,
+            actors.inference_wait_ms,
+            cluster.inference_cpus,
+            cluster.inference_gpus,
+        )
+
+    @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that the run's actors reserve."""
         return (
             self.actors.rollout_actors * self.cluster.rollout_cpus
-            + self.actors.planner_actors * self.cluster.planner_cpus
+            + self.serving.num_actors * self.serving.cpus
             + self.cluster.learner_ranks * self.cluster.learner_cpus
         )
+
+    @property
+    def replayed_length(self) -> int:
+        """Steps of a sequence drawn from the replay: the trained ones and those that only lead up to them."""
+        return self.learner.sequence_length + int(getattr(self.algorithm, "context", 0))
 
 
 def resolve(
@@ -147,15 +197,20 @@ def resolve(
     Raises:
         ValueError: An unknown preset or key (with the nearest name), a wrong type or an invalid value.
     """
-    tree: dict[str, Any] = {}
-    merge(tree, load_preset("algorithms", algo))
-    merge(tree, {"env": {"name": env}} if env.startswith("gym:") else load_preset("envs", env))
-    merge(tree, load_preset("scales", scale))
+    tree = load_preset("algorithms", algo)
+    others = [_env_preset(env), load_preset("scales", scale)]
+    own = [preset.pop("algorithms", {}).get(algo, {}) for preset in others]
+    for layer in (*others, *own):
+        merge(tree, layer)
     if config_file is not None:
         merge(tree, read_yaml(config_file))
     for override in overrides:
         merge(tree, parse_override(override))
     return build(RunConfig, tree)
+
+
+def _env_preset(name: str) -> dict[str, Any]:
+    return {"env": {"name": name}} if name.startswith("gym:") else load_preset("envs", name)
 
 
 ELASTIC = ("actors", "cluster", "replay", "schedule")
@@ -182,6 +237,12 @@ def preset_names(kind: str) -> list[str]:
     """Names of the presets of a kind (`algorithms`, `envs` or `scales`)."""
     folder = resources.files("cluster") / "presets" / kind
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def tuned_algorithms() -> dict[str, list[str]]:
+    """The algorithm presets that each env and scale preset has settings of its own for, if any."""
+    presets = {name: load_preset(kind, name) for kind in ("envs", "scales") for name in preset_names(kind)}
+    return {name: sorted(preset["algorithms"]) for name, preset in presets.items() if "algorithms" in preset}
 
 
 def load_preset(kind: str, name: str) -> dict[str, Any]:
@@ -240,13 +301,13 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
         where = f"{path}{key}"
         if key not in hints:
             raise ValueError(f"unknown configuration key {where!r}{nearest(key, hints)}")
-        nested = _nested(hints[key], value)
-        if nested is None:
+        options = _dataclasses(hints[key])
+        if not options or (value is None and type(None) in typing.get_args(hints[key])):
             values[key] = _leaf(hints[key], value, where)
         elif isinstance(value, Mapping):
-            values[key] = build(nested, value, f"{where}.")
+            values[key] = build(_chosen(options, value, where), value, f"{where}.")
         else:
-            raise ValueError(f"{where} must be a mapping of {sorted(_hints(nested))}, got {value!r}")
+            raise ValueError(f"{where} must be a mapping of {sorted(_hints(options[0]))}, got {value!r}")
     try:
         return cls(**values)
     except ValueError as error:
@@ -286,13 +347,27 @@ def _hints(cls: Any) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _nested(hint: Any, value: Any) -> type | None:
-    """The dataclass a field holds, if any (also behind `| None`, unless the value is None)."""
+def _dataclasses(hint: Any) -> list[type]:
+    """The dataclasses a field may hold."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if dataclasses.is_dataclass(option) and isinstance(option, type) and value is not None:
-            return option
-    return None
+    return [option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)]
+
+
+def _chosen(options: list[type], tree: Mapping[str, Any], where: str) -> type:
+    """The dataclass that a tree is meant for: the one whose field `name` may have the tree's value.
+
+    Raises:
+        ValueError: There are several, and the name is missing or none of theirs.
+    """
+    if len(options) == 1:
+        return options[0]
+    names = {name: option for option in options for name in typing.get_args(_hints(option)["name"])}
+    if "name" not in tree:
+        raise ValueError(f"{where}.name is missing; it is one of {', '.join(names)}")
+    name = str(tree["name"])
+    if name not in names:
+        raise ValueError(f"{where}.name must be one of {', '.join(names)}, got {name!r}{nearest(name, names)}")
+    return names[name]
 
 
 def _leaf(hint: Any, value: Any, where: str) -> Any:

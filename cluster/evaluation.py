@@ -50,7 +50,7 @@ def evaluate_run(
     if precision is not None:
         config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
     state = checkpoint.load(newest)
-    policy = build.policy(config)
+    policy = build.policy(config, config.learner.device)
     policy.update(state["learner"]["updates"], exported_weights(config, state["learner"], run_dir))
     evaluator = build.evaluator(config, episodes, seed, gif_episodes)
     try:

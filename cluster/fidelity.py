@@ -244,6 +244,7 @@ class SmoothRandomPolicy:
 
     def __init__(self, action: ArraySpec, memory: float = 0.9, scale: float = 0.7) -> None:
         self.version = 0
+        self.extras: dict[str, ArraySpec] = {}
         self._low, self._high = action.bounds()
         self._memory, self._scale = memory, scale
 

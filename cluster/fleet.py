@@ -14,8 +14,8 @@ from ray.exceptions import RayActorError
 
 from actors.replay.layout import Layout, open_layout
 from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor, begin_checkpoint, retain_checkpoints
-from actors.rollout import next_incarnation
-from actors.service import EvaluatorActor, PlannerActor, RolloutActor, remote_plan
+from actors.rollout import RolloutLoop, next_incarnation
+from actors.service import EvaluatorActor, RolloutActor, ServingActor, remote_act
 from cluster import build
 from cluster.config import RunConfig
 from cluster.run_dir import RunDir
@@ -52,7 +52,8 @@ class Fleet:
         self.shards = self._start_shards(self._layout)
         self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.shards])
         self.incarnation = self._next_incarnation()
-        self.planners = [self._start_planner(index) for index in range(config.actors.planner_actors)]
+        self._learner_gpus, self._serving_gpus = share_gpus(config, ray.cluster_resources().get("GPU", 0.0))
+        self.servers = [self._start_server(index) for index in range(config.serving.num_actors)]
         self.learner_budget = RestartBudget("learner", restarts)
         self.learners = self._start_learners(learner_state)
         self.rollout_budgets = [RestartBudget(f"rollout-{i}", restarts) for i in range(config.actors.rollout_actors)]
@@ -126,12 +127,13 @@ class Fleet:
 
     def names(self) -> list[str]:
         """Names of the actors, for people."""
-        count = {"rollout": self.rollouts, "planner": self.planners, "learner": self.learners, "replay": self.shards}
+        servers = {self.config.serving.role: self.servers}
+        count = {"rollout": self.rollouts, **servers, "learner": self.learners, "replay": self.shards}
         return ["weights", *(f"{role}-{index}" for role, actors in count.items() for index in range(len(actors)))]
 
     def stop(self) -> None:
         """Kill every actor of the run."""
-        for actor in (*self.rollouts, *self.planners, *self.learners, *self.shards, self.weights):
+        for actor in (*self.rollouts, *self.servers, *self.learners, *self.shards, self.weights):
             ray.kill(actor)  # the evaluator goes with the driver
 
     def _start_shards(self, layout: Layout) -> list[Any]:
@@ -153,26 +155,26 @@ class Fleet:
         """An incarnation that no stored stream has."""
         return next_incarnation(chain(*ray.get([shard.next_steps.remote() for shard in self.shards])))
 
-    def _start_planner(self, index: int) -> Any:
-        config = self.config
-        cpus, restarts = config.cluster.planner_cpus, config.actors.restarts
-        return spawn(PlannerActor, f"planner-{index}", cpus, max_restarts=restarts, max_task_retries=-1)(
-            partial(build.plan_source, config),
+    def _start_server(self, index: int) -> Any:
+        serving, restarts, gpus = self.config.serving, self.config.actors.restarts, self._serving_gpus
+        name = f"{serving.role}-{index}"
+        return spawn(ServingActor, name, serving.cpus, num_gpus=gpus, max_restarts=restarts, max_task_retries=-1)(
+            partial(build.policy, self.config, "cuda" if gpus else "cpu"),
             self.weights,
-            config.actors.planner_batch,
-            config.actors.planner_wait_ms,
-            index,
+            serving.max_rows,
+            serving.max_wait_ms,
+            name,
         )
 
     def _start_rollout(self, index: int) -> Any:
         """A rollout actor of the present incarnation."""
         config = self.config
-        planner = self.planners[index % len(self.planners)] if self.planners else None
+        server = self.servers[index % len(self.servers)] if self.servers else None
         name = f"rollout-{index}" if self.incarnation == 0 else f"rollout-{index}.{self.incarnation}"
         return spawn(RolloutActor, name, config.cluster.rollout_cpus)(
-            partial(make_loop, config, planner, index, self.incarnation),
+            partial(make_loop, config, server, index, self.incarnation),
             self.shards,
-            self.weights if planner is None else None,  # planners have weights of their own
+            self.weights if server is None else None,  # servers have weights of their own
             index,
             unapplied_bytes=config.replay.unapplied_bytes,
             num_actors=config.actors.rollout_actors,
@@ -181,10 +183,9 @@ class Fleet:
 
     def _start_learners(self, state: Mapping[str, Any] | None) -> list[Any]:
         config, ranks = self.config, self.config.cluster.learner_ranks
-        gpus = config.cluster.learner_gpus if ray.cluster_resources().get("GPU", 0.0) >= ranks else 0.0
         suffix = f".{self.learner_budget.used}" if self.learner_budget.used else ""
         learners = [
-            spawn(LearnerActor, f"learner-{rank}{suffix}", config.cluster.learner_cpus, num_gpus=gpus)(
+            spawn(LearnerActor, f"learner-{rank}{suffix}", config.cluster.learner_cpus, num_gpus=self._learner_gpus)(
                 partial(build.learner, config),
                 partial(build.remote_batches, config, self.shards, rank),
                 self.weights,
@@ -200,10 +201,18 @@ class Fleet:
         return learners
 
 
-def make_loop(config: RunConfig, planner: Any | None, index: int, incarnation: int) -> Any:
-    """The rollout loop of an actor, planning with `planner` or, without one, in its own process."""
-    plan = None if planner is None else remote_plan(planner)
-    return build.rollout_loop(config, build.policy(config, plan), index, incarnation)
+def make_loop(config: RunConfig, server: Any | None, index: int, incarnation: int) -> RolloutLoop:
+    """The rollout loop of an actor, whose policy runs in `server` or, without one, in the actor's process."""
+    policy = build.policy(config) if server is None else build.remote_policy(config, remote_act(server))
+    return build.rollout_loop(config, policy, index, incarnation)
+
+
+def share_gpus(config: RunConfig, available: float) -> tuple[float, float]:
+    """GPUs of a learner rank and of a serving actor: learners come first, and a role gets all it asks for or none."""
+    ranks, serving = config.cluster.learner_ranks, config.serving
+    learner = config.cluster.learner_gpus if available >= ranks else 0.0
+    enough = serving.num_actors * serving.gpus <= available - ranks * learner
+    return learner, serving.gpus if enough else 0.0
 
 
 def spawn(
@@ -222,9 +231,10 @@ def check_resources(config: RunConfig) -> None:
     """
     need, have = config.reserved_cpus, ray.cluster_resources().get("CPU", 0.0)
     if need > have:
+        role = config.serving.role
         raise ValueError(
             f"the run reserves {need:g} CPUs and the Ray cluster has {have:g}: lower actors.rollout_actors, "
-            "actors.planner_actors or cluster.rollout_cpus, cluster.planner_cpus, cluster.learner_cpus"
+            f"actors.{role}_actors or cluster.rollout_cpus, cluster.{role}_cpus, cluster.learner_cpus"
         )
 
 

@@ -2,11 +2,14 @@
 
                permits                              permits
     driver ---------------> rollout-i      driver ----------> learner-r --publish--> weights
-      ^    <-- summaries --    |  ^ plans    ^  <-- metrics --    ^                     |
-      |                        |  +----- planner-j <--------------|------ pull --------+
+      ^    <-- summaries --    |  ^ actions  ^  <-- metrics --    ^                     |
+      |                        |  +----- server-j <---------------|------ pull --------+
       |                        | blocks                           | batches             |
       |                        +-------------> replay-k ----------+                    |
       +-- stats ------------------------------/     rollout-i <----------- pull -------+
+
+A server runs the policy for many rollout actors: planner-j or inference-j, see `RunConfig.serving`. Without one, the
+policy runs in the rollout actor.
 
 Who waits for whom (backpressure):
 
@@ -15,7 +18,7 @@ Who waits for whom (backpressure):
 | permits to rollout-i | 2 collects                  | driver issues no more    | a summary, or the limiter   |
 | blocks to replay-k   | 4 messages of an actor, and | rollout actor waits      | the shard's acknowledgement |
 |                      | `unapplied_bytes` of all    |                          |                             |
-| requests to planner-j| 1 of a rollout actor        | rollout actor waits      | its plan                    |
+| requests to server-j | 1 of a rollout actor        | rollout actor waits      | its actions                 |
 | permits to learner-r | 1 of `updates_per_permit`   | driver issues no more    | its metrics, or the limiter |
 | batches to learner-r | `sample_in_flight` + 1      | learner asks for no more | the learner's next update   |
 | weights              | the newest version          | older ones are dropped   |                             |

@@ -48,7 +48,7 @@ class LocalRun:
             shutil.rmtree(directory, ignore_errors=True)  # of a run that died before its first checkpoint
         self.replay = build.replay(config, directory, state["replay"]["manifest"] if state is not None else None)
         self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.feedback)
-        self.policy = build.policy(config)
+        self.policy = build.policy(config, config.learner.device)
         self.loops = [build.rollout_loop(config, self.policy, index) for index in range(config.actors.rollout_actors)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)

@@ -54,7 +54,7 @@ class Recorder:
         for episode in episodes:
             self._recent.append((episode.episode_return, float(episode.length), episode.info.get("is_success", 0.0)))
         for name, value in metrics.items():
-            self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "planner/")
+            self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "policy/")
 
     def recovered(self, steps: int) -> None:
         """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""

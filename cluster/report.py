@@ -21,7 +21,7 @@ import yaml
 from cluster.charts import COLORS, Series, line_chart, short
 from cluster.run_dir import write_atomic
 
-GROUPS = ("eval", "rollout", "learner", "planner", "replay", "cluster", "timing")
+GROUPS = ("eval", "rollout", "learner", "policy", "replay", "cluster", "timing")
 """Order of the metric groups on the page; others follow by name."""
 MAX_GIFS = 4
 MAX_EVENTS = 200

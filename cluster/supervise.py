@@ -4,8 +4,8 @@
 |----------------|----------------------------------------------------------------------------------|------------------|
 | rollout actor  | replaced by its next incarnation, which opens new streams; the few messages that | actors.restarts  |
 |                | no shard had acknowledged yet are not stored                                     | (each actor)     |
-| planner actor  | restarted by Ray behind the same handle; planning is stateless, so the requests  | actors.restarts  |
-|                | it held are sent again                                                           | (each actor)     |
+| planner or     | restarted by Ray behind the same handle; serving is stateless, as carries stay   | actors.restarts  |
+| inference actor| with their rollout actors, so the requests it held are sent again                | (each actor)     |
 | replay shard   | its mass leaves the draw at once; restarted by Ray behind the same handle, it    | actors.restarts  |
 |                | recovers its manifest and log and rejoins; senders repeat what it had not        | (each shard)     |
 |                | acknowledged. Lost is nothing (sync), at most `max_delay_seconds` (async), or    |                  |

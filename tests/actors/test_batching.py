@@ -1,4 +1,4 @@
-"""DynamicBatcher: what is batched, who gets which result or error, and plans through it."""
+"""DynamicBatcher: what is batched, and who gets which result or error."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ import asyncio
 import threading
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
-from actors.batching import DynamicBatcher, PlanRequest, PlanResult, plan_together
-from planners.base import take_rows
-from planners.config import PlannerConfig
-from planners.ensemble import EnsemblePlanner
-from tests.planners.test_ensemble import HIGH, LOW, make_weights
+from actors.batching import DynamicBatcher
 
 
 class Doubler:
@@ -164,29 +159,3 @@ def test_closing_answers_what_was_submitted_and_refuses_more() -> None:
 def test_refuses_bad_limits(max_rows: int, max_wait_ms: float) -> None:
     with pytest.raises(ValueError, match="max_"):
         make_batcher(Doubler(), max_rows, max_wait_ms)
-
-
-def test_plans_through_a_batcher_equal_direct_plans() -> None:
-    config = PlannerConfig(horizon=3, population=40, elites=5, iterations=2, precision="fp32")
-    planner = EnsemblePlanner(config, make_weights(), LOW, HIGH)
-    carry, first = planner.initial(np.arange(5, dtype=np.uint64)), np.ones(5, np.bool_)
-    observation = np.random.default_rng(0).standard_normal((5, 2)).astype(np.float32)
-    rows = [slice(0, 2), slice(2, 3), slice(3, 5)]
-    requests = [PlanRequest(observation[r], take_rows(carry, r), first[r]) for r in rows]
-
-    def plan(requests: list[PlanRequest]) -> list[PlanResult]:
-        return plan_together(lambda *problem: (*planner.plan(*problem), 6), requests)
-
-    async def main() -> list[PlanResult]:
-        batcher = DynamicBatcher(plan, lambda request: request.num_rows, 64, 20.0)
-        results = await asyncio.gather(*(batcher.submit(request) for request in requests))
-        assert batcher.metrics()["batch_rows"] == 5
-        await batcher.close()
-        return results
-
-    for request, (batched, next_carry, version) in zip(requests, asyncio.run(main()), strict=True):
-        direct, direct_carry = planner.plan(request.observation, request.carry, request.is_first)
-        np.testing.assert_array_equal(batched.actions, direct.actions)
-        np.testing.assert_array_equal(batched.return_mean, direct.return_mean)
-        np.testing.assert_array_equal(next_carry.elites, direct_carry.elites)
-        assert version == 6

@@ -6,7 +6,18 @@ from actors.replay.config import ReplayConfig
 from actors.replay.sharded import ShardedReplay
 from actors.rollout import RolloutConfig, RolloutLoop, pack_stream_id, unpack_stream_id
 from envs.registry import make_vector_env
-from tests.fakes import ENV_NAME, CheckingPolicy, CounterVectorEnv, check_sequences, episode_length
+from envs.specs import ArraySpec
+from learner.algorithms.base import UpdateResult
+from tests.fakes import (
+    COUNTER_SPEC,
+    ENV_NAME,
+    CheckingPolicy,
+    CounterVectorEnv,
+    RecurrentPolicy,
+    check_extras,
+    check_sequences,
+    episode_length,
+)
 
 
 def test_stream_ids_pack_and_unpack_to_the_edges() -> None:
@@ -133,9 +144,48 @@ def test_bad_sizes_are_refused_by_name() -> None:
         RolloutLoop(CounterVectorEnv(1), CheckingPolicy(), seed=0).collect(0)
 
 
+def recurrent_loop(num_envs: int = 4) -> RolloutLoop:
+    return RolloutLoop(CounterVectorEnv(num_envs), RecurrentPolicy(COUNTER_SPEC.action), seed=3, actor=2)
+
+
+def test_extras_are_stored_with_their_step_and_refreshed_by_feedback() -> None:
+    loop = recurrent_loop()
+    replay = ShardedReplay.from_config(ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=100), seed=0)
+    for ticks in (100, 220):
+        for block in loop.collect(ticks).blocks:
+            replay.insert(block)
+    for _ in range(20):
+        batch = replay.sample(8, 150)
+        check_sequences(batch)
+        check_extras(batch, seed=3, num_envs=4)
+    batch = replay.sample(1, 150)
+    fresh = {key: 200 - batch.data[key] for key in ("latent_deter", "latent_stoch")}
+    replay.feedback(batch, UpdateResult({}, writebacks=fresh))
+    stream, first = int(batch.stream_id[0]), int(batch.first_step[0])
+    for key, value in fresh.items():
+        np.testing.assert_array_equal(replay.read(stream, first, 150).data[key], value, err_msg=key)
+    check_extras(replay.read(stream, first + 150, 320 - first - 150), seed=3, num_envs=4)  # the others are as they were
+
+
+def test_the_step_that_ends_an_episode_keeps_its_extras() -> None:
+    (block,) = recurrent_loop(1).collect(64).blocks
+    last = block.data["is_last"]
+    assert last.any()
+    assert not block.data["action"][last].any()
+    np.testing.assert_array_equal(block.data["latent_deter"][last, 1], block.data["count"][last, 0])
+
+
+def test_extras_may_not_take_the_names_of_stored_keys() -> None:
+    for name in ("image", "reward"):
+        policy = RecurrentPolicy(COUNTER_SPEC.action)
+        policy.extras = {name: ArraySpec((1,), "float32")}
+        with pytest.raises(ValueError, match=rf"extras \['{name}'\] have names of stored keys of counter"):
+            RolloutLoop(CounterVectorEnv(1), policy, seed=0)
+
+
 def nav3d_loop(seed: int = 5) -> RolloutLoop:
     env = make_vector_env("nav3d", 3, layout="random", wind_std=0.2)
-    return RolloutLoop(env, RandomPolicy(env.spec.action), seed)
+    return RolloutLoop(env, RecurrentPolicy(env.spec.action), seed)
 
 
 @pytest.mark.parametrize("ticks", [64, 100, 230])

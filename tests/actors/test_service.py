@@ -15,8 +15,17 @@ from actors.evaluate import EvalConfig, Evaluator
 from actors.replay.config import ReplayConfig
 from actors.replay.routing import route
 from actors.rollout import RolloutLoop, pack_stream_id
+from actors.serving import RemotePolicy
 from learner.batch import SequenceBatch
-from tests.fakes import COUNTER_SPEC, CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks
+from tests.fakes import (
+    COUNTER_SPEC,
+    CheckingPolicy,
+    CounterVectorEnv,
+    RecurrentPolicy,
+    check_extras,
+    check_sequences,
+    counter_blocks,
+)
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
@@ -189,11 +198,12 @@ def test_evaluator_actor_runs_the_newest_weights(cluster: None) -> None:
     assert summary == Evaluator(CounterVectorEnv, EvalConfig(5, 3, 1)).evaluate(_policy(9), "fake").summary
 
 
-def planner_source() -> Any:
-    from actors.planning import PlanSource
+def planner_policy() -> Any:
+    from actors.planning import PlannerPolicy
     from planners.config import PlannerConfig
 
-    return PlanSource(PlannerConfig(population=32, elites=4, iterations=2, horizon=5), COUNTER_SPEC.action)
+    config = PlannerConfig(population=32, elites=4, iterations=2, horizon=5)
+    return PlannerPolicy(COUNTER_SPEC, ("state",), config)
 
 
 class EnsembleWeights:
@@ -227,17 +237,14 @@ def linear_ensemble() -> dict[str, np.ndarray]:
     }
 
 
-def test_planner_actor_serves_rollout_actors_and_follows_the_weights(shards: list[Any]) -> None:
-    from actors.planning import PlannerPolicy
-    from actors.service import PlannerActor, RolloutActor, remote_plan
-    from planners.config import PlannerConfig
+def test_serving_actor_plans_for_rollout_actors_and_follows_the_weights(shards: list[Any]) -> None:
+    from actors.service import RolloutActor, ServingActor, remote_act
 
     store = remote(EnsembleWeights)
-    planner = remote(PlannerActor, planner_source, store, 8, 20.0, 0, 0.05)
+    planner = remote(ServingActor, planner_policy, store, 8, 20.0, "planner-0", 0.05)
 
     def make(actor: int) -> RolloutLoop:
-        config = PlannerConfig(population=32, elites=4, iterations=2, horizon=5)
-        policy = PlannerPolicy(COUNTER_SPEC, ("state",), config, plan=remote_plan(planner))
+        policy = RemotePolicy(planner_policy(), remote_act(planner), ("state",))
         return RolloutLoop(CounterVectorEnv(4), policy, seed=2, actor=actor)
 
     actors = [remote(RolloutActor, partial(make, a), shards, None, a) for a in (0, 1)]
@@ -256,6 +263,40 @@ def test_planner_actor_serves_rollout_actors_and_follows_the_weights(shards: lis
             batch = ray.get(shard.read.remote(stream_id, start, end - start))
             check_sequences(batch)
             assert batch.data["action"][0, -32:-1][~batch.data["is_last"][0, -32:-1]][:, 0].mean() > 0.5
+
+
+def recurrent_policy() -> RecurrentPolicy:
+    return RecurrentPolicy(COUNTER_SPEC.action)
+
+
+def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: list[Any]) -> None:
+    from actors.service import RolloutActor, ServingActor, remote_act
+
+    restarting = ray.remote(ServingActor).options(num_cpus=0, max_restarts=2, max_task_retries=-1)
+    store = remote(FakeWeights, 6)
+    server = restarting.remote(recurrent_policy, store, 256, 5.0, "inference-0")
+
+    def make(actor: int, served: bool) -> RolloutLoop:
+        policy = RemotePolicy(recurrent_policy(), remote_act(server), ("count",)) if served else recurrent_policy()
+        return RolloutLoop(CounterVectorEnv(16), policy, seed=5, actor=actor)
+
+    actors = [remote(RolloutActor, partial(make, a, True), shards, None, a) for a in (0, 1, 2)]
+    assert [s.policy_version for s in ray.get([actor.run.remote(64) for actor in actors])] == [6, 6, 6]
+    running = [actor.run.remote(256) for actor in actors]
+    time.sleep(0.2)
+    ray.kill(server, no_restart=False)
+    assert sum(s.steps for s in ray.get(running)) == 3 * 16 * 256
+    ray.get([actor.flush.remote() for actor in actors])
+    direct = {block.stream_id: block for block in make(1, False).collect(64).blocks}
+    streams = {stream: shard for shard in shards for stream in ray.get(shard.streams.remote())}
+    assert len(streams) == 48
+    for stream, shard in streams.items():
+        batch = ray.get(shard.read.remote(stream, 0, 320))
+        check_sequences(batch)
+        check_extras(batch, seed=5, num_envs=16)
+        if stream in direct:
+            for key, value in direct[stream].data.items():
+                np.testing.assert_array_equal(batch.data[key][0, :64], value, err_msg=key)
 
 
 def _policy(version: int) -> CheckingPolicy:

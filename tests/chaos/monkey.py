@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VICTIMS = {
     "ReplayShardActor": 4,
     "RolloutActor": 3,
-    "PlannerActor": 1,
+    "ServingActor": 1,
     "LearnerActor": 2,
     "WeightStoreActor": 1,
     "driver": 1,

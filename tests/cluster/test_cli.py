@@ -56,6 +56,7 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     code, out, _ = run(capsys, "presets")
     assert code == 0
     assert "algorithms: pets" in out
+    assert "laptop has settings of its own for: pets" in out
 
 
 def test_selections_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

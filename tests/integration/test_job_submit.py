@@ -120,7 +120,7 @@ def test_submit_watch_stop_and_resume(head: Head, tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics_port}/metrics", timeout=10) as page:
             return str(page.read().decode())
 
-    names = ("rollout_steps_total", "learner_updates_total", "replay_steps", "planner_plans_total")
+    names = ("rollout_steps_total", "learner_updates_total", "replay_steps", "serving_actions_total")
     wait_for(lambda: all(f"ray_worldfleet_{name}" in metrics_page() for name in names), "the run's metrics", 60.0)
 
     head.ray("job", "stop", "first")

@@ -49,7 +49,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
         "replay.durability.mode=sync",
     )
     wait_for(run_dir / "metrics.jsonl", 1024, process)
-    for name in ("RolloutActor", "PlannerActor", "ReplayShardActor", "LearnerActor", "WeightStoreActor"):
+    for name in ("RolloutActor", "ServingActor", "ReplayShardActor", "LearnerActor", "WeightStoreActor"):
         pids = actor_pids(process.pid, name)
         assert pids, f"no {name} found"
         os.kill(pids[-1], 9)
