@@ -1,4 +1,4 @@
-"""Uniformly random actions.
+"""Random numbers of a policy's rows, and uniformly random actions.
 
 Letters: N environments, A action size.
 """
@@ -24,11 +24,34 @@ class RandomCarry:
     state: NDArray[np.uint64]  # [N] of SplitMix64
 
 
-class RandomPolicy:
-    """Draws uniformly from the box, or from the ids of a discrete action.
+class RowGenerator:
+    """Draws `count` random numbers for every row at a time.
 
     A row's numbers are a function of its seed and of how many it has drawn (SplitMix64; Steele, Lea and
     Flood 2014, "Fast splittable pseudorandom number generators"), whatever it is batched with.
+
+    Args:
+        count: Numbers of a row per draw.
+    """
+
+    def __init__(self, count: int) -> None:
+        # What the next `count` numbers add to the state, and the state after them.
+        self._offset = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+        self._stride = self._offset[-1]
+
+    def bits(self, carry: RandomCarry) -> tuple[NDArray[np.uint64], RandomCarry]:
+        """[N, count] random bits, and where the rows stand then."""
+        return _mix(carry.state[:, None] + self._offset), RandomCarry(carry.state + self._stride)
+
+    def uniform(self, carry: RandomCarry) -> tuple[NDArray[np.float32], RandomCarry]:
+        """[N, count] in [0, 1), multiples of 2^-24, and where the rows stand then."""
+        bits, following = self.bits(carry)
+        bits >>= np.uint64(40)
+        return bits.astype(np.float32) * np.float32(2.0**-24), following
+
+
+class RandomPolicy:
+    """Draws uniformly from the box, or from the ids of a discrete action; see RowGenerator.
 
     Args:
         action: Spec of the action.
@@ -41,9 +64,7 @@ class RandomPolicy:
         self.version = 0
         self.extras: dict[str, ArraySpec] = {}
         self._action = action
-        # What the next `size` numbers add to the state, and the state after them.
-        self._offset = np.arange(1, action.size + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-        self._stride = self._offset[-1]
+        self._generator = RowGenerator(action.size)
         if not action.is_discrete:
             low, high = action.bounds()
             if not np.isfinite(low).all() or not np.isfinite(high).all():
@@ -58,8 +79,7 @@ class RandomPolicy:
 
     def act(self, step: StepBatch, carry: RandomCarry, explore: bool) -> PolicyOutput:
         """Draw one action per row."""
-        bits = _mix(carry.state[:, None] + self._offset)
-        following = RandomCarry(carry.state + self._stride)
+        bits, following = self._generator.bits(carry)
         shape = (len(bits), *self._action.shape)
         if self._action.num_values is not None:
             ids = (bits >> np.uint64(32)) * np.uint64(self._action.num_values) >> np.uint64(32)

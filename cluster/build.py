@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.config import RunConfig
 from cluster.seeding import derive_seed
 from envs.specs import EnvSpec
+from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def _pets(config: RunConfig) -> Algorithm:
     from learner.algorithms.pets import PetsAlgorithm
     from learner.device import resolve_device
 
+    assert isinstance(config.algorithm, PetsConfig)
     device = resolve_device(config.learner.device)
     seed = derive_seed(config.seed, "algorithm")
     return PetsAlgorithm(config.algorithm, env_spec(config), device, seed, config.learner.precision)
@@ -163,8 +165,35 @@ def _planner_policy(config: RunConfig, device: DeviceName) -> Policy:
 
 
 def _pets_keys(config: RunConfig) -> Sequence[str]:
+    assert isinstance(config.algorithm, PetsConfig)
     return (config.algorithm.observation_key,)
 
 
-FAMILIES: dict[type, Family] = {PetsConfig: Family(_pets, _planner_policy, _pets_keys)}
+def _dreamer(config: RunConfig) -> Algorithm:
+    from learner.algorithms.dreamer import DreamerAlgorithm
+    from learner.device import resolve_device
+
+    assert isinstance(config.algorithm, DreamerConfig)
+    device = resolve_device(config.learner.device)
+    seed = derive_seed(config.seed, "algorithm")
+    return DreamerAlgorithm(config.algorithm, env_spec(config), device, seed, config.learner.precision)
+
+
+def _latent_policy(config: RunConfig, device: DeviceName) -> Policy:
+    from actors.latent_policy import LatentPolicy
+    from learner.device import resolve_device
+
+    assert isinstance(config.algorithm, DreamerConfig)
+    return LatentPolicy(env_spec(config), config.algorithm, config.planner, resolve_device(device))
+
+
+def _dreamer_keys(config: RunConfig) -> Sequence[str]:
+    assert isinstance(config.algorithm, DreamerConfig)
+    return config.algorithm.observation.keys or tuple(env_spec(config).observation)
+
+
+FAMILIES: dict[type, Family] = {
+    PetsConfig: Family(_pets, _planner_policy, _pets_keys),
+    DreamerConfig: Family(_dreamer, _latent_policy, _dreamer_keys),
+}
 """How each type of algorithm configuration is built."""

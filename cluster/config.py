@@ -23,6 +23,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from actors.replay.config import ReplayConfig
+from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
 from learner.learner import LearnerConfig
 from planners.config import PlannerConfig
@@ -140,7 +141,7 @@ class RunConfig:
 
     seed: int = 0
     env: EnvConfig = field(default_factory=EnvConfig)
-    algorithm: PetsConfig = field(default_factory=PetsConfig)
+    algorithm: PetsConfig | DreamerConfig = field(default_factory=PetsConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -182,7 +183,9 @@ class RunConfig:
     @property
     def replayed_length(self) -> int:
         """Steps of a sequence drawn from the replay: the trained ones and those that only lead up to them."""
-        return self.learner.sequence_length + int(getattr(self.algorithm, "context", 0))
+        return self.learner.sequence_length + (
+            self.algorithm.context if isinstance(self.algorithm, DreamerConfig) else 0
+        )
 
 
 def resolve(

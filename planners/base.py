@@ -67,6 +67,10 @@ class PlanningModel(Protocol):
         """(next latent, reward [rows], continuation probability [rows])."""
         ...
 
+    def value(self, latent: Any) -> Any:
+        """Return expected beyond the horizon [rows], or 0."""
+        ...
+
 
 class Planner(Protocol):
     """Plans actions for B problems at once."""

@@ -43,7 +43,7 @@ class TorchEvaluator:
     def __call__(
         self, observation: Any, actions: NDArray[np.float32], seeds: NDArray[np.uint64]
     ) -> NDArray[np.float32]:
-        """Particle returns [B, N, P] of actions [B, N, H, A]: sum_h gamma^h prod_{j<h} continuation_j reward_h."""
+        """Particle returns [B, N, P] of actions [B, N, H, A]: sum_h gamma^h prod_{j<h} continuation_j reward_h + value."""
         problems, candidates = actions.shape[:2]
         sequences = torch.tensor(actions, device=self._device)
         chunk = max(1, self._max_rows // (problems * self._model.num_particles))
@@ -68,4 +68,5 @@ class TorchEvaluator:
             latent, reward, continuation = self._model.step(latent, rows[:, step])
             total = total + weight * reward
             weight = weight * self._gamma * continuation
+        total += weight * self._model.value(latent)
         return total.reshape(problems, candidates, particles)

@@ -14,13 +14,13 @@ from planners.scoring import TorchEvaluator
 
 
 class PointMass:
-    """Position += action; reward -position^2 - particle; continuation 0.5."""
+    """Position += action; reward -position^2 - particle; continuation 0.5; value proportional to the position."""
 
     num_particles = 2
 
-    def __init__(self, noise: float = 0.0) -> None:
+    def __init__(self, noise: float = 0.0, value: float = 0.0) -> None:
         self.rows: list[int] = []
-        self._noise = noise
+        self._noise, self._value = noise, value
 
     def initial(self, observation: Any, num_candidates: int) -> torch.Tensor:
         return torch.as_tensor(observation).repeat_interleave(num_candidates * self.num_particles, dim=0)
@@ -31,6 +31,9 @@ class PointMass:
         particle = torch.arange(len(latent)) % 2
         return position, -position.square().sum(dim=1) - particle, torch.full((len(latent),), 0.5)
 
+    def value(self, latent: torch.Tensor) -> torch.Tensor:
+        return self._value * latent.sum(dim=1)
+
 
 OBSERVATION = np.array([[1.0], [-2.0]], np.float32)
 ACTIONS = np.array([[[1, 0], [-1, 1], [0, 0]], [[2, 0], [0, 1], [1, 1]]], np.float64)[..., None]
@@ -39,11 +42,11 @@ SEEDS = np.array([5, 9], np.uint64)
 
 @pytest.mark.parametrize(("max_rows", "rows"), [(1 << 20, [12, 12]), (8, [8, 8, 4, 4]), (2, [4] * 6)])
 def test_returns_of_a_known_model_in_one_batch_per_step(max_rows: int, rows: list[int]) -> None:
-    model = PointMass()
+    model = PointMass(value=3.0)
     returns = TorchEvaluator(model, gamma=0.8, max_rows=max_rows)(OBSERVATION, ACTIONS.astype(np.float32), SEEDS)
     first = OBSERVATION[:, None, 0] + ACTIONS[:, :, 0, 0]
     second = first + ACTIONS[:, :, 1, 0]
-    expected = np.stack([-(first**2) - p + 0.4 * (-(second**2) - p) for p in (0, 1)], axis=-1)
+    expected = np.stack([-(first**2) - p + 0.4 * (-(second**2) - p) + 0.16 * 3.0 * second for p in (0, 1)], axis=-1)
     np.testing.assert_allclose(returns, expected, rtol=1e-6)
     assert returns.dtype == np.float32
     assert model.rows == rows

@@ -1,0 +1,241 @@
+"""Acts with a latent world model: by its actor, or by planning in latent space.
+
+Letters: N environments, D deterministic and S stochastic features, G latent groups, A action size of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from actors.random_policy import RandomCarry, RandomPolicy, RowGenerator
+from actors.records import PolicyOutput
+from envs.specs import ArraySpec, EnvSpec, StepBatch
+from learner.algorithms.dreamer import LATENT_KEYS
+from learner.algorithms.dreamer_config import DreamerConfig
+from learner.models.heads import PolicyHead, ScalarHead
+from learner.models.rssm import State
+from learner.models.world_model import LatentModel
+from planners.base import PlannerCarry
+from planners.config import PlannerConfig
+from planners.sampling import SamplingPlanner
+from planners.scoring import TorchEvaluator
+
+
+@dataclass(frozen=True)
+class LatentCarry:
+    """What a latent policy remembers."""
+
+    deter: NDArray[np.float32]  # [N, D]
+    stoch: NDArray[np.float32]  # [N, S]
+    action: NDArray[np.float32]  # [N, A] the last action, as the model sees it
+    random: RandomCarry  # [N]
+    plan: PlannerCarry | None  # of a planning policy
+
+
+class LatentPolicy:
+    """See actors.records.Policy; random until there are weights.
+
+    Exploring actors sample their actions, others take the mode. A row's noise is its own, whatever it is batched
+    with.
+
+    Args:
+        spec: The environment.
+        config: The algorithm.
+        planner: The planner of a policy that plans.
+        device: Where to compute.
+
+    Raises:
+        ValueError: The environment does not fit the configuration, or a policy would plan discrete actions.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, config: DreamerConfig, planner: PlannerConfig, device: torch.device | str = "cpu"
+    ) -> None:
+        self.version = 0
+        self._config, self._device = config, torch.device(device)
+        self._random = RandomPolicy(spec.action)
+        self._model = LatentModel(config, spec).to(self._device)
+        rssm, self._action = self._model.rssm, self._model.action
+        shape = rssm.features, config.sizes.units, config.norm, config.act
+        self._heads = nn.ModuleDict()
+        if config.behaviour is not None:
+            self._heads["policy"] = PolicyHead(config.policy, spec.action, *shape)
+            self._heads["value"] = ScalarHead(config.value, *shape)
+        self._heads.to(self._device)
+        self._planner: SamplingPlanner | None = None
+        if config.acting == "planner":
+            if spec.action.is_discrete:
+                raise ValueError(f"planning in latent space needs a box of actions, but those of {spec.name} are ids")
+            box = np.ones(self._action.size, np.float32)
+            value = self._heads["value"] if config.behaviour is not None else None
+            scored = LatentPlanningModel(self._model, value, planner)
+            self._planner = SamplingPlanner(planner, -box, box, TorchEvaluator(scored, planner.gamma, str(device)))
+        self._action_draws = 1 if spec.action.is_discrete else self._action.size
+        self._generator = RowGenerator(config.rssm.groups + 2 * self._action_draws)
+
+    @property
+    def extras(self) -> Mapping[str, ArraySpec]:
+        """The latent states, if they are stored."""
+        if not self._config.store_latents:
+            return {}
+        rssm = self._model.rssm
+        packed = rssm.pack(rssm.initial(1).stoch)
+        specs = (
+            ArraySpec((rssm.deter,), "float16"),
+            ArraySpec(tuple(packed.shape[1:]), str(packed.dtype).removeprefix("torch.")),
+        )
+        return dict(zip(LATENT_KEYS, specs, strict=True))
+
+    def initial(self, seeds: NDArray[np.uint64]) -> LatentCarry:
+        """The carry of len(seeds) environments."""
+        rssm, rows = self._model.rssm, len(seeds)
+        return LatentCarry(
+            np.zeros((rows, rssm.deter), np.float32),
+            np.zeros((rows, rssm.stoch), np.float32),
+            np.zeros((rows, self._action.size), np.float32),
+            self._random.initial(seeds),
+            None if self._planner is None else self._planner.initial(seeds),
+        )
+
+    @torch.no_grad()
+    def act(self, step: StepBatch, carry: LatentCarry, explore: bool) -> PolicyOutput:
+        """One action per row; metrics of a planning policy are those of its plan."""
+        if self.version == 0:
+            return self._act_at_random(step, carry, explore)
+        draws, random = self._generator.uniform(carry.random)
+        latent_noise, action_noise, spread = np.split(
+            draws, [self._config.rssm.groups, self._config.rssm.groups + self._action_draws], axis=1
+        )
+        state = self._observe(step, carry, latent_noise)
+        metrics: dict[str, NDArray[np.float32]] = {}
+        plan = carry.plan
+        if self._planner is not None:
+            assert plan is not None
+            chosen, plan = self._planner.plan(state, plan, step.is_first)
+            action = torch.from_numpy(chosen.action).to(self._device)
+            metrics = {"return_mean": chosen.return_mean, "return_variance": chosen.return_variance}
+        else:
+            policy = self._heads["policy"](state.features)
+            discrete = self._action.spec.is_discrete
+            noise = self._tensor(action_noise[:, 0] if discrete else _normal(action_noise))
+            action = policy.sample(noise) if explore else policy.mode()
+        if explore and self._config.exploration_noise > 0.0:
+            action = self._explore(action, spread)
+        stored = self._action.decode(action)
+        following = LatentCarry(
+            _array(state.deter), _array(state.stoch), _array(self._action.encode(stored, torch.float32)), random, plan
+        )
+        spec = self._action.spec
+        return PolicyOutput(_array(stored).astype(spec.dtype, copy=False), following, metrics, self._stored(state))
+
+    def update(self, version: int, weights: dict[str, NDArray[Any]]) -> None:
+        """Replace the weights if `version` is newer.
+
+        Raises:
+            RuntimeError: The weights are of another model.
+        """
+        if version <= self.version:
+            return
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+        for prefix, module in {"world": self._model, **self._heads}.items():
+            start = f"{prefix}."
+            own = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+            module.load_state_dict(own)
+        self.version = version
+
+    def _act_at_random(self, step: StepBatch, carry: LatentCarry, explore: bool) -> PolicyOutput:
+        output = self._random.act(step, carry.random, explore)
+        rssm = self._model.rssm
+        following = LatentCarry(carry.deter, carry.stoch, carry.action, output.carry, carry.plan)
+        extras = self._stored(rssm.initial(len(step.is_first)))
+        return PolicyOutput(output.action, following, {}, extras)
+
+    def _observe(self, step: StepBatch, carry: LatentCarry, noise: NDArray[np.float32]) -> State:
+        """The posterior states [N, ...] after this step's observations."""
+        keys = self._model.keys
+        observation = {key: self._tensor(step.observation[key])[:, None] for key in (*keys.images, *keys.vectors)}
+        eps = noise if self._config.rssm.latent == "categorical" else _normal(noise)
+        before = State(self._tensor(carry.deter), self._tensor(carry.stoch))
+        states, _ = self._model.observe(
+            observation,
+            self._tensor(carry.action)[:, None],
+            self._tensor(step.is_first)[:, None],
+            before,
+            self._tensor(eps)[:, None],
+        )
+        return State(states.deter[:, 0], states.stoch[:, 0])
+
+    def _explore(self, action: Tensor, spread: NDArray[np.float32]) -> Tensor:
+        """Actions with Gaussian noise, or now and then a random one where they are ids."""
+        amount = self._config.exploration_noise
+        if not self._action.spec.is_discrete:
+            return action + amount * self._tensor(_normal(spread))
+        uniform = self._tensor(spread)  # below `amount` it also picks the action
+        ids = (uniform[:, 0] / amount * self._action.size).long().clamp(max=self._action.size - 1)
+        anything = torch.nn.functional.one_hot(ids, self._action.size).to(action.dtype)
+        return torch.where(uniform < amount, anything, action)
+
+    def _stored(self, state: State) -> dict[str, NDArray[Any]]:
+        if not self._config.store_latents:
+            return {}
+        values = state.deter.to(torch.float16), self._model.rssm.pack(state.stoch)
+        return {key: _array(value) for key, value in zip(LATENT_KEYS, values, strict=True)}
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+class LatentPlanningModel:
+    """The latent dynamics as planners see them; see planners.base.PlanningModel.
+
+    Particles of a candidate differ by their noise, which all candidates share: what differs between two candidates
+    is then their actions alone.
+
+    Args:
+        model: The world model.
+        value: A critic for what comes after the horizon, None to ignore it.
+        config: The planner.
+    """
+
+    def __init__(self, model: LatentModel, value: nn.Module | None, config: PlannerConfig) -> None:
+        self.num_particles = config.particles or 1
+        self._model, self._value = model, value
+
+    def initial(self, observation: State, num_candidates: int) -> State:
+        """Each of the B states [B, ...] for all its candidates' particles."""
+        rows = num_candidates * self.num_particles
+        return State(*(part.repeat_interleave(rows, dim=0) for part in observation))
+
+    def step(self, latent: State, action: Tensor) -> tuple[State, Tensor, Tensor]:
+        """One imagined step, its reward and the probability that the episode goes on."""
+        config = self._model.rssm.config
+        draw = torch.rand if config.latent == "categorical" else torch.randn
+        noise = draw(self.num_particles, config.groups, device=latent.deter.device)
+        rows = len(latent.deter) // self.num_particles
+        state = self._model.rssm.step(latent, action, noise.repeat(rows, 1))
+        features = state.features
+        return state, self._model.reward(features).mean, self._model.going_on(features)
+
+    def value(self, latent: State) -> Tensor:
+        """The critic's value of the last states [rows]."""
+        if self._value is None:
+            return latent.deter.new_zeros(len(latent.deter))
+        return self._value(latent.features).mean  # type: ignore[no-any-return]
+
+
+def _normal(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Standard normal numbers from uniform multiples of 2^-24 in [0, 1)."""
+    centred = torch.from_numpy(uniform) + 2.0**-25
+    return _array(torch.special.ndtri(centred.double()).float())
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array
