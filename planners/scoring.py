@@ -43,7 +43,10 @@ class TorchEvaluator:
     def __call__(
         self, observation: Any, actions: NDArray[np.float32], seeds: NDArray[np.uint64]
     ) -> NDArray[np.float32]:
-        """Particle returns [B, N, P] of actions [B, N, H, A]: sum_h gamma^h prod_{j<h} continuation_j reward_h + value."""
+        """Particle returns [B, N, P] of actions [B, N, H, A].
+
+        sum_h gamma^h prod_{j<h} continuation_j reward_h, and the model's value of the end with the weight it has then.
+        """
         problems, candidates = actions.shape[:2]
         sequences = torch.tensor(actions, device=self._device)
         chunk = max(1, self._max_rows // (problems * self._model.num_particles))

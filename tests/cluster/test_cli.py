@@ -55,7 +55,7 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     assert yaml.safe_load(out)["seed"] == 4
     code, out, _ = run(capsys, "presets")
     assert code == 0
-    assert "algorithms: pets" in out
+    assert "algorithms: dreamer_v1 dreamer_v2 dreamer_v3 pets planet" in out
     assert "laptop has settings of its own for: pets" in out
 
 

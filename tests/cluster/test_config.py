@@ -32,7 +32,7 @@ def test_every_combination_of_presets_resolves() -> None:
     for algo in preset_names("algorithms"):
         for env in preset_names("envs"):
             for scale in preset_names("scales"):
-                assert resolve(algo, env, scale).algorithm.name == algo.partition("_")[0]
+                assert resolve(algo, env, scale).algorithm.name == algo
     assert all(preset_names(kind) for kind in PRESET_KINDS)
 
 
