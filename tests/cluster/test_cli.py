@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import config
 from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
@@ -57,6 +58,16 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     assert code == 0
     assert "algorithms: pets" in out
     assert "laptop has settings of its own for: pets" in out
+
+
+def test_fidelity_refuses_other_algorithms(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = ["--output", str(tmp_path / "study")]
+    assert "did you mean 'pets'?" in refused(capsys, "fidelity", "--algo", "petz", *output)
+    monkeypatch.setattr(config, "load_preset", lambda kind, name: {"algorithm": {"name": "tides"}})
+    assert "it takes pets, not tides" in refused(capsys, "fidelity", "--algo", "tides", *output)
+    assert not (tmp_path / "study").exists()
 
 
 def test_selections_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
