@@ -19,6 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import ObjectLostError
@@ -33,7 +34,8 @@ from actors.replay.routing import route
 from actors.replay.service import RayInserts, message_of
 from actors.replay.wire import Scratch
 from actors.rollout import RolloutLoop
-from actors.serving import ActCall, ActRequest, ActResult, act_together
+from actors.serving import ActRequest, ActResult, act_together
+from envs.specs import ArraySpec
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 """Upper edges of the histogram of the time a served batch takes."""
@@ -227,6 +229,14 @@ class ServingActor:
         """The version of the weights that act."""
         return self._policy.version
 
+    async def extras(self) -> dict[str, ArraySpec]:
+        """The extras of the policy."""
+        return dict(self._policy.extras)
+
+    async def initial(self, seeds: NDArray[np.uint64]) -> Any:
+        """The carry of len(seeds) environments of one caller."""
+        return self._policy.initial(seeds)
+
     async def act(self, request: ActRequest) -> ActResult:
         """Act at the steps of one caller; (output, version of the weights)."""
         if self._poll is None or self._first_fetch is None:
@@ -238,7 +248,7 @@ class ServingActor:
         return await self._batcher.submit(request)
 
     def _act_batch(self, requests: list[ActRequest]) -> list[ActResult]:
-        """Run one batch; called in the batcher's thread, the only one that touches the policy."""
+        """Run one batch; called in the batcher's thread, the only one that changes the policy."""
         newer, self._newer = self._newer, None
         if newer is not None:
             self._policy.update(*newer)
@@ -262,14 +272,20 @@ class ServingActor:
                 self._newer = (version, await references[0])
 
 
-def remote_act(server: Any) -> ActCall:
-    """The call of a serving actor, for the RemotePolicy of another process."""
+class RayPolicyServer:
+    """A serving actor as the PolicyServer of another process."""
 
-    def act(request: ActRequest) -> ActResult:
-        result: ActResult = ray.get(server.act.remote(request))
-        return result
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
 
-    return act
+    def extras(self) -> dict[str, ArraySpec]:
+        return ray.get(self._actor.extras.remote())  # type: ignore[no-any-return]
+
+    def initial(self, seeds: NDArray[np.uint64]) -> Any:
+        return ray.get(self._actor.initial.remote(seeds))
+
+    def act(self, request: ActRequest) -> ActResult:
+        return ray.get(self._actor.act.remote(request))  # type: ignore[no-any-return]
 
 
 class _ServingMetrics:

@@ -8,9 +8,9 @@ Letters: n rows of a request, N rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,13 @@ class ActRequest:
 ActResult = tuple[PolicyOutput, int]
 """(output, version of the weights that acted) of one request."""
 
-ActCall = Callable[[ActRequest], ActResult]
+
+class PolicyServer(Protocol):
+    """Where a policy is served; a call waits for its answer."""
+
+    def extras(self) -> Mapping[str, ArraySpec]: ...
+    def initial(self, seeds: NDArray[np.uint64]) -> Any: ...
+    def act(self, request: ActRequest) -> ActResult: ...
 
 
 def act_together(policy: Policy, requests: Sequence[ActRequest]) -> list[ActResult]:
@@ -62,30 +68,24 @@ class RemotePolicy:
     """Acts elsewhere; see actors.records.Policy.
 
     Args:
-        policy: The same policy in this process, without weights: it makes the carries.
-        call: Sends a request to where the policy is served.
+        server: Where the policy is served.
         observation_keys: Observations that the policy looks at; the others are not sent.
     """
 
-    def __init__(self, policy: Policy, call: ActCall, observation_keys: Sequence[str]) -> None:
+    def __init__(self, server: PolicyServer, observation_keys: Sequence[str]) -> None:
         self.version = 0
-        self._policy = policy
-        self._call = call
+        self.extras = server.extras()
+        self._server = server
         self._keys = tuple(observation_keys)
-
-    @property
-    def extras(self) -> Mapping[str, ArraySpec]:
-        """Those of the served policy."""
-        return self._policy.extras
 
     def initial(self, seeds: NDArray[np.uint64]) -> Any:
         """The carry of len(seeds) environments."""
-        return self._policy.initial(seeds)
+        return self._server.initial(seeds)
 
     def act(self, step: StepBatch, carry: Any, explore: bool) -> PolicyOutput:
         """What the served policy says; `version` becomes that of its weights."""
         seen = replace(step, observation={key: step.observation[key] for key in self._keys}, info={})
-        output, self.version = self._call(ActRequest(seen, carry, explore))
+        output, self.version = self._server.act(ActRequest(seen, carry, explore))
         # The answer may lie in shared memory, and a view of its action would keep all of it there.
         return replace(output, action=np.array(output.action))
 

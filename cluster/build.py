@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from actors.replay.service import RemoteBatches
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
-    from actors.serving import ActCall
+    from actors.serving import PolicyServer
     from learner.algorithms.base import Algorithm
     from learner.batch import SequenceBatch
     from learner.device import DeviceName
     from learner.learner import Learner, ResultSink
+
+
+def check(config: RunConfig) -> None:
+    """Find out before anything is started or written whether the environment and the policy can be built.
+
+    Raises:
+        ValueError: They do not take their configuration, or do not fit each other.
+    """
+    policy(config)
 
 
 def env_spec(config: RunConfig) -> EnvSpec:
@@ -42,11 +51,11 @@ def policy(config: RunConfig, device: DeviceName = "cpu") -> Policy:
     return _family(config).policy(config, device)
 
 
-def remote_policy(config: RunConfig, call: ActCall) -> Policy:
-    """The acting policy, served by another process behind `call`."""
+def remote_policy(config: RunConfig, server: PolicyServer) -> Policy:
+    """The acting policy, served by another process; nothing of it is built here."""
     from actors.serving import RemotePolicy
 
-    return RemotePolicy(policy(config), call, _family(config).observation_keys(config))
+    return RemotePolicy(server, _family(config).observation_keys(config))
 
 
 def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation: int = 0) -> RolloutLoop:

@@ -26,7 +26,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
-    Writes `eval/step<...>_seed<...>.json`, a GIF of the first episodes and the model's members beside it.
+    Writes `eval/step<...>_seed<...>.json`, a GIF of the first episodes and the trained models beside it.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.

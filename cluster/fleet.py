@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 from actors.replay.layout import Layout, open_layout
 from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor, begin_checkpoint, retain_checkpoints
 from actors.rollout import RolloutLoop, next_incarnation
-from actors.service import EvaluatorActor, RolloutActor, ServingActor, remote_act
+from actors.service import EvaluatorActor, RayPolicyServer, RolloutActor, ServingActor
 from cluster import build
 from cluster.config import RunConfig
 from cluster.run_dir import RunDir
@@ -203,7 +203,7 @@ class Fleet:
 
 def make_loop(config: RunConfig, server: Any | None, index: int, incarnation: int) -> RolloutLoop:
     """The rollout loop of an actor, whose policy runs in `server` or, without one, in the actor's process."""
-    policy = build.policy(config) if server is None else build.remote_policy(config, remote_act(server))
+    policy = build.policy(config) if server is None else build.remote_policy(config, RayPolicyServer(server))
     return build.rollout_loop(config, policy, index, incarnation)
 
 

@@ -56,7 +56,7 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
         state = _load(run_dir)
     else:
         assert config is not None, "a new run needs a configuration"
-        build.env_spec(config)  # refuses bad environment options before anything is written
+        build.check(config)
         run_dir = RunDir.create(path, config)
     try:
         return _run(config, run_dir, state)

@@ -238,13 +238,13 @@ def linear_ensemble() -> dict[str, np.ndarray]:
 
 
 def test_serving_actor_plans_for_rollout_actors_and_follows_the_weights(shards: list[Any]) -> None:
-    from actors.service import RolloutActor, ServingActor, remote_act
+    from actors.service import RayPolicyServer, RolloutActor, ServingActor
 
     store = remote(EnsembleWeights)
     planner = remote(ServingActor, planner_policy, store, 8, 20.0, "planner-0", 0.05)
 
     def make(actor: int) -> RolloutLoop:
-        policy = RemotePolicy(planner_policy(), remote_act(planner), ("state",))
+        policy = RemotePolicy(RayPolicyServer(planner), ("state",))
         return RolloutLoop(CounterVectorEnv(4), policy, seed=2, actor=actor)
 
     actors = [remote(RolloutActor, partial(make, a), shards, None, a) for a in (0, 1)]
@@ -270,14 +270,14 @@ def recurrent_policy() -> RecurrentPolicy:
 
 
 def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: list[Any]) -> None:
-    from actors.service import RolloutActor, ServingActor, remote_act
+    from actors.service import RayPolicyServer, RolloutActor, ServingActor
 
     restarting = ray.remote(ServingActor).options(num_cpus=0, max_restarts=2, max_task_retries=-1)
     store = remote(FakeWeights, 6)
     server = restarting.remote(recurrent_policy, store, 256, 5.0, "inference-0")
 
     def make(actor: int, served: bool) -> RolloutLoop:
-        policy = RemotePolicy(recurrent_policy(), remote_act(server), ("count",)) if served else recurrent_policy()
+        policy = RemotePolicy(RayPolicyServer(server), ("count",)) if served else recurrent_policy()
         return RolloutLoop(CounterVectorEnv(16), policy, seed=5, actor=actor)
 
     actors = [remote(RolloutActor, partial(make, a, True), shards, None, a) for a in (0, 1, 2)]

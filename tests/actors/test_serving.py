@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from actors.planning import PlannerPolicy
 from actors.records import Policy, PolicyOutput
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, RemotePolicy, act_together
-from envs.specs import StepBatch
+from envs.specs import ArraySpec, StepBatch
 from tests.actors.test_planning import CONFIG, KEYS, SPEC, make_step
 from tests.fakes import COUNTER_SPEC, CounterVectorEnv, RecurrentPolicy
 from tests.planners.test_ensemble import make_weights
@@ -68,19 +69,30 @@ def test_requests_with_and_without_exploration_share_a_batch() -> None:
         assert_same(output, policy.act(request.step, request.carry, request.explore))
 
 
-def test_a_rollout_of_a_remote_policy_equals_one_of_the_policy_itself() -> None:
-    served = RecurrentPolicy(COUNTER_SPEC.action)
+class Server:
+    """Serves one caller, in this process."""
 
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def extras(self) -> Mapping[str, ArraySpec]:
+        return self.policy.extras
+
+    def initial(self, seeds: NDArray[np.uint64]) -> Any:
+        return self.policy.initial(seeds)
+
+    def act(self, request: ActRequest) -> ActResult:
+        assert request.step.observation.keys() == {"count"}
+        (result,) = act_together(self.policy, [request])
+        return result
+
+
+def test_a_rollout_of_a_remote_policy_equals_one_of_the_policy_itself() -> None:
     def loop(policy: Policy) -> RolloutLoop:
         return RolloutLoop(CounterVectorEnv(3), policy, seed=8)
 
-    def call(request: ActRequest) -> ActResult:
-        assert request.step.observation.keys() == {"count"}
-        (result,) = act_together(served, [request])
-        return result
-
-    here = loop(RecurrentPolicy(COUNTER_SPEC.action))
-    remote = RemotePolicy(RecurrentPolicy(COUNTER_SPEC.action), call, ("count",))
+    here, served = loop(RecurrentPolicy(COUNTER_SPEC.action)), RecurrentPolicy(COUNTER_SPEC.action)
+    remote = RemotePolicy(Server(served), ("count",))
     away = loop(remote)
     remote.update(9, {})  # its weights are elsewhere
     ours, theirs = here.collect(64).blocks, away.collect(64).blocks

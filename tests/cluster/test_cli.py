@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import config
 from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
@@ -59,6 +60,16 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     assert "laptop has settings of its own for: pets" in out
 
 
+def test_fidelity_refuses_other_algorithms(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = ["--output", str(tmp_path / "study")]
+    assert "did you mean 'pets'?" in refused(capsys, "fidelity", "--algo", "petz", *output)
+    monkeypatch.setattr(config, "load_preset", lambda kind, name: {"algorithm": {"name": "tides"}})
+    assert "it takes pets, not tides" in refused(capsys, "fidelity", "--algo", "tides", *output)
+    assert not (tmp_path / "study").exists()
+
+
 def test_selections_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run_dir = ["--run-dir", str(tmp_path / "run")]
     assert "did you mean 'pets'?" in refused(capsys, "train", "--algo", "pet", *run_dir)
@@ -69,7 +80,7 @@ def test_selections_are_checked(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "not-there.yaml" in refused(capsys, "train", "--config", "not-there.yaml", *run_dir)
     assert "NoSuchEnv" in refused(capsys, "train", *LOCAL, "--env", "gym:NoSuchEnv-v0", *run_dir)
     assert "discrete" in refused(capsys, "train", *LOCAL, "--env", "gym:CartPole-v1", *run_dir)
-    assert not any(tmp_path.glob("run/checkpoints/*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_directories_are_protected(capsys: pytest.CaptureFixture[str], copied: Path, tmp_path: Path) -> None:

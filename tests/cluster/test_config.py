@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import yaml
 
+from cluster import config as module
 from cluster.config import (
     PRESET_KINDS,
     RunConfig,
     build,
+    load_preset,
     merge,
     override,
     parse_override,
@@ -18,7 +23,30 @@ from cluster.config import (
     resolve,
     to_tree,
     to_yaml,
+    tuned_algorithms,
 )
+from cluster.fleet import share_gpus
+
+
+@dataclass(frozen=True)
+class Tides:
+    name: Literal["tides"] = "tides"
+    height: float = 1.0
+
+
+@dataclass(frozen=True)
+class Winds:
+    name: Literal["wind_v1", "wind_v2"] = "wind_v1"
+    speed: int = 3
+    context: int = 2
+
+
+@dataclass(frozen=True)
+class Weather:
+    """A configuration whose part may be one of two types."""
+
+    seed: int = 0
+    part: Tides | Winds = field(default_factory=Tides)
 
 
 def test_resolve_layers_presets_file_and_overrides(tmp_path: Path) -> None:
@@ -32,7 +60,7 @@ def test_every_combination_of_presets_resolves() -> None:
     for algo in preset_names("algorithms"):
         for env in preset_names("envs"):
             for scale in preset_names("scales"):
-                assert resolve(algo, env, scale).algorithm.name == algo
+                assert resolve(algo, env, scale).algorithm.name == load_preset("algorithms", algo)["algorithm"]["name"]
     assert all(preset_names(kind) for kind in PRESET_KINDS)
 
 
@@ -83,6 +111,102 @@ def test_merge_replaces_leaves_and_keeps_siblings() -> None:
     base = {"a": {"b": 1, "c": 2}, "d": [1]}
     merge(base, {"a": {"b": 3}, "d": [2]})
     assert base == {"a": {"b": 3, "c": 2}, "d": [2]}
+
+
+def test_a_part_of_several_types_is_chosen_by_its_name() -> None:
+    assert build(Weather, {"part": {"name": "wind_v2", "speed": 5}}) == Weather(part=Winds("wind_v2", 5))
+    assert build(Weather, {"part": {"name": "tides"}}) == build(Weather, {}) == Weather()
+    for config in (Weather(part=Winds("wind_v2")), Weather(4, Tides(height=2.0))):
+        assert build(Weather, to_tree(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (
+            {"name": "winds_v2"},
+            r"part.name must be one of tides, wind_v1, wind_v2, got 'winds_v2' \(did you mean 'wind_",
+        ),
+        ({"name": ["tides"]}, r"part.name must be one of tides, wind_v1, wind_v2"),
+        ({"speed": 3}, r"part.name is missing; it is one of tides, wind_v1, wind_v2"),
+        ({"name": "tides", "heigth": 3}, r"unknown configuration key 'part.heigth' \(did you mean 'height'\?\)"),
+        ({"name": "tides", "speed": 3}, r"unknown configuration key 'part.speed'"),
+        ({"name": "wind_v1", "speed": "fast"}, r"part.speed: .*integer.*'fast'"),
+        ("tides", r"part must be a mapping .*'tides'"),
+    ],
+)
+def test_a_part_that_fits_no_type_is_named(tree: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(Weather, {"part": tree})
+
+
+def test_settings_for_an_algorithm_go_over_all_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    presets: dict[tuple[str, str], dict[str, Any]] = {
+        ("algorithms", "a"): {"learner": {"batch_size": 1, "sequence_length": 11}},
+        ("envs", "e"): {
+            "env": {"name": "nav3d"},
+            "learner": {"batch_size": 2},
+            "algorithms": {"a": {"learner": {"batch_size": 4}, "seed": 4}, "b": {"learner": {"batch_size": 40}}},
+        },
+        ("scales", "s"): {"learner": {"batch_size": 3, "threads": 3}, "algorithms": {"a": {"seed": 5}}},
+    }
+    monkeypatch.setattr(module, "load_preset", lambda kind, name: yaml.safe_load(yaml.safe_dump(presets[kind, name])))
+    config = resolve("a", "e", "s")
+    assert (config.seed, config.learner.batch_size, config.learner.threads) == (5, 4, 3)
+    assert config.learner.sequence_length == 11
+    assert resolve("a", "gym:X-v0", "s").learner.batch_size == 3
+    file = tmp_path / "my.yaml"
+    file.write_text("seed: 6\n")
+    assert resolve("a", "e", "s", file, ["learner.batch_size=8"]).learner.batch_size == 8
+    assert resolve("a", "e", "s", file).seed == 6
+
+
+def test_presets_have_settings_for_algorithms_that_exist() -> None:
+    for name, algorithms in tuned_algorithms().items():
+        assert set(algorithms) <= set(preset_names("algorithms")), name
+    assert "pets" in tuned_algorithms()["laptop"]
+
+
+def acting_by_a_network(config: RunConfig) -> RunConfig:
+    """The run with an algorithm that has no planner."""
+    part: Any = Winds()
+    return replace(config, algorithm=part)
+
+
+@pytest.mark.parametrize(
+    ("change", "role", "num_actors", "max_rows", "cpus"),
+    [(lambda config: config, "planner", 3, 8, 12.5), (acting_by_a_network, "inference", 2, 9, 9.5)],
+)
+def test_an_algorithm_is_served_by_actors_of_its_kind(
+    change: Callable[[RunConfig], RunConfig], role: str, num_actors: int, max_rows: int, cpus: float
+) -> None:
+    overrides = ["actors.planner_actors=3", "actors.planner_batch=8", "cluster.planner_cpus=3"]
+    overrides += ["actors.inference_actors=2", "actors.inference_batch=9", "cluster.inference_cpus=3"]
+    config = change(resolve("pets", "nav3d", "laptop", overrides=[*overrides, "cluster.learner_ranks=13"]))
+    assert (config.serving.role, config.serving.num_actors, config.serving.max_rows) == (role, num_actors, max_rows)
+    assert config.reserved_cpus == cpus  # 0.25 for the rollout actor and for each learner rank
+
+
+def test_without_a_planner_the_policy_runs_in_the_rollout_actors() -> None:
+    config = resolve("pets", "nav3d", "laptop")
+    assert config.serving.num_actors == 1
+    assert acting_by_a_network(config).serving.num_actors == 0
+
+
+def test_sequences_are_drawn_with_their_context() -> None:
+    config = resolve("pets", "nav3d", "laptop", overrides=["learner.sequence_length=7"])
+    assert config.replayed_length == 7
+    assert acting_by_a_network(config).replayed_length == 9
+
+
+@pytest.mark.parametrize(
+    ("available", "learner", "inference"),
+    [(0, 0.0, 0.0), (1, 1.0, 0.0), (2, 1.0, 0.0), (3, 1.0, 1.0)],
+)
+def test_inference_actors_get_the_gpus_that_learners_leave(available: int, learner: float, inference: float) -> None:
+    config = acting_by_a_network(resolve("pets", "nav3d", "laptop", overrides=["actors.inference_actors=2"]))
+    assert share_gpus(config, available) == (learner, inference)
+    assert share_gpus(resolve("pets", "nav3d", "laptop"), available) == (learner, 0.0)
 
 
 def test_override_values_are_yaml() -> None:

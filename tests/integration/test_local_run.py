@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from cluster import build
-from cluster.config import RunConfig, preset_names, resolve
+from cluster.config import RunConfig, preset_names, resolve, to_tree
+from cluster.config import build as from_tree
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
 from cluster.metrics import without_incidentals
@@ -21,6 +22,7 @@ from cluster.report import write_report
 from cluster.run_dir import RunDir
 from cluster.train import train
 from learner import checkpoint
+from tests.cluster import fake_family
 
 pytestmark = pytest.mark.integration
 
@@ -64,6 +66,32 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
         assert_equal(batches[0].data, batches[1].data, f"stream {stream_id}")
     for replay in replays:
         replay.close()
+
+
+@pytest.mark.parametrize("env", ["gym:CartPole-v1", "gym:Pendulum-v1"])
+def test_another_algorithm_with_latents_of_its_own_goes_the_same_way(
+    env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: Callable[[int], None]
+) -> None:
+    fake_family.install(monkeypatch)
+    tree = to_tree(resolve("pets", env, "debug", overrides=["cluster.mode=local", "replay.num_shards=1"]))
+    config = from_tree(RunConfig, {**tree, "algorithm": {"name": "fake"}})
+    assert build.batch_steps(config) == 16 * (5 + 2)
+    train(config, tmp_path / "whole")
+    stop_after(2)
+    assert train(config, tmp_path / "parts").reason == "SIGTERM"
+    stop_after(0)
+    assert train(None, tmp_path / "parts", resume=True).reason == "done"
+    lines = [without_incidentals((tmp_path / n / "metrics.jsonl").read_text().splitlines()) for n in ("whole", "parts")]
+    assert lines[0] == lines[1]
+    assert lines[0][-1]["learner/refreshed"] > 0.1
+    replay = build.replay(config, tmp_path / "parts" / "replay", None)
+    assert len(replay.streams()) == 4
+    for stream_id, (start, end) in replay.streams().items():
+        data = replay.read(stream_id, start, end - start).data
+        assert data["latent_deter"].dtype == np.float16
+        assert data["action"].dtype == build.env_spec(config).action.dtype
+    replay.close()
+    assert evaluate_run(tmp_path / "parts", episodes=3, seed=0, gif_episodes=0)["algorithm"] == "fake"
 
 
 def assert_equal(ours: Any, theirs: Any, where: str) -> None:
