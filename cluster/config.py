@@ -21,6 +21,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from actors.replay.config import ReplayConfig
+from envs.registry import is_family_name
 from learner.algorithms.pets import PetsConfig
 from learner.learner import LearnerConfig
 from planners.config import PlannerConfig
@@ -33,9 +34,10 @@ PRESET_KINDS = ("algorithms", "envs", "scales")
 class EnvConfig:
     """The environment of a run."""
 
-    name: str = "nav3d"  # a name of envs.registry, or gym:<id>
+    name: str = "nav3d"  # a name of envs.registry, gym:<id> or dmc:<domain>-<task>
     mode: typing.Literal["serial", "subprocess"] = "serial"  # how an actor steps its environments
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
+    eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def resolve(
     """
     tree: dict[str, Any] = {}
     merge(tree, load_preset("algorithms", algo))
-    merge(tree, {"env": {"name": env}} if env.startswith("gym:") else load_preset("envs", env))
+    merge(tree, {"env": {"name": env}} if is_family_name(env) else load_preset("envs", env))
     merge(tree, load_preset("scales", scale))
     if config_file is not None:
         merge(tree, read_yaml(config_file))

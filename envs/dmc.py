@@ -68,9 +68,7 @@ class DmcEnv(gym.Env[Observation, NDArray[Any]]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 50}  # type: ignore[misc]
 
-    def __init__(
-        self, domain: str, task: str, config: DmcConfig | None = None, render_mode: str | None = None
-    ) -> None:
+    def __init__(self, domain: str, task: str, config: DmcConfig | None = None, render_mode: str | None = None) -> None:
         from dm_control import suite
 
         if render_mode not in (None, "rgb_array"):

@@ -31,8 +31,8 @@ POOLS = {
     "car_racing": "envs.car_racing.factory",
     "car_racing_discrete": "envs.car_racing.factory",
 }
-"""Names with a backend of their own for many environments -> module with the functions `make_pool`, which may return
-None to have them made one by one, and `backend`, which says what will be used."""
+"""Names with a choice of backends for many environments -> module with the functions `make_pool`, which may return None
+to have them made one by one, `backend`, which says what will be used, and `spec`, which needs none of them."""
 
 
 def make_env(name: str, **options: Any) -> Env:
@@ -103,6 +103,9 @@ def make_vector_env(
 
 def env_spec(name: str, **options: Any) -> EnvSpec:
     """The spec of `make_env(name, **options)`."""
+    if name in POOLS:
+        spec: EnvSpec = importlib.import_module(POOLS[name]).spec(name, **options)
+        return spec
     env = make_env(name, **options)
     env.close()
     return env.spec

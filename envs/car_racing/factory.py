@@ -9,7 +9,7 @@ from typing import Any
 from envs.adapters import GymnasiumEnv
 from envs.car_racing.config import CarRacingConfig
 from envs.options import config_from_options, has_extra, require_extra
-from envs.specs import VectorEnv
+from envs.specs import EnvSpec, VectorEnv
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,15 @@ def make(name: str, **options: Any) -> GymnasiumEnv:
     from envs.car_racing.env import CarRacingEnv
 
     return GymnasiumEnv(CarRacingEnv(config, _is_discrete(name)), name)
+
+
+def spec(name: str, **options: Any) -> EnvSpec:
+    """The spec, whichever backend is installed.
+
+    Raises:
+        ValueError: For an unknown option (with the nearest name) or an invalid value.
+    """
+    return config_from_options(CarRacingConfig, options).spec(name, _is_discrete(name))
 
 
 def make_pool(name: str, num_envs: int, num_threads: int, **options: Any) -> VectorEnv | None:

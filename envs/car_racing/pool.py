@@ -68,9 +68,7 @@ class CarRacingPool:
     def origins(self) -> list[dict[str, Any]]:
         """Seed and number of every present episode."""
         episodes = self._episodes.tolist()
-        return [
-            {"seed": seed, "episode": episode} for seed, episode in zip(self._seeds, episodes, strict=True)
-        ]
+        return [{"seed": seed, "episode": episode} for seed, episode in zip(self._seeds, episodes, strict=True)]
 
     def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
         """As `SerialVectorEnv.redo`; costs the tracks of the earlier episodes too, 2 ms each.
