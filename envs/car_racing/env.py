@@ -45,7 +45,7 @@ class CarRacingEnv(gym.Env[Observation, Any]):
         self.action_space = (
             gym.spaces.Discrete(len(DISCRETE_CONTROLS)) if discrete else gym.spaces.Box(low, np.ones(3, np.float32))
         )
-        self._simulator = Simulator(discrete, config.lap_complete_percent)
+        self._simulator: Any = Simulator(discrete, config.lap_complete_percent)
         self._resize = AreaResize(config.frame_shape, self._shape[:2])
         self._frames = 0
 

@@ -41,6 +41,7 @@ class CarRacingPool:
         self._config = config
         self._num_threads = num_threads
         self._check = ActionCheck(self.spec.action)
+        self._low, self._high = self.spec.action.bounds()
         self._resize = AreaResize(config.frame_shape, (config.image_size, config.image_size))
         self._everyone = np.arange(num_envs, dtype=np.int32)
         self._pool: Any = None
@@ -118,7 +119,7 @@ class CarRacingPool:
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         """The picture that environment `index` was last observed from, not shrunk."""
-        return self._frames[index].copy()
+        return np.copy(self._frames[index])
 
     def close(self) -> None:
         """End the simulators; a second call does nothing."""
@@ -180,20 +181,21 @@ class CarRacingPool:
             out.is_last[rows] = terminated | truncated
             out.is_terminal[rows] = terminated
             out.info["is_success"][rows] = terminated & (reward > OFF_FIELD_REWARD)
-            going = ~(out.is_last[rows] | out.is_first[rows])
             if repeat == self._config.action_repeat:
-                going[:] = False
-            self._observe(out, pictures[~going], rows[~going])
-            rows = rows[going]
+                self._observe(out, pictures, rows)
+                return
+            done = out.is_last[rows] | out.is_first[rows]
+            self._observe(out, pictures[done], rows[done])
+            rows = rows[~done]
             if not rows.size:
                 return
 
     def _controls(self, actions: NDArray[Any]) -> NDArray[np.float32]:
         """Steer, gas and brake [n, 3]; rounding at the edge of the box is forgiven."""
         if self.spec.action.is_discrete:
-            return DISCRETE_CONTROLS[actions]
-        low, high = self.spec.action.bounds()
-        return np.clip(actions, low, high).astype(np.float32)
+            return np.take(DISCRETE_CONTROLS, actions, axis=0)
+        controls: NDArray[np.float32] = np.clip(actions, self._low, self._high).astype(np.float32)
+        return controls
 
     def _observe(self, out: StepBatch, pictures: NDArray[np.uint8], rows: NDArray[np.int32]) -> None:
         observed = pictures[:, : self._config.frame_shape[0]]

@@ -44,14 +44,15 @@ class Simulator(car_racing.CarRacing):
         if self._circled_road is not self.road_poly:
             self._road_circles = _Circles([polygon for polygon, _ in self.road_poly])
             self._circled_road = self.road_poly
+        draw: Any = self._draw_colored_polygon
         bound = car_racing.PLAYFIELD
         field = [(bound, bound), (bound, -bound), (-bound, -bound), (-bound, bound)]
-        self._draw_colored_polygon(self.surf, field, self.bg_color, zoom, translation, angle, clip=False)
+        draw(self.surf, field, self.bg_color, zoom, translation, angle, clip=False)
         for index in self._grass_circles.visible(zoom, translation, angle):
-            self._draw_colored_polygon(self.surf, self._grass[index], self.grass_color, zoom, translation, angle)
+            draw(self.surf, self._grass[index], self.grass_color, zoom, translation, angle)
         for index in self._road_circles.visible(zoom, translation, angle):
             polygon, color = self.road_poly[index]
-            self._draw_colored_polygon(self.surf, polygon, [int(c) for c in color], zoom, translation, angle)
+            draw(self.surf, polygon, [int(c) for c in color], zoom, translation, angle)
 
 
 class _Circles:
