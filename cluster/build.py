@@ -37,6 +37,7 @@ def check(config: RunConfig) -> None:
         ValueError: They do not take their configuration, or do not fit each other.
     """
     policy(config)
+    env_backend(config)
 
 
 def env_spec(config: RunConfig) -> EnvSpec:
@@ -44,6 +45,24 @@ def env_spec(config: RunConfig) -> EnvSpec:
     from envs.registry import env_spec
 
     return env_spec(config.env.name, **config.env.options)
+
+
+def env_backend(config: RunConfig) -> str | None:
+    """The package that steps the rollouts' environments, None where there is no choice.
+
+    Raises:
+        ValueError: Bad options, missing packages, or options of the evaluation that do not fit a trained policy.
+    """
+    from envs.registry import env_spec, vector_backend
+
+    env = config.env
+    if env.eval_options:
+        options = {**env.options, **env.eval_options}
+        trained, evaluated = env_spec(env.name, **env.options), env_spec(env.name, **options)
+        if (trained.observation, trained.action) != (evaluated.observation, evaluated.action):
+            raise ValueError(f"env.eval_options {env.eval_options} change what a policy of {env.name} sees or does")
+        vector_backend(env.name, **options)
+    return vector_backend(env.name, **env.options)
 
 
 def policy(config: RunConfig, device: DeviceName = "cpu") -> Policy:
@@ -75,7 +94,8 @@ def evaluator(config: RunConfig, episodes: int, seed: int, record_episodes: int 
 
     held_out = derive_seed(seed, "evaluation")
     settings = EvalConfig(episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2)
-    return Evaluator(lambda n: make_vector_env(config.env.name, n, **config.env.options), settings)
+    options = {**config.env.options, **config.env.eval_options}
+    return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
 
 
 def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool = False) -> ShardedReplay:

@@ -100,10 +100,11 @@ def _config(options: argparse.Namespace) -> int:
 
 def _presets(options: argparse.Namespace) -> int:
     from cluster.config import PRESET_KINDS, preset_names, tuned_algorithms
+    from envs.registry import FAMILIES
 
     for kind in PRESET_KINDS:
         sys.stdout.write(f"{kind}: {' '.join(preset_names(kind))}\n")
-    sys.stdout.write("any Gymnasium environment: --env gym:<id>\n")
+    sys.stdout.write(f"any environment of a family: {' '.join(f'{family}:<id>' for family in FAMILIES)}\n")
     for name, algorithms in tuned_algorithms().items():
         sys.stdout.write(f"{name} has settings of its own for: {' '.join(algorithms)}\n")
     return 0
@@ -196,7 +197,9 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algo", default="pets", help="algorithm preset (default: pets)")
-    parser.add_argument("--env", default="nav3d", help="environment preset or gym:<id> (default: nav3d)")
+    parser.add_argument(
+        "--env", default="nav3d", help="environment preset, gym:<id> or dmc:<domain>-<task> (default: nav3d)"
+    )
     parser.add_argument("--scale", default="laptop", help="scale preset (default: laptop)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file merged over the presets")
     parser.add_argument(

@@ -23,6 +23,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from actors.replay.config import ReplayConfig
+from envs.registry import is_family_name
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
 from learner.learner import LearnerConfig
@@ -36,9 +37,10 @@ PRESET_KINDS = ("algorithms", "envs", "scales")
 class EnvConfig:
     """The environment of a run."""
 
-    name: str = "nav3d"  # a name of envs.registry, or gym:<id>
+    name: str = "nav3d"  # a name of envs.registry, gym:<id> or dmc:<domain>-<task>
     mode: typing.Literal["serial", "subprocess"] = "serial"  # how an actor steps its environments
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
+    eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def resolve(
 
 
 def _env_preset(name: str) -> dict[str, Any]:
-    return {"env": {"name": name}} if name.startswith("gym:") else load_preset("envs", name)
+    return {"env": {"name": name}} if is_family_name(name) else load_preset("envs", name)
 
 
 ELASTIC = ("actors", "cluster", "replay", "schedule")

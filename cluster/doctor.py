@@ -298,9 +298,10 @@ def _ray(environment: os._Environ[str] | dict[str, str]) -> Iterator[Check]:
 def _simulators() -> Iterator[Check]:
     wanted = {
         "carla": ("carla", "pip install carla==0.9.16"),
-        "Box2D": ("box2d", "pip install box2d==2.3.10 pygame"),
-        "dm_control": ("dm_control", "pip install dm_control==1.0.50"),
-        "envpool": ("envpool", "pip install envpool==1.2.5"),
+        "Box2D": ("box2d", "pip install 'worldfleet[car-racing]'"),
+        "pygame": ("pygame", "pip install 'worldfleet[car-racing]'"),
+        "envpool": ("envpool", "pip install 'worldfleet[envpool]'"),
+        "dm_control": ("dm_control", "pip install 'worldfleet[dmc]'"),
     }
     for module, (distribution, install) in wanted.items():
         if importlib.util.find_spec(module) is None:
@@ -382,6 +383,22 @@ def _choices(checks: tuple[Check, ...]) -> Iterator[Check]:
         yield Check("will be used", "planner", planners[0].status, planners[0].found)
     else:
         yield Check("will be used", "planner", "missing", "nothing: the kernels are not built", "make native")
+    rollouts = _car_racing_backend("auto")
+    if rollouts is None:
+        yield Check("will be used", "car_racing", "missing", "nothing", "pip install 'worldfleet[car-racing]'")
+    else:
+        evaluations = _car_racing_backend("gymnasium") or "nothing"
+        yield Check("will be used", "car_racing", "ok", f"{rollouts} for rollouts, {evaluations} for evaluations")
     contexts = [check.name for check in report.section("rendering") if check.status == "ok"]
     fallback = f"; {contexts[0]} for renderer=gl" if contexts else ""
     yield Check("will be used", "pictures", "ok", f"ray casting on the CPU{fallback}")
+
+
+def _car_racing_backend(backend: str) -> str | None:
+    """What steps car_racing under that option, None if it is not installed."""
+    from envs.registry import vector_backend
+
+    try:
+        return vector_backend("car_racing", backend=backend)
+    except ValueError:
+        return None

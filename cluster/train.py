@@ -72,6 +72,10 @@ def default_run_dir(algo: str, env: str, seed: int) -> Path:
 def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Outcome:
     run_dir.clear_marks()
     run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
+    backend = build.env_backend(config)
+    if backend is not None:
+        logger.info("%s of the rollouts runs on %s", config.env.name, backend)
+        run_dir.event(event="backend", env=config.env.name, backend=backend)
     title = f"{config.algorithm.name} on {config.env.name}, seed {config.seed}: {run_dir.path}"
     with Progress(config.schedule.total_steps, title) as progress:
         recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)

@@ -107,7 +107,13 @@ class GymnasiumEnv:
         return self._origin
 
     def redo(self, origin: Mapping[str, Any]) -> TimeStep:
-        """Start the episode of `origin` again, in this or another instance."""
+        """Start the episode of `origin` again, in this or another instance.
+
+        Raises:
+            ValueError: If `origin` is of another backend.
+        """
+        if "options" not in origin:
+            raise ValueError(f"{self.spec.name} cannot play again an episode made from {sorted(origin)}")
         if "rng" in origin:
             self._env.unwrapped.np_random.bit_generator.state = origin["rng"]
         return self.reset(origin.get("seed"), origin["options"])
@@ -194,7 +200,7 @@ def make_gymnasium(name: str, **options: Any) -> GymnasiumEnv:
     """The environment behind "gym:<id>", or behind one of the navigation names.
 
     Args:
-        name: "gym:<id>" with any registered id (a "module:id" is imported first), or "nav3d", ...
+        name: "gym:<id>" with any registered id (a "module:id" is imported first), or "nav3d" and its variants.
         options: Keyword arguments of the environment.
 
     Raises:

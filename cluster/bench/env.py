@@ -1,4 +1,4 @@
-"""How fast the environments step on one core, beside the least that MuJoCo itself needs for the same work.
+"""How fast the environments step on one core, beside the least that the simulator itself needs for the same work.
 
 Every case alternates with its peer in short turns, so both see the same load of the machine, and rates are per second
 of CPU time, so they say what one core gives. Actions are drawn beforehand; episodes are reset as they end, within the
@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.bench import env_simulators
 from cluster.bench.row import BenchRow
 from envs.nav3d.arena import Arena
 from envs.nav3d.config import Nav3DConfig
@@ -50,25 +51,27 @@ def run(seconds: float = 2.0) -> Iterator[BenchRow]:
     for name in ("nav3d", "nav3d_image"):
         case = f"{name} x{_NUM_ENVS} serial vector"
         yield _compare(case, _vector_loop(name), f"{name} bare loop", _env_loop(name, {}), seconds)
+    for foreign in env_simulators.cases():
+        yield _compare(foreign.name, foreign.ours, foreign.peer, foreign.theirs, seconds, env_simulators.CHUNK)
 
 
-def _compare(case: str, ours: Loop, peer: str, theirs: Loop, seconds: float) -> BenchRow:
+def _compare(case: str, ours: Loop, peer: str, theirs: Loop, seconds: float, chunk: int = _CHUNK) -> BenchRow:
     """Median rates of both loops over alternating turns."""
-    ours(_CHUNK)
-    theirs(_CHUNK)
-    rates = np.array([[_rate(loop, seconds / _TURNS / 2) for loop in (ours, theirs)] for _ in range(_TURNS)])
+    ours(chunk)
+    theirs(chunk)
+    rates = np.array([[_rate(loop, seconds / _TURNS / 2, chunk) for loop in (ours, theirs)] for _ in range(_TURNS)])
     value, peer_value = np.median(rates, axis=0).tolist()
     return BenchRow("env", case, value, "steps/cpu-s", 1, peer, peer_value, value / peer_value)
 
 
-def _rate(loop: Loop, seconds: float) -> float:
-    """Steps per second of CPU time, over `seconds` of it."""
-    start = now = time.thread_time()
+def _rate(loop: Loop, seconds: float, chunk: int) -> float:
+    """Steps per second of CPU time of all threads, over `seconds` of it."""
+    start = now = time.process_time()
     count = 0
     while now - start < seconds:
-        loop(_CHUNK)
-        count += _CHUNK
-        now = time.thread_time()
+        loop(chunk)
+        count += chunk
+        now = time.process_time()
     return count / (now - start)
 
 

@@ -6,10 +6,11 @@ Units are SI: metres, seconds, kilograms, newtons.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from envs.names import unknown_name
+from envs.options import check_choice, check_flag, check_integer, check_range
 
 LayoutName = Literal["fixed", "random"]
 FrameName = Literal["world", "heading"]
@@ -72,19 +73,19 @@ class Nav3DConfig:
     render_size: int = 256
 
     def __post_init__(self) -> None:
-        _check_choice(self, "layout", get_args(LayoutName))
-        _check_choice(self, "frame", get_args(FrameName))
+        check_choice(self, "layout", get_args(LayoutName))
+        check_choice(self, "frame", get_args(FrameName))
         for name in ("mass", "max_force", "wind_time", "step_seconds", "lidar_range"):
-            _check_range(self, name, 1e-3, 1e3)
+            check_range(self, name, 1e-3, 1e3)
         for name in ("drag", "turn_rate", "progress_scale", "effort_penalty", "goal_bonus", "collision_penalty"):
-            _check_range(self, name, 0.0, 1e3)
-        _check_range(self, "mass_scale", 0.1, 10.0)
-        _check_range(self, "drag_scale", 0.0, 10.0)
-        _check_range(self, "wind_std", 0.0, 10.0)
-        _check_range(self, "goal_radius", 0.1, 2.0)
-        _check_range(self, "min_goal_distance", self.goal_radius, 8.0)
+            check_range(self, name, 0.0, 1e3)
+        check_range(self, "mass_scale", 0.1, 10.0)
+        check_range(self, "drag_scale", 0.0, 10.0)
+        check_range(self, "wind_std", 0.0, 10.0)
+        check_range(self, "goal_radius", 0.1, 2.0)
+        check_range(self, "min_goal_distance", self.goal_radius, 8.0)
         for name, high in (("substeps", 100), ("max_episode_steps", 1_000_000), ("render_size", 4096)):
-            _check_integer(self, name, 1, high)
+            check_integer(self, name, 1, high)
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,10 @@ class Nav3DImageConfig(Nav3DConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self, "view", get_args(ViewName))
-        _check_choice(self, "renderer", get_args(RendererName))
-        _check_integer(self, "image_size", 8, 1024)
-        if not isinstance(self.grey, bool):
-            raise ValueError(f"grey must be true or false, got {self.grey!r}")
+        check_choice(self, "view", get_args(ViewName))
+        check_choice(self, "renderer", get_args(RendererName))
+        check_integer(self, "image_size", 8, 1024)
+        check_flag(self, "grey")
 
 
 @dataclass(frozen=True)
@@ -134,25 +134,12 @@ class Nav3DCreatureConfig(Nav3DConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("effort_cost", "rest_gain"):
-            _check_range(self, name, 0.0, 10.0)
-        _check_range(self, "tired_below", 1e-3, 1.0)
-        _check_range(self, "exhausted_force", 0.0, 1.0)
+            check_range(self, name, 0.0, 10.0)
+        check_range(self, "tired_below", 1e-3, 1.0)
+        check_range(self, "exhausted_force", 0.0, 1.0)
 
 
 ConfigT = TypeVar("ConfigT", bound=Nav3DConfig)
-
-
-def config_from_options(cls: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
-    """The configuration `cls` with `options` set.
-
-    Raises:
-        ValueError: For an unknown option (with the nearest name) or an invalid value.
-    """
-    valid = [f.name for f in fields(cls)]
-    for name in options:
-        if name not in valid:
-            raise ValueError(unknown_name("option", name, valid))
-    return cls(**options)
 
 
 def config_of_episode(config: ConfigT, options: Mapping[str, Any] | None) -> ConfigT:
@@ -170,21 +157,3 @@ def config_of_episode(config: ConfigT, options: Mapping[str, Any] | None) -> Con
         elif name not in ("start", "goal"):
             raise ValueError(unknown_name("reset option", name, (*EPISODE_OPTIONS, "start", "goal")))
     return replace(config, **changes) if changes else config
-
-
-def _check_choice(config: Nav3DConfig, name: str, valid: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in valid:
-        raise ValueError(unknown_name(name, str(value), valid))
-
-
-def _check_range(config: Nav3DConfig, name: str, low: float, high: float) -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
-
-
-def _check_integer(config: Nav3DConfig, name: str, low: int, high: int) -> None:
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}], got {value!r}")

@@ -26,12 +26,13 @@ def make_gymnasium_env(name: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
     from envs.nav3d.creature import Nav3DCreatureEnv
     from envs.nav3d.env import Nav3DEnv
     from envs.nav3d.image import Nav3DImageEnv
+    from envs.options import config_from_options
 
     if name == "nav3d_image":
-        return Nav3DImageEnv(config.config_from_options(config.Nav3DImageConfig, options))
+        return Nav3DImageEnv(config_from_options(config.Nav3DImageConfig, options))
     if name == "nav3d_creature":
-        return Nav3DCreatureEnv(config.config_from_options(config.Nav3DCreatureConfig, options))
-    return Nav3DEnv(config.config_from_options(config.Nav3DConfig, options))
+        return Nav3DCreatureEnv(config_from_options(config.Nav3DCreatureConfig, options))
+    return Nav3DEnv(config_from_options(config.Nav3DConfig, options))
 
 
 def register() -> None:
