@@ -23,7 +23,6 @@ class FakeConfig:
     """A configuration that is not of PETS."""
 
     name: Literal["fake"] = "fake"
-    context: int = 2
 
 
 class FakeAlgorithm:

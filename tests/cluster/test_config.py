@@ -15,7 +15,6 @@ from cluster.config import (
     PRESET_KINDS,
     RunConfig,
     build,
-    load_preset,
     merge,
     override,
     parse_override,
@@ -38,7 +37,6 @@ class Tides:
 class Winds:
     name: Literal["wind_v1", "wind_v2"] = "wind_v1"
     speed: int = 3
-    context: int = 2
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def test_every_combination_of_presets_resolves() -> None:
     for algo in preset_names("algorithms"):
         for env in preset_names("envs"):
             for scale in preset_names("scales"):
-                assert resolve(algo, env, scale).algorithm.name == load_preset("algorithms", algo)["algorithm"]["name"]
+                assert resolve(algo, env, scale).algorithm.name == algo
     assert all(preset_names(kind) for kind in PRESET_KINDS)
 
 
@@ -191,12 +189,6 @@ def test_without_a_planner_the_policy_runs_in_the_rollout_actors() -> None:
     config = resolve("pets", "nav3d", "laptop")
     assert config.serving.num_actors == 1
     assert acting_by_a_network(config).serving.num_actors == 0
-
-
-def test_sequences_are_drawn_with_their_context() -> None:
-    config = resolve("pets", "nav3d", "laptop", overrides=["learner.sequence_length=7"])
-    assert config.replayed_length == 7
-    assert acting_by_a_network(config).replayed_length == 9
 
 
 @pytest.mark.parametrize(
