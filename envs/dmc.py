@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,8 +72,7 @@ class DmcEnv(gym.Env[Observation, NDArray[Any]]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 50}  # type: ignore[misc]
 
     def __init__(self, domain: str, task: str, config: DmcConfig | None = None, render_mode: str | None = None) -> None:
-        from dm_control import suite
-
+        suite = import_suite()
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.config = config = config or DmcConfig()
@@ -148,8 +150,30 @@ class DmcEnv(gym.Env[Observation, NDArray[Any]]):
         return observation
 
     def _picture(self, size: int) -> NDArray[np.uint8]:
-        picture: NDArray[np.uint8] = self._env.physics.render(size, size, camera_id=self.config.camera)
+        try:
+            picture: NDArray[np.uint8] = self._env.physics.render(size, size, camera_id=self.config.camera)
+        except (mujoco.FatalError, ImportError, RuntimeError) as error:
+            raise RuntimeError(
+                f"pictures of dm_control need OpenGL ({error}); `worldfleet doctor` lists what MUJOCO_GL may be"
+            ) from error
         return picture
+
+
+def import_suite() -> Any:
+    """`dm_control.suite`, which binds its OpenGL backend for good: EGL on a machine without a display.
+
+    A value of `MUJOCO_GL` is obeyed. Where EGL is missing the suite draws no pictures.
+    """
+    if os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"):
+        return importlib.import_module("dm_control.suite")
+    try:
+        os.environ["MUJOCO_GL"] = "egl"
+        return importlib.import_module("dm_control.suite")
+    except ImportError:
+        os.environ["MUJOCO_GL"] = "disable"
+        return importlib.import_module("dm_control.suite")
+    finally:
+        del os.environ["MUJOCO_GL"]
 
 
 def make(name: str, **options: Any) -> GymnasiumEnv:
@@ -160,8 +184,7 @@ def make(name: str, **options: Any) -> GymnasiumEnv:
     """
     config = config_from_options(DmcConfig, options)
     require_extra("dmc", name)
-    from dm_control import suite
-
+    suite = import_suite()
     domain, dash, task = name.removeprefix("dmc:").partition("-")
     tasks = suite.TASKS_BY_DOMAIN
     if domain not in tasks:

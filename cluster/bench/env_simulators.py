@@ -82,9 +82,9 @@ def _car_racing_pool(name: str) -> Case:
 
 
 def _walker(name: str) -> Case:
-    from dm_control import suite
+    from envs.dmc import import_suite
 
-    env = suite.load("walker", "walk", task_kwargs={"random": 0})
+    env = import_suite().load("walker", "walk", task_kwargs={"random": 0})
     actions = _actions(env_spec(name).action)
     env.reset()
 

@@ -62,8 +62,17 @@ def test_every_combination_of_presets_resolves() -> None:
     assert all(preset_names(kind) for kind in PRESET_KINDS)
 
 
-def test_gymnasium_ids_need_no_preset() -> None:
-    assert resolve("pets", "gym:Pendulum-v1", "debug").env.name == "gym:Pendulum-v1"
+@pytest.mark.parametrize("name", ["gym:Pendulum-v1", "dmc:walker-walk"])
+def test_names_of_a_family_need_no_preset(name: str) -> None:
+    assert resolve("pets", name, "debug").env.name == name
+
+
+def test_racing_is_evaluated_on_gymnasium() -> None:
+    for name in ("car_racing", "car_racing_discrete"):
+        env = resolve("pets", name, "debug", overrides=["env.options.action_repeat=4"]).env
+        assert env.name == name
+        assert env.options == {"backend": "auto", "action_repeat": 4}
+        assert env.eval_options == {"backend": "gymnasium"}
 
 
 def test_yaml_round_trip() -> None:

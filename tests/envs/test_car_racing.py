@@ -63,9 +63,9 @@ def test_gymnasium_accepts_the_environment(discrete: bool) -> None:
 def test_the_simulator_draws_what_gymnasium_draws() -> None:
     ours, theirs = Simulator(False, 0.95), CarRacing("rgb_array")
     rng = np.random.default_rng(0)
-    for seed in (0, None):
+    for seed, frames in ((0, 60), (None, 5)):  # past the zoom of the first second; another track
         assert_array_equal(ours.reset(seed=seed)[0], theirs.reset(seed=seed)[0])
-        for _ in range(70):  # past the zoom of the first second
+        for _ in range(frames):
             action = (rng.uniform([-1, 0, 0], 1) * [0.3, 1, 0]).astype(np.float32)
             mine, reference = ours.step(action), theirs.step(action)
             assert_array_equal(mine[0], reference[0])
@@ -128,16 +128,17 @@ def test_the_true_last_picture_is_seen_before_the_reset(name: str, repeat: int, 
 
 
 def test_seeds_fix_the_streams_and_redo_brings_them_back(backend: str) -> None:
-    env, twin, other = (make_vector_env("car_racing", 2, backend=backend, max_episode_frames=30) for _ in range(3))
-    batches, taken = play(env, [3, 4], 80)  # into the third episode
-    again, _ = play(twin, [3, 4], 80)
+    options = {"backend": backend, "max_episode_frames": 30, "action_repeat": 2}
+    env, twin, other = (make_vector_env("car_racing", 2, **options) for _ in range(3))
+    batches, taken = play(env, [3, 4], 40)  # into the third episode
+    again, _ = play(twin, [3, 4], 40)
     for left, right in zip(batches, again, strict=True):
         assert_array_equal(left.observation["image"], right.observation["image"])
         assert_array_equal(left.reward, right.reward)
     assert (batches[0].observation["image"][0] != batches[0].observation["image"][1]).any()
     redone = other.redo(env.origins(), list(taken.swapaxes(0, 1)))
     rng = np.random.default_rng(1)
-    for _ in range(40):  # and over the next reset
+    for _ in range(20):  # and over the next reset
         assert_array_equal(redone.observation["image"], batches[-1].observation["image"])
         assert_array_equal(redone.reward, batches[-1].reward)
         assert_array_equal(redone.is_first, batches[-1].is_first)
@@ -174,25 +175,23 @@ def test_backends_refuse_each_others_episodes() -> None:
 
 def test_repeated_actions_add_up_their_rewards(backend: str) -> None:
     single = make_vector_env("car_racing", 2, backend=backend)
-    repeated = make_vector_env("car_racing", 2, backend=backend, action_repeat=5)
+    repeated = make_vector_env("car_racing", 2, backend=backend, action_repeat=4)
     single.reset([1, 2])
     repeated.reset([1, 2])
     actions = np.tile(GAS, (2, 1))
-    for _ in range(12):
-        parts = [single.step(actions) for _ in range(5)]
+    for _ in range(9):
+        parts = [single.step(actions) for _ in range(4)]
         whole = repeated.step(actions)
         np.testing.assert_allclose(whole.reward, np.sum([part.reward for part in parts], 0), atol=1e-4)
         assert_array_equal(whole.observation["image"], parts[-1].observation["image"])
-    assert (whole.reward > -0.5).any() or single.step(actions).reward.min() > -1
 
 
 def test_leaving_the_field_terminates_without_success(backend: str) -> None:
-    env = make_vector_env("car_racing", 1, backend=backend, action_repeat=10, max_episode_frames=100_000)
+    env = make_vector_env("car_racing", 1, backend=backend, action_repeat=50)
     env.reset([0])
-    for _ in range(300):
-        batch = env.step(GAS[None])
-        if batch.is_last[0]:
-            break
+    batch = env.step(GAS[None] / 2)  # straight on
+    while not batch.is_last[0]:
+        batch = env.step(GAS[None] / 2)
     assert batch.is_terminal[0]
     assert batch.info["is_success"][0] == 0
     assert batch.reward[0] < -99
@@ -200,26 +199,28 @@ def test_leaving_the_field_terminates_without_success(backend: str) -> None:
 
 
 def test_a_finished_lap_is_a_success(backend: str) -> None:
-    """With no tile asked for, crossing the start is a lap: back over the first tile."""
+    """With no share of the tiles asked for, touching the first tile is a lap."""
     env = make_vector_env("car_racing", 1, backend=backend, lap_complete_percent=0.0)
-    env.reset([0])
-    batches = [env.step(GAS[None]) for _ in range(2)]
-    while not batches[-1].is_last[0]:
-        batches.append(env.step(GAS[None]))
-        assert len(batches) < 900
-    assert batches[-1].is_terminal[0]
-    assert batches[-1].info["is_success"][0] == 1
-    assert batches[-1].reward[0] > -99
-    assert not any(batch.info["is_success"][0] for batch in batches[:-1])
+    assert env.reset([0]).info["is_success"][0] == 0
+    batch = env.step(GAS[None])
+    while not batch.is_last[0]:
+        assert batch.info["is_success"][0] == 0
+        batch = env.step(GAS[None])
+    assert batch.is_terminal[0]
+    assert batch.info["is_success"][0] == 1
+    assert batch.reward[0] > -1
+    following = env.step(GAS[None])
+    assert following.is_first[0]
+    assert following.info["is_success"][0] == 0
 
 
 def test_ids_stand_for_controls(backend: str) -> None:
-    discrete = make_vector_env("car_racing_discrete", 5, backend=backend)
-    continuous = make_vector_env("car_racing", 5, backend=backend)
+    discrete = make_vector_env("car_racing_discrete", 5, backend=backend, action_repeat=10)
+    continuous = make_vector_env("car_racing", 5, backend=backend, action_repeat=10)
     seeds, start = [7] * 5, np.full(5, 3)
     discrete.reset(seeds)
     continuous.reset(seeds)
-    for ids in (*[start] * 30, *[np.arange(5)] * 10):
+    for ids in (*[start] * 4, np.arange(5)):
         left, right = discrete.step(ids), continuous.step(DISCRETE_CONTROLS[ids])
         np.testing.assert_allclose(left.reward, right.reward, atol=1e-3)
     close = np.abs(left.observation["image"].astype(int) - right.observation["image"].astype(int)) <= 8
@@ -228,16 +229,17 @@ def test_ids_stand_for_controls(backend: str) -> None:
     assert all((pictures[i] != pictures[j]).any() for i in range(5) for j in range(i))
 
 
-def test_positive_steering_turns_right(backend: str) -> None:
-    env = make_vector_env("car_racing", 2, backend=backend, image_size=84, dashboard=False)
+def test_positive_steering_is_to_the_right(backend: str) -> None:
+    """The dashboard's green bar starts at its middle and points to where the front wheels are turned."""
+    env = make_vector_env("car_racing", 2, backend=backend, image_size=96, action_repeat=10)
     env.reset([0, 0])
-    for _ in range(60):
-        env.step(np.tile(np.array([0.0, 0.3, 0.0], np.float32), (2, 1)))
-    for _ in range(12):
-        batch = env.step(np.array([[0.6, 0.3, 0.0], [-0.6, 0.3, 0.0]], np.float32))
-    grey = (np.ptp(batch.observation["image"].astype(int), axis=-1) < 10)[:, :30]  # road ahead of the car
-    right, left = (np.flatnonzero(rows.any(0)).mean() for rows in grey)
-    assert right < left  # the road ahead moves to the other side of the picture
+    image = env.step(np.array([[0.6, 0.0, 0.0], [-0.6, 0.0, 0.0]], np.float32)).observation["image"][:, 84:].astype(int)
+    green = (image[..., 1] > 100) & (image[..., 0] < 50) & (image[..., 2] < 50)
+    right, left = (np.flatnonzero(rows.any(0)) for rows in green)
+    assert right.min() >= 47
+    assert right.max() >= 52
+    assert left.max() <= 48
+    assert left.min() <= 43
 
 
 @pytest.mark.parametrize("name", NAMES)

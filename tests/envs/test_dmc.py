@@ -14,16 +14,15 @@ from envs.specs import ArraySpec
 
 pytest.importorskip("dm_control")
 
-from dm_control import suite
 from gymnasium.utils.env_checker import check_env
 
-from envs.dmc import DmcConfig, DmcEnv
+from envs.dmc import DmcConfig, DmcEnv, import_suite
 
 
 def has_gl() -> bool:
     try:
         DmcEnv("cartpole", "balance", DmcConfig(observation="image", image_size=8)).reset(seed=0)
-    except (RuntimeError, AttributeError, ImportError):
+    except RuntimeError:
         return False
     return True
 
@@ -53,7 +52,7 @@ def test_the_state_joins_all_observations_in_alphabetical_order() -> None:
 def test_rewards_and_states_are_those_of_the_suite() -> None:
     env = make_env("dmc:cheetah-run")
     env.reset(seed=0)
-    bare = suite.load("cheetah", "run", task_kwargs={"random": 0})
+    bare = import_suite().load("cheetah", "run", task_kwargs={"random": 0})
     bare.reset()
     dm_env = env._env.unwrapped._env  # type: ignore[attr-defined]
     with bare.physics.reset_context():
@@ -154,7 +153,7 @@ def test_pictures_are_drawn() -> None:
         ("dmc:walker", {}, "task of walker ''"),
         ("dmc:walker-walk", {"observations": "image"}, "did you mean 'observation'"),
         ("dmc:walker-walk", {"observation": "pixels"}, "unknown observation 'pixels'"),
-        ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[0, 2\] for walker-walk, got 9"),
+        ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[0, 1\] for walker-walk, got 9"),
         ("dmc:walker-walk", {"action_repeat": 0}, "action_repeat"),
     ],
 )

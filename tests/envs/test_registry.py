@@ -7,11 +7,13 @@ import sys
 
 import pytest
 
-from envs.registry import ENVIRONMENTS, env_spec, make_env, make_vector_env
+from envs.registry import ENVIRONMENTS, env_spec, is_family_name, make_env, make_vector_env
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_name_makes_an_environment_of_that_name(name: str) -> None:
+    if name.startswith("car_racing"):
+        pytest.importorskip("Box2D")
     env = make_env(name)
     first = env.reset(seed=0)
     assert env.spec.name == name
@@ -57,6 +59,14 @@ def test_unknown_vector_modes_and_sizes_are_refused() -> None:
         make_vector_env("nav3d", 0)
     with pytest.raises(ValueError, match="num_workers"):
         make_vector_env("nav3d", 2, "subprocess", num_workers=0)
+
+
+def test_family_names_have_a_known_prefix() -> None:
+    assert is_family_name("gym:CartPole-v1")
+    assert is_family_name("dmc:walker-walk")
+    assert not is_family_name("nav3d")
+    assert not is_family_name("gym")
+    assert not is_family_name("gmy:CartPole-v1")
 
 
 def test_the_registry_imports_no_simulator() -> None:
