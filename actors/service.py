@@ -36,6 +36,7 @@ from actors.replay.wire import Scratch
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
 from envs.specs import ArraySpec
+from learner.broadcast import unpack_weights
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 """Upper edges of the histogram of the time a served batch takes."""
@@ -70,7 +71,7 @@ def pull_weights(store: Any, policy: Policy) -> int:
     version, references = newer
     lag = int(version) - policy.version
     try:
-        policy.update(version, ray.get(references[0]))
+        policy.update(version, unpack_weights(ray.get(references[0])))
     except ObjectLostError:
         return 0
     return lag
@@ -269,7 +270,7 @@ class ServingActor:
         if newer is not None:
             version, references = newer
             with contextlib.suppress(ObjectLostError):  # they died with their store; the learner publishes others
-                self._newer = (version, await references[0])
+                self._newer = (version, unpack_weights(await references[0]))
 
 
 class RayPolicyServer:

@@ -26,6 +26,7 @@ from actors.replay.config import ReplayConfig
 from envs.registry import is_family_name
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
+from learner.broadcast import BroadcastPrecision
 from learner.learner import LearnerConfig
 from planners.config import PlannerConfig
 
@@ -91,6 +92,7 @@ class ClusterConfig:
     inference_gpus: float = 1.0  # GPUs of an inference actor, used when the learner leaves enough
     learner_cpus: float = 1.0  # logical CPUs a learner rank reserves
     learner_gpus: float = 1.0  # GPUs of a rank, used when the cluster has any
+    broadcast: BroadcastPrecision = "fp32"  # of the weights that actors pull; "bf16" halves their bytes
     updates_per_permit: int = 16  # learner updates between two reports to the driver
     sample_in_flight: int = 2  # batches a rank requests ahead
     stop_budget_seconds: float = 20.0  # time the calls in flight may take before the last checkpoint

@@ -192,6 +192,7 @@ class Fleet:
                 config.schedule.publish_every,
                 rank,
                 ranks,
+                config.cluster.broadcast,
             )
             for rank in range(ranks)
         ]

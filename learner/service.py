@@ -12,6 +12,7 @@ from ray.util.metrics import Counter, Gauge
 from learner import distributed
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
+from learner.broadcast import BroadcastPrecision, pack_weights
 from learner.learner import Learner, ResultSink
 
 
@@ -31,6 +32,7 @@ class LearnerActor:
         publish_every: Updates between two published versions.
         rank: This process's place in the group.
         world_size: Ranks of the group.
+        broadcast: Precision of the published weights.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class LearnerActor:
         publish_every: int,
         rank: int = 0,
         world_size: int = 1,
+        broadcast: BroadcastPrecision = "fp32",
     ) -> None:
         self._make_learner, self._make_batches = make_learner, make_batches
         self._weights = weights
         self._publish_every = publish_every
         self._rank, self._world_size = rank, world_size
+        self._broadcast = broadcast
         self._learner: Learner | None = None
         tags = {"rank": str(rank)}
         self._updates = Counter("worldfleet_learner_updates", "Updates of this rank", tag_keys=("rank",))
@@ -94,7 +98,8 @@ class LearnerActor:
         learner = self._started()
         weights = learner.export_weights()
         if self._rank == 0:
-            ray.get(self._weights.publish.remote(learner.updates, weights))
+            packed = pack_weights(weights, self._broadcast)
+            ray.get(self._weights.publish.remote(learner.updates, packed))
 
     def _started(self) -> Learner:
         assert self._learner is not None, "start() comes first"
