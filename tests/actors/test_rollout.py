@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -201,6 +203,51 @@ def test_a_restored_loop_goes_on_as_if_it_had_never_stopped(ticks: int) -> None:
         restored = nav3d_loop(seed=7)
         assert restored.load_state_dict(other.state_dict())
         other = restored
+
+
+def random_loop(name: str, seed: int, **options: Any) -> RolloutLoop:
+    env = make_vector_env(name, 2, **options)
+    return RolloutLoop(env, RandomPolicy(env.spec.action), seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "packages"),
+    [
+        ("gym:CartPole-v1", {}, ()),
+        ("car_racing_discrete", {"backend": "envpool", "max_episode_frames": 50}, ("envpool",)),
+        ("car_racing", {"backend": "envpool", "max_episode_frames": 50}, ("envpool",)),
+        ("car_racing_discrete", {"backend": "gymnasium", "max_episode_frames": 100, "action_repeat": 4}, ("Box2D",)),
+        ("dmc:cartpole-swingup", {"max_episode_frames": 50}, ("dm_control",)),
+    ],
+)
+def test_loops_of_every_simulator_go_on_exactly(name: str, options: dict[str, Any], packages: tuple[str, ...]) -> None:
+    for package in packages:
+        pytest.importorskip(package)
+    loop, other = random_loop(name, 5, **options), random_loop(name, 6, **options)
+    loop.collect(70)
+    assert other.load_state_dict(loop.state_dict())
+    results = loop.collect(60), other.collect(60)
+    for ours, theirs in zip(*(result.blocks for result in results), strict=True):
+        for key, value in ours.data.items():
+            np.testing.assert_array_equal(value, theirs.data[key], err_msg=key)
+        spec = loop.env.spec.action
+        assert ours.data["action"].dtype == spec.dtype
+        assert ours.data["action"].shape == (64, *spec.shape)
+        assert ours.data["is_last"].any()
+        assert not ours.data["action"][ours.data["is_last"]].any()
+        if spec.num_values is not None:
+            assert set(np.unique(ours.data["action"])) == set(range(spec.num_values))
+    assert [episode.length for episode in results[0].episodes] == [episode.length for episode in results[1].episodes]
+
+
+def test_another_backend_does_not_come_back() -> None:
+    pytest.importorskip("envpool")
+    pytest.importorskip("Box2D")
+    envpool, gymnasium = (random_loop("car_racing", 5, backend=backend) for backend in ("envpool", "gymnasium"))
+    envpool.collect(1)
+    gymnasium.collect(1)
+    assert not gymnasium.load_state_dict(envpool.state_dict())
+    assert not envpool.load_state_dict(gymnasium.state_dict())
 
 
 def test_a_simulator_that_does_not_come_back_is_noticed() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from cluster import doctor
 from cluster.doctor import Check, DoctorReport, available_cores, available_memory, render
+from envs.options import EXTRAS
 
 AFFINITY = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -89,6 +90,22 @@ def test_unbuilt_kernels_are_reported_with_the_command(tmp_path: Path, monkeypat
     assert report.get("kernels", "native").status == "missing"
     assert "make native" in report.get("kernels", "native").hint
     assert report.get("will be used", "planner").status == "missing"
+
+
+@pytest.mark.usefixtures("without_gl_probes")
+def test_the_backends_of_racing_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXTRAS, "envpool", ("json",))
+    monkeypatch.setitem(EXTRAS, "car-racing", ("json",))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
+    found = doctor.collect(tmp_path).get("will be used", "car_racing").found
+    assert found == "envpool 1.0 for rollouts, gymnasium 1.0 for evaluations"
+    monkeypatch.setitem(EXTRAS, "envpool", ("no_such_module",))
+    found = doctor.collect(tmp_path).get("will be used", "car_racing").found
+    assert found == "gymnasium 1.0 for rollouts, gymnasium 1.0 for evaluations"
+    monkeypatch.setitem(EXTRAS, "car-racing", ("no_such_module",))
+    check = doctor.collect(tmp_path).get("will be used", "car_racing")
+    assert (check.status, check.hint) == ("missing", "pip install 'worldfleet[car-racing]'")
+    assert {check.name for check in doctor._simulators()} == {"carla", "box2d", "pygame", "envpool", "dm_control"}
 
 
 @pytest.mark.usefixtures("without_gl_probes")
