@@ -358,14 +358,16 @@ class DreamerAlgorithm:
         config = behaviour.config
         start = State(states.deter.detach().flatten(0, 1), states.stoch.detach().flatten(0, 1))
         through_dynamics = config.reinforce < 1.0
-        fixed = (self.world, behaviour.value, behaviour.slow_value)
+        fixed = [module for name, module in self._modules().items() if name != "behaviour"]
+        fixed += [behaviour.value, behaviour.slow_value]
         with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
             features, action = self._imagine(behaviour.policy, start, noise)  # [N, H + 1, ...], [N, H, A]
             critic = behaviour.slow_value if config.slow_target else behaviour.value
             target_value = critic(features).mean
             going_on = self.world.going_on(features)
             reward = self._imagined_reward(features, action)
-            discount = 1.0 if config.discount_in_continuation else config.discount
+            predicted = config.discount_in_continuation and self.world.continuation is not None
+            discount = 1.0 if predicted else config.discount
             together = torch.ones_like(going_on)
             returns = lambda_returns(reward, going_on * discount, target_value, config.lambda_, together)
         features = features.detach()

@@ -185,6 +185,11 @@ def test_refuses_observations_that_do_not_fit(
         ObservationKeys.of(observation, config)
 
 
+def test_refuses_groups_that_do_not_divide_the_first_image() -> None:
+    with pytest.raises(ValueError, match="8 channels of the decoder's first image are no multiple of 16 groups"):
+        networks(IMAGES, replace(CONFIG, groups=16))
+
+
 @pytest.mark.parametrize("options", [{"layers": 0}, {"kernel": 4}, {"multipliers": ()}, {"groups": 0}])
 def test_refuses_what_makes_no_network(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
