@@ -10,7 +10,7 @@ D features of an observation.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,24 +224,27 @@ def find_starts(data: Mapping[str, NDArray[Any]], seen: int, horizon: int, strid
         ValueError: No episode is long enough.
     """
     columns: list[tuple[NDArray[np.int64], ...]] = []
-    for row, (is_first, episode) in enumerate(zip(data["is_first"], data["episode"], strict=True)):
-        bounds = np.union1d(np.flatnonzero(is_first), [0, len(is_first)])
-        for begin, end in itertools.pairwise(bounds.tolist()):
-            steps = np.arange(begin + seen - 1, end - horizon, stride)
-            if len(steps) and episode[begin] != PADDING:
-                columns.append((np.full(len(steps), row), steps, np.full(len(steps), len(columns))))
+    for row, begin, end in _episodes(data):
+        steps = np.arange(begin + seen - 1, end - horizon, stride)
+        if len(steps):
+            columns.append((np.full(len(steps), row), steps, np.full(len(steps), len(columns))))
     if not columns:
         raise ValueError(f"no episode has {seen + horizon} steps")
     return Starts(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-def longest_episode(data: Mapping[str, NDArray[Any]]) -> int:
-    """Most steps of one recorded episode within one sequence."""
-    lengths = [0]
-    for is_first, episode in zip(data["is_first"], data["episode"], strict=True):
+def episode_lengths(data: Mapping[str, NDArray[Any]]) -> list[int]:
+    """Recorded steps of every episode, or of the part of one that a sequence holds."""
+    return [end - begin for _, begin, end in _episodes(data)]
+
+
+def _episodes(data: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int, int]]:
+    """(row, first step, step behind the last) of every recorded episode."""
+    for row, (is_first, episode) in enumerate(zip(data["is_first"], data["episode"], strict=True)):
         bounds = np.union1d(np.flatnonzero(is_first), [0, len(is_first)])
-        lengths += [end - begin for begin, end in itertools.pairwise(bounds.tolist()) if episode[begin] != PADDING]
-    return max(lengths)
+        for begin, end in itertools.pairwise(bounds.tolist()):
+            if episode[begin] != PADDING:
+                yield row, begin, end
 
 
 def open_loop(model: WorldModel, belief: Belief, starts: Starts, seen: int, horizon: int, seed: int = 0) -> OpenLoop:
