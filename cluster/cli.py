@@ -120,8 +120,20 @@ def _doctor(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from cluster.report import write_report
 
+    if not options.recorded:
+        _imagine(options.run_dir)
     sys.stdout.write(f"{write_report(options.run_dir)}\n")
     return 0
+
+
+def _imagine(run_dir: Path) -> None:
+    """Let the run's world model imagine what the report shows; a run that cannot yet is reported without."""
+    from cluster.evaluation import study_imagination
+
+    try:
+        study_imagination(run_dir)
+    except (ValueError, OSError) as error:
+        logger.warning("without imagined episodes: %s", _describe(error))
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -235,7 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "Say what this machine offers and what will be used.").add_argument(
         "--json", action="store_true"
     )
-    add("report", _report, "Write report.html of a run.").add_argument("--run-dir", type=Path, required=True)
+    sub = add("report", _report, "Write report.html of a run.")
+    sub.add_argument("--run-dir", type=Path, required=True)
+    sub.add_argument("--recorded", action="store_true", help="show what the run has written; start no simulator")
 
     audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
     add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)

@@ -91,7 +91,7 @@ def evaluate_run(
     models = run_dir.path / "models"
     models.mkdir(exist_ok=True)
     trained.algorithm.save_artifacts(models)
-    keep = imagination.EPISODES if imagination.applies(trained.algorithm) else 0
+    keep = imagination.EPISODES if imagination.applies(config) else 0
     evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep)
     try:
         evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
@@ -113,8 +113,10 @@ def study_imagination(path: Path) -> None:
     Raises:
         ValueError: No run, no checkpoint or a damaged one, or episodes that are too short.
     """
+    if not imagination.applies(RunDir.open(path)[1]):
+        return
     trained = load_trained(path)
-    if not imagination.applies(trained.algorithm) or imagination.study_file(trained.run_dir, trained.steps).exists():
+    if imagination.study_file(trained.run_dir, trained.steps).exists():
         return
     evaluator = build.evaluator(trained.config, imagination.EPISODES, 0, 0, imagination.EPISODES)
     try:

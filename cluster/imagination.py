@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.config import RunConfig
 from cluster.metrics import write_pictures
 from cluster.pictures import gif, open_loop_video, png, reconstruction_grid
 from cluster.run_dir import RunDir, write_atomic
 from learner.algorithms.base import Algorithm
 from learner.algorithms.dreamer import DreamerAlgorithm
+from learner.algorithms.dreamer_config import DreamerConfig
 from learner.dataset import Stream
 from learner.imagination import (
     Arrays,
@@ -52,9 +54,9 @@ MAX_QUANTITIES = 12
 """Dimensions of vectors whose trajectories are kept."""
 
 
-def applies(algorithm: Algorithm) -> bool:
-    """Whether the algorithm has a latent world model."""
-    return isinstance(algorithm, DreamerAlgorithm)
+def applies(config: RunConfig) -> bool:
+    """Whether the run trains a latent world model."""
+    return isinstance(config.algorithm, DreamerConfig)
 
 
 def study_file(run_dir: RunDir, steps: int) -> Path:

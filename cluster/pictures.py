@@ -90,7 +90,8 @@ def rgb_bytes(values: Pixels) -> Pixels:
 
 
 def _bytes(values: NDArray[np.float32]) -> Pixels:
-    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    pixels: Pixels = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return pixels
 
 
 def _framed(image: Pixels, color: tuple[int, int, int]) -> Pixels:

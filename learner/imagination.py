@@ -54,8 +54,9 @@ class Belief:
         return np.asarray(self.data["episode"] != PADDING)
 
     def at(self, row: NDArray[np.int64], step: NDArray[np.int64]) -> State:
-        """The states [N, ...] at some steps."""
-        deter, stoch = (part[torch.from_numpy(row), torch.from_numpy(step)] for part in self.states)
+        """The states at some steps, with leading axes like those of `step`; a row for each of its first axis."""
+        rows = np.broadcast_to(row.reshape(-1, *[1] * (step.ndim - 1)), step.shape)
+        deter, stoch = (part[torch.tensor(rows), torch.tensor(step)] for part in self.states)
         return State(deter, stoch)
 
 
@@ -202,7 +203,7 @@ def decode(model: WorldModel, states: State) -> Arrays:
         for key, head in model.decoder(part).items():
             mean = head.mean.clamp(0.0, 1.0) if key in model.keys.images else head.mean
             parts.setdefault(key, []).append(mean.float().cpu())
-    return {key: torch.cat(values).unflatten(0, (rows, steps)).numpy() for key, values in parts.items()}
+    return {key: _unflat(torch.cat(values), (rows, steps)).numpy() for key, values in parts.items()}
 
 
 def observed(model: WorldModel, data: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -251,8 +252,7 @@ def open_loop(model: WorldModel, belief: Belief, starts: Starts, seen: int, hori
     """Look ahead from the belief at `starts`, with `seen` steps up to them for comparison."""
     windows = starts.step[:, None] + np.arange(1 - seen, horizon + 1)
     window = {key: values[starts.row[:, None], windows] for key, values in belief.data.items()}
-    met = belief.at(np.repeat(starts.row, windows.shape[1]), windows.ravel())
-    met = State(*(part.unflatten(0, windows.shape) for part in met))
+    met = belief.at(starts.row, windows)
     action = encode_actions(model, window["action"][:, seen - 1 : -1])
     ahead = imagine(model, State(met.deter[:, seen - 1], met.stoch[:, seen - 1]), action, seed)
     thought = State(*(torch.cat([past[:, :seen], future], 1) for past, future in zip(met, ahead, strict=True)))
@@ -325,6 +325,10 @@ def _noise(model: WorldModel, shape: tuple[int, ...], seed: int) -> Tensor:
     device, dtype = _place(model)
     generator = torch.Generator().manual_seed(seed)
     return draw(*shape, config.groups, generator=generator, dtype=dtype).to(device)
+
+
+def _unflat(values: Tensor, shape: tuple[int, int]) -> Tensor:
+    return values.view(*shape, *values.shape[1:])
 
 
 def _place(model: WorldModel) -> tuple[torch.device, torch.dtype]:

@@ -26,7 +26,6 @@ from learner.imagination import (
     observed,
     rewards,
 )
-from learner.models.rssm import State
 from learner.models.world_model import WorldModel
 
 PREDICTORS = ("persistence", "reconstruction", "sample", "mean")
@@ -99,24 +98,19 @@ def _predict(
 ) -> tuple[dict[str, Arrays], dict[str, NDArray[np.float32]]]:
     """Observations and rewards [N, H, ...] of every predictor."""
     now = observed(model, {key: values[starts.row, starts.step][:, None] for key, values in belief.data.items()})
-    met = belief.at(np.repeat(starts.row, ahead.shape[1]), ahead.ravel())
-    met = State(*(part.unflatten(0, ahead.shape) for part in met))
+    met = belief.at(starts.row, ahead)
     action = encode_actions(model, belief.data["action"][starts.row[:, None], ahead - 1])
     futures = [imagine(model, belief.at(starts.row, starts.step), action, seed + k) for k in range(samples)]
     first, first_reward = decode(model, futures[0]), rewards(model, futures[0])
-    mean, mean_reward = {key: values / samples for key, values in first.items()}, first_reward / samples
+    mean: Arrays = {key: values / np.float32(samples) for key, values in first.items()}
+    mean_reward: NDArray[np.float32] = first_reward / np.float32(samples)
     for future in futures[1:]:
         for key, values in decode(model, future).items():
-            mean[key] += values / samples
-        mean_reward += rewards(model, future) / samples
-    observations = {"persistence": now, "reconstruction": decode(model, met), "sample": first, "mean": mean}
+            mean[key] += values / np.float32(samples)
+        mean_reward += rewards(model, future) / np.float32(samples)
+    observations = dict(zip(PREDICTORS, (now, decode(model, met), first, mean), strict=True))
     nothing = np.zeros_like(first_reward)
-    earned = {
-        "persistence": nothing,
-        "reconstruction": rewards(model, met),
-        "sample": first_reward,
-        "mean": mean_reward,
-    }
+    earned = dict(zip(PREDICTORS, (nothing, rewards(model, met), first_reward, mean_reward), strict=True))
     return observations, earned
 
 
