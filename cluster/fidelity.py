@@ -30,14 +30,12 @@ from envs.specs import ArraySpec, EnvSpec, StepBatch, VectorEnv
 from learner.algorithms.pets import PetsAlgorithm, PetsConfig
 from learner.dataset import Stream, StreamDataset, fit
 from learner.fidelity import (
-    HorizonError,
     Rollout,
     Windows,
     constant_velocity,
     cut_windows,
     horizon_error,
     persistence,
-    reliable_horizon,
     rollout,
 )
 from learner.learner import LearnerConfig
@@ -198,12 +196,7 @@ def measure(windows: Windows, algorithms: dict[str, PetsAlgorithm], particles: i
 
 
 def _curves(windows: Windows, prediction: Rollout) -> dict[str, Any]:
-    error: HorizonError = horizon_error(windows, prediction)
-    curves: dict[str, Any] = {name: value.tolist() for name, value in vars(error).items()}
-    curves["worst"] = error.worst.tolist()
-    curves["h10"] = reliable_horizon(error.nrmse)
-    curves["h10_upper"] = reliable_horizon(error.upper)
-    return curves
+    return horizon_error(windows, prediction).as_dict()
 
 
 def _env(spec: EnvSpec) -> VectorEnv:

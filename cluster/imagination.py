@@ -67,6 +67,8 @@ def study_file(run_dir: RunDir, steps: int) -> Path:
 def write_study(run_dir: RunDir, algorithm: Algorithm, streams: Sequence[Stream], steps: int) -> None:
     """Write the study of the episodes `streams`; nothing for algorithms without a latent world model.
 
+    Its pictures replace those of earlier studies, whose figures stay.
+
     Args:
         run_dir: The run.
         algorithm: What was trained.
@@ -85,6 +87,8 @@ def write_study(run_dir: RunDir, algorithm: Algorithm, streams: Sequence[Stream]
     record, windows = study(model, belief, horizon)
     pictures = draw(model, windows)
     run_dir.imagination.mkdir(exist_ok=True)
+    for old in (*run_dir.imagination.glob("*.gif"), *run_dir.imagination.glob("*.png")):
+        old.unlink()
     for name, content in pictures.items():
         (run_dir.imagination / f"step{steps}_{name}").write_bytes(content)
     record |= {"step": steps, "episodes": len(batch.data["reward"]), "pictures": [f"step{steps}_{n}" for n in pictures]}
@@ -127,9 +131,7 @@ def error_record(model: WorldModel, errors: OpenLoopErrors) -> dict[str, Any]:
 
 
 def _curves(errors: OpenLoopErrors, key: str, predictor: str, image: bool) -> dict[str, Any]:
-    summary = errors.summary(key, predictor)
-    curves: dict[str, Any] = {name: value.tolist() for name, value in vars(summary).items()}
-    curves["worst"] = summary.worst.tolist()
+    curves = errors.summary(key, predictor).as_dict()
     if image:
         curves["psnr"] = errors.psnr(key, predictor).tolist()
     return curves

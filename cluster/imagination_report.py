@@ -13,7 +13,7 @@ from cluster.report_data import Metrics, natural, parse_json, read_text
 
 SHOWN = ("persistence", "reconstruction", "sample")
 """Predictors of the error curves."""
-LABELS = {"persistence": "nothing changes", "reconstruction": "observed", "sample": "imagined"}
+LABELS = {"persistence": "persistence", "reconstruction": "observed", "sample": "imagined"}
 TOGETHER = {
     "return of visited states": ("learner/imagined/return", "learner/replayed/return"),
     "reward": ("learner/imagined/reward", "learner/replayed/reward"),
@@ -61,10 +61,10 @@ def _picture(path: Path) -> str:
     key = path.stem.split("_", 1)[1]
     if path.suffix == ".gif":
         key = key.removesuffix("_open_loop")
-        return picture(
-            content, "gif", f"{key}: what came, what was imagined, and the error; green while observed, red open loop"
-        )
-    return picture(content, "png", f"{key.removesuffix('_reconstruction')}: observed, and reconstructed below")
+        said = f"{key}: what came, what was imagined, and the error; green while observed, red open loop"
+        return picture(content, "gif", said, wide=True)
+    said = f"{key.removesuffix('_reconstruction')}: observed, and reconstructed below"
+    return picture(content, "png", said, wide=True)
 
 
 def _trajectories(quantities: Sequence[Mapping[str, Any]], seen: int) -> str:
@@ -84,11 +84,15 @@ def _errors(errors: Mapping[str, Mapping[str, Any]]) -> str:
         return ""
     figures = []
     for key, predictors in errors.items():
-        figures.append(_curves(f"{key}: error over its spread", predictors, "nrmse"))
+        figures.append(_curves(f"{key}, NRMSE", predictors, "nrmse"))
         if "psnr" in predictors["sample"]:
-            figures.append(_curves(f"{key}: PSNR, dB", predictors, "psnr"))
-    figures.append(_curves("summed reward: error over its spread", next(iter(errors.values())), "reward"))
-    return note("1 is as good as predicting the mean of the episodes; steps ahead.") + charts(figures)
+            figures.append(_curves(f"{key}, PSNR in dB", predictors, "psnr"))
+    figures.append(_curves("summed reward, NRMSE", next(iter(errors.values())), "reward"))
+    said = (
+        "Error against the steps ahead: of the last observation again, of a model that observes every step, and of one"
+        " that imagines them. An NRMSE of 1 is predicting the mean of the episodes."
+    )
+    return note(said) + charts(figures)
 
 
 def _curves(title: str, predictors: Mapping[str, Any], curve: str) -> str:
@@ -106,8 +110,8 @@ def _latent(latent: Mapping[str, Any]) -> str:
         classes, used = int(latent["classes"]), latent["used"]
         perplexity, information = latent["perplexity"], latent["information"]
         mean = math.fsum(perplexity) / len(perplexity)
-        share = f"<b>{short(mean)}</b> of {classes} on average"
-        figures.append(figure("classes in use: perplexity", share, bar_chart("perplexity", perplexity, float(classes))))
+        share = f"<b>{short(mean)}</b> of {classes} classes"
+        figures.append(figure("perplexity", share, bar_chart("perplexity", perplexity, float(classes))))
         total = f"<b>{short(math.fsum(information))}</b> in all"
         figures.append(figure("information, nats", total, bar_chart("information", information)))
         dead = sum(1 for count in used if count <= 1)

@@ -36,11 +36,11 @@ def legend(names: Sequence[str]) -> str:
     return "".join(f'<i style="color:var(--c{index})">{html.escape(name)}</i>' for index, name in enumerate(names))
 
 
-def picture(content: bytes, kind: str, title: str) -> str:
+def picture(content: bytes, kind: str, title: str, wide: bool = False) -> str:
     """A picture that is part of the page; `kind` is gif or png."""
     data = base64.b64encode(content).decode()
-    name = html.escape(title)
-    return f'<figure><img src="data:image/{kind};base64,{data}" alt="{name}"><figcaption>{name}</figcaption></figure>'
+    name, opening = html.escape(title), '<figure class="wide">' if wide else "<figure>"
+    return f'{opening}<img src="data:image/{kind};base64,{data}" alt="{name}"><figcaption>{name}</figcaption></figure>'
 
 
 def pictures(figures: Sequence[str]) -> str:

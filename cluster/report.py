@@ -61,6 +61,7 @@ def write_report(run_dir: Path) -> Path:
         _tiles(metrics, evaluations),
         section("Evaluation", _evaluation(run_dir / "eval", evaluations)),
         imagination_report.world_model(run_dir / "imagination", metrics),
+        section("Open-loop fidelity", _fidelity(run_dir / "fidelity" / "open_loop.png")),
         *_curves(metrics),
         section("Timings", _timings(metrics)),
         section("Events", _events(run_dir / "events.jsonl")),
@@ -189,6 +190,11 @@ def _column(path: Path, name: str) -> list[float]:
     except (KeyError, TypeError, ValueError):
         return []
     return [value for value in values if math.isfinite(value)]
+
+
+def _fidelity(path: Path) -> str:
+    """The plot of `worldfleet fidelity --run-dir`."""
+    return pictures([picture(path.read_bytes(), "png", "NRMSE against horizon", wide=True)]) if path.is_file() else ""
 
 
 def _curves(metrics: Metrics) -> Iterable[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,12 @@ class HorizonError:
     def worst(self) -> Array:
         """[H] error of the worst dimension."""
         return np.asarray(self.dimensions.max(1))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON, with the horizons up to which the NRMSE and its upper end stay below 0.10."""
+        record: dict[str, Any] = {name: value.tolist() for name, value in vars(self).items()}
+        reliable = {"h10": reliable_horizon(self.nrmse), "h10_upper": reliable_horizon(self.upper)}
+        return {**record, "worst": self.worst.tolist(), **reliable}
 
 
 def cut_windows(streams: Sequence[Stream], observation_key: str, horizon: int, stride: int) -> Windows:
@@ -207,13 +214,14 @@ def summarise(
 
     Args:
         squares: [N, H, D] squared errors over the variance of the test set.
-        episode: [N] of each start, 0..E - 1.
+        episode: [N] of each start, any number an episode has to itself.
         reward: [N, H] predicted.
         true_reward: [N, H].
         resamples: Bootstrap samples.
         seed: Seed of the bootstrap.
     """
     dimensions = np.sqrt(squares.mean(0))
+    episode = np.unique(episode, return_inverse=True)[1]
     episodes = int(episode.max()) + 1
     counts = np.bincount(episode, minlength=episodes).astype(np.float64)
     sums = np.zeros((episodes, *squares.shape[1:]))
