@@ -69,7 +69,7 @@ def _introduction(record: dict[str, Any]) -> list[str]:
         "",
         "From states in episodes it was not trained on, the model is rolled with the recorded actions alone, up to"
         f" {config['horizon']} steps{real}. A latent model has observed its episode until then, at least"
-        f" {config['seen']} steps; it imagines {config['samples']} futures. NRMSE is the root of the mean squared error,"
+        f" {config['seen']} steps; it imagines {config['samples']} futures. NRMSE is the root of the mean square error,"
         " each dimension over its variance in the test set: 1 is predicting the mean. An image counts as one dimension,"
         " over the mean variance of its pixels. H10 is the longest horizon to which NRMSE stays at or below 0.10; its"
         " safe value takes the upper end of the 95 % bootstrap interval over episodes. Worst is the worst dimension,"
