@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from actors.carry import take_rows
 from actors.records import Episode, Policy
 from envs.specs import StepBatch, VectorEnv
+from learner.dataset import Stream
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 _RESAMPLES = 2000
@@ -35,6 +36,7 @@ class EvalConfig:
         max_steps: Steps after which an episode is cut, None to wait for its end.
         record_episodes: Leading episodes whose frames are returned.
         record_stride: Steps between two frames.
+        keep_episodes: Leading episodes whose steps are returned.
     """
 
     episodes: int = 100
@@ -43,13 +45,15 @@ class EvalConfig:
     max_steps: int | None = None
     record_episodes: int = 0
     record_stride: int = 1
+    keep_episodes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs", "record_stride"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0 or self.record_episodes < 0:
-            raise ValueError(f"seed and record_episodes must not be negative: {self.seed}, {self.record_episodes}")
+        for name in ("seed", "record_episodes", "keep_episodes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1 or None, got {self.max_steps}")
 
@@ -79,11 +83,12 @@ class EvalSummary:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A summary, the episodes in the order of their seeds, and the frames of the first ones."""
+    """A summary, the episodes in the order of their seeds, and the frames and steps of the first ones."""
 
     summary: EvalSummary
     episodes: list[Episode]
     frames: list[NDArray[np.uint8]] = field(default_factory=list)  # per recorded episode [frames, height, width, 3]
+    streams: list[Stream] = field(default_factory=list)  # per kept episode, as rollout would have stored it
 
 
 def wilson_interval(successes: int, trials: int, z: float = _Z95) -> tuple[float, float]:
@@ -121,6 +126,7 @@ class Evaluator:
         """Run all episodes and sum them up; `algorithm` is copied into the summary."""
         episodes: list[Episode] = []
         frames: list[NDArray[np.uint8]] = []
+        streams: list[Stream] = []
         metrics: dict[str, float] = {}
         for begin in range(0, self._config.episodes, self._env.num_envs):
             wave = _Wave(self._env, self._config, begin)
@@ -128,11 +134,12 @@ class Evaluator:
             wave.run(policy, self._env_seeds[begin : begin + count], self._policy_seeds[begin : begin + count])
             episodes += wave.episodes
             frames += wave.frames
+            streams += wave.streams
             for name, value in wave.metric_sums.items():
                 metrics[name] = metrics.get(name, 0.0) + value
         steps = sum(episode.length for episode in episodes)
         means = {name: value / max(steps, 1) for name, value in metrics.items()}
-        return Evaluation(self._summarise(episodes, policy.version, algorithm, means), episodes, frames)
+        return Evaluation(self._summarise(episodes, policy.version, algorithm, means), episodes, frames, streams)
 
     def close(self) -> None:
         """Close the environments."""
@@ -169,8 +176,10 @@ class _Wave:
         self._env = env
         self._config = config
         self._recorded = range(max(0, min(env.num_envs, config.record_episodes - first_episode)))
+        self._kept = max(0, config.keep_episodes - first_episode)
         self.episodes: list[Episode] = []
         self.frames: list[NDArray[np.uint8]] = []
+        self.streams: list[Stream] = []
         self.metric_sums: dict[str, float] = {}
 
     def run(self, policy: Policy, env_seeds: list[int], policy_seeds: NDArray[np.uint64]) -> None:
@@ -184,6 +193,7 @@ class _Wave:
         returns, costs = np.zeros(count), np.zeros(count)
         ended: dict[int, Episode] = {}
         images: dict[int, list[NDArray[np.uint8]]] = {n: [] for n in self._recorded if n < count}
+        kept: list[list[Stream]] = [[] for _ in range(min(self._kept, count))]
         steps = 0
         while active.size:
             self._record(images, active, steps)
@@ -191,6 +201,7 @@ class _Wave:
             for name, value in output.metrics.items():
                 self.metric_sums[name] = self.metric_sums.get(name, 0.0) + float(value.sum())
             actions[active] = output.action
+            _keep(kept, active, view, output.action)
             view = self._env.step(actions).take(active)
             carry = output.carry
             steps += 1
@@ -203,15 +214,26 @@ class _Wave:
                     n = int(active[row])
                     ended[n] = _episode(view, row, returns[n], costs[n], steps, policy.version)
                 self._record(images, active[done], 0)
+                _keep(kept, active[done], view.take(done), np.zeros_like(output.action[done]))
                 keep = ~done
                 active, view, carry = active[keep], view.take(keep), take_rows(carry, keep)
         self.episodes = [ended[n] for n in range(count)]
         self.frames = [np.stack(images[n]) for n in images]
+        self.streams = [{key: np.stack([step[key] for step in episode]) for key in episode[0]} for episode in kept]
 
     def _record(self, images: dict[int, list[NDArray[np.uint8]]], active: NDArray[np.int64], steps: int) -> None:
         if images and steps % self._config.record_stride == 0:
             for n in images.keys() & set(active.tolist()):
                 images[n].append(self._env.render(n))
+
+
+def _keep(kept: list[list[Stream]], active: NDArray[np.int64], view: StepBatch, action: NDArray[Any]) -> None:
+    """Append a step of every environment that is kept; row i of `view` is of environment active[i]."""
+    for row, n in enumerate(active.tolist()):
+        if n < len(kept):
+            flags = {name: getattr(view, name)[row] for name in ("reward", "is_first", "is_last", "is_terminal")}
+            observation = {key: values[row] for key, values in view.observation.items()}
+            kept[n].append({**observation, **flags, "action": action[row], "episode": np.int64(0)})
 
 
 def _episode(view: StepBatch, row: int, episode_return: float, cost: float, steps: int, version: int) -> Episode:

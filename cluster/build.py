@@ -87,13 +87,17 @@ def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation:
     return RolloutLoop(env, policy, seed, index, incarnation, RolloutConfig(config.actors.block_steps))
 
 
-def evaluator(config: RunConfig, episodes: int, seed: int, record_episodes: int = 0, num_envs: int = 50) -> Evaluator:
+def evaluator(
+    config: RunConfig, episodes: int, seed: int, record_episodes: int = 0, keep_episodes: int = 0, num_envs: int = 50
+) -> Evaluator:
     """An evaluator whose episodes depend on `seed` alone, never on the run's."""
     from actors.evaluate import EvalConfig, Evaluator
     from envs.registry import make_vector_env
 
     held_out = derive_seed(seed, "evaluation")
-    settings = EvalConfig(episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2)
+    settings = EvalConfig(
+        episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2, keep_episodes=keep_episodes
+    )
     options = {**config.env.options, **config.env.eval_options}
     return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
 

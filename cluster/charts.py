@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, drawn in the colours of the page they stand in."""
+"""Line charts, bars and histograms as inline SVG, drawn in the colours of the page they stand in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 26
@@ -26,24 +28,25 @@ class Series:
     name: str
     x: Sequence[float]
     y: Sequence[float]
+    dashed: bool = False
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise ValueError(f"series {self.name!r} has {len(self.x)} x values and {len(self.y)} y values")
 
 
-def line_chart(series: Sequence[Series]) -> str:
+def line_chart(series: Sequence[Series], boundary: float | None = None) -> str:
     """An SVG element with one line per series over a common axis.
 
     Args:
         series: at least one; those without a finite value are left out of the drawing.
+        boundary: x at which a vertical line divides the chart.
     """
     points = [[(x, y) for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y) and math.isfinite(x)] for s in series]
     flat = [point for line in points for point in line]
-    label = html.escape(", ".join(s.name for s in series))
-    opening = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+    opening = _opening(", ".join(s.name for s in series))
     if not flat:
-        return f'{opening}<text class="empty" x="{WIDTH / 2}" y="{HEIGHT / 2}">no finite values</text></svg>'
+        return _empty(opening)
     x_scale = _Scale(min(x for x, _ in flat), max(x for x, _ in flat), LEFT, WIDTH - RIGHT)
     low, high = min(y for _, y in flat), max(y for _, y in flat)
     if high - low <= ROUNDING * max(abs(low), abs(high)):
@@ -51,9 +54,76 @@ def line_chart(series: Sequence[Series]) -> str:
     logarithmic = low > 0 and high / low > LOG_RATIO
     y_scale = _Scale(low, high, HEIGHT - BOTTOM, TOP, logarithmic, padding=0.04)
     parts = [opening, *_axes(x_scale, y_scale)]
+    if boundary is not None:
+        parts.append(_upright(x_scale(boundary)))
     for index, line in enumerate(series):
         parts += _line(line, index, x_scale, y_scale)
     return "".join([*parts, "</svg>"])
+
+
+def bar_chart(name: str, values: Sequence[float], limit: float | None = None) -> str:
+    """An SVG element with one bar per value, from 0 up, numbered from 0.
+
+    Args:
+        name: What the values are.
+        values: At least 0 each; those that are not finite have no bar.
+        limit: Value at which a horizontal line is drawn, None for none.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return _empty(_opening(name))
+    x_scale = _Scale(-0.5, len(values) - 0.5, LEFT, WIDTH - RIGHT)
+    y_scale = _Scale(0.0, max(*finite, limit or 0.0, 1e-9), HEIGHT - BOTTOM, TOP)
+    parts = [_opening(name), *_axes(x_scale, y_scale)]
+    for index, value in enumerate(values):
+        if math.isfinite(value):
+            parts.append(_bar(x_scale(index - 0.4), x_scale(index + 0.4), y_scale(0.0), y_scale(value)))
+    if limit is not None:
+        y = y_scale(limit)
+        parts.append(f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def histogram(name: str, values: Sequence[float], mean: float, interval: tuple[float, float]) -> str:
+    """An SVG element with how often values occur, their mean as a line and its interval as a band.
+
+    Args:
+        name: What the values are.
+        values: Those that are not finite are left out.
+        mean: Of the values.
+        interval: Of the mean, (low, high).
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return _empty(_opening(name))
+    counts, edges = np.histogram(finite, min(max(5, math.isqrt(2 * len(finite))), 30))
+    x_scale = _Scale(float(edges[0]), float(edges[-1]), LEFT, WIDTH - RIGHT)
+    y_scale = _Scale(0.0, float(counts.max()), HEIGHT - BOTTOM, TOP)
+    parts = [_opening(name), *_axes(x_scale, y_scale)]
+    for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if count:
+            parts.append(_bar(x_scale(left) + 0.5, x_scale(right) - 0.5, y_scale(0.0), y_scale(count)))
+    low, high = (x_scale(min(max(end, edges[0]), edges[-1])) for end in interval)
+    parts.append(
+        f'<rect class="band" x="{low:.1f}" y="{TOP}" width="{high - low:.1f}" height="{HEIGHT - BOTTOM - TOP}"/>'
+    )
+    return "".join([*parts, _upright(x_scale(mean)), "</svg>"])
+
+
+def _opening(label: str) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(label)}">'
+
+
+def _empty(opening: str) -> str:
+    return f'{opening}<text class="empty" x="{WIDTH / 2}" y="{HEIGHT / 2}">no finite values</text></svg>'
+
+
+def _upright(x: float) -> str:
+    return f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+
+
+def _bar(left: float, right: float, bottom: float, top: float) -> str:
+    return f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"/>'
 
 
 @dataclass(frozen=True)
@@ -136,7 +206,8 @@ def _line(series: Series, index: int, x_scale: _Scale, y_scale: _Scale) -> list[
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>')
         else:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
-            parts.append(f'<polyline class="line" stroke="{color}" points="{path}"/>')
+            dashes = ' stroke-dasharray="5 3"' if series.dashed else ""
+            parts.append(f'<polyline class="line" stroke="{color}"{dashes} points="{path}"/>')
     return parts
 
 

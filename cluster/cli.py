@@ -121,8 +121,20 @@ def _doctor(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from cluster.report import write_report
 
+    if not options.recorded:
+        _imagine(options.run_dir)
     sys.stdout.write(f"{write_report(options.run_dir)}\n")
     return 0
+
+
+def _imagine(run_dir: Path) -> None:
+    """Let the run's world model imagine what the report shows; a run that cannot yet is reported without."""
+    from cluster.evaluation import study_imagination
+
+    try:
+        study_imagination(run_dir)
+    except (ValueError, OSError) as error:
+        logger.warning("without imagined episodes: %s", _describe(error))
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -134,12 +146,19 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _fidelity(options: argparse.Namespace) -> int:
+    if options.run_dir is not None:
+        from cluster.run_fidelity import QUICK, RunStudyConfig, measure_run
+
+        chosen = {name: getattr(options, name) for name in ("steps", "horizon") if getattr(options, name) is not None}
+        config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
+        sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
+        return 0
     from cluster.config import load_preset
     from cluster.fidelity import run
 
     name = load_preset("algorithms", options.algo)["algorithm"]["name"]
     if name != "pets":
-        raise ValueError(f"the fidelity study compares ensembles: it takes pets, not {name}")
+        raise ValueError(f"without --run-dir, the study trains ensembles: it takes pets, not {name}")
     sys.stdout.write(f"{run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)}\n")
     return 0
 
@@ -238,13 +257,19 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "Say what this machine offers and what will be used.").add_argument(
         "--json", action="store_true"
     )
-    add("report", _report, "Write report.html of a run.").add_argument("--run-dir", type=Path, required=True)
+    sub = add("report", _report, "Write report.html of a run.")
+    sub.add_argument("--run-dir", type=Path, required=True)
+    sub.add_argument("--recorded", action="store_true", help="show what the run has written; start no simulator")
 
     audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
     add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)
 
-    sub = add("fidelity", _fidelity, "Measure open-loop model error of single models and ensembles against horizon.")
-    sub.add_argument("--algo", default="pets", help="algorithm preset (default: pets, the only one it can study)")
+    fidelity = "Measure open-loop model error against horizon: of a run's world model, or of ensembles trained for it."
+    sub = add("fidelity", _fidelity, fidelity)
+    sub.add_argument("--run-dir", type=Path, help="study the newest checkpoint of this run, into its directory")
+    sub.add_argument("--horizon", type=int, help="longest horizon, with --run-dir (default: 30 steps)")
+    sub.add_argument("--steps", type=int, help="steps of each test set, with --run-dir (default: 4000)")
+    sub.add_argument("--algo", default="pets", help="algorithm preset (default: pets, the only one it can train)")
     sub.add_argument("--env", default="nav3d")
     sub.add_argument("--output", type=Path, default=Path("docs/results"))
     sub.add_argument("--seeds", type=int, default=3)

@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from cluster import build
+from cluster import build, imagination
 from cluster.config import RunConfig
+from cluster.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
 from learner import checkpoint
+from learner.algorithms.base import Algorithm
 from planners.config import Precision
 
+if TYPE_CHECKING:
+    from actors.records import Episode, Policy
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run as its newest checkpoint left it."""
+
+    run_dir: RunDir
+    config: RunConfig
+    algorithm: Algorithm
+    policy: Policy  # with the algorithm's weights
+    steps: int  # environment steps trained
+
+
+def load_trained(path: Path, precision: Precision | None = None) -> Trained:
+    """Read the newest checkpoint of a run, which may be going on.
+
+    Args:
+        path: Run directory.
+        precision: Planner arithmetic instead of the run's.
+
+    Raises:
+        ValueError: No run, no checkpoint or a damaged one.
+    """
+    run_dir, config = RunDir.open(path)
+    newest = checkpoint.latest(run_dir.checkpoints)
+    if newest is None:
+        raise ValueError(f"{path} has no checkpoint to evaluate yet")
+    if precision is not None:
+        config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
+    state = checkpoint.load(newest)
+    algorithm = build.algorithm(config)
+    algorithm.load_state_dict(state["learner"]["algorithm"])
+    policy = build.policy(config, config.learner.device)
+    policy.update(state["learner"]["updates"], algorithm.export_weights())
+    return Trained(run_dir, config, algorithm, policy, state["recorder"]["steps"])
 
 
 def evaluate_run(
@@ -26,7 +68,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
-    Writes `eval/step<...>_seed<...>.json`, a GIF of the first episodes and the trained models beside it.
+    Writes `eval/step<...>_seed<...>.json`, the episodes as CSV, a GIF of the first ones and the models beside it; for a
+    latent world model also what it imagines of them, see `cluster.imagination`.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.
@@ -43,38 +86,52 @@ def evaluate_run(
     """
     if episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {episodes}")
-    run_dir, config = RunDir.open(path)
-    newest = checkpoint.latest(run_dir.checkpoints)
-    if newest is None:
-        raise ValueError(f"{path} has no checkpoint to evaluate yet")
-    if precision is not None:
-        config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
-    state = checkpoint.load(newest)
-    policy = build.policy(config, config.learner.device)
-    policy.update(state["learner"]["updates"], exported_weights(config, state["learner"], run_dir))
-    evaluator = build.evaluator(config, episodes, seed, gif_episodes)
+    trained = load_trained(path, precision)
+    run_dir, config = trained.run_dir, trained.config
+    models = run_dir.path / "models"
+    models.mkdir(exist_ok=True)
+    trained.algorithm.save_artifacts(models)
+    keep = imagination.EPISODES if imagination.applies(config) else 0
+    evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep)
     try:
-        evaluation = evaluator.evaluate(policy, config.algorithm.name)
+        evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
     finally:
         evaluator.close()
-    steps = state["recorder"]["steps"]
-    summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": steps, "run_dir": str(path)}
-    stem = run_dir.eval / f"step{steps}_seed{seed}{f'_{precision}' if precision else ''}"
+    summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": trained.steps, "run_dir": str(path)}
+    stem = run_dir.eval / f"step{trained.steps}_seed{seed}{f'_{precision}' if precision else ''}"
     write_atomic(stem.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
+    write_atomic(stem.with_suffix(".csv"), episode_table(evaluation.episodes))
     if evaluation.frames:
         write_gif(stem.with_suffix(".gif"), np.concatenate(evaluation.frames))
+    imagination.write_study(run_dir, trained.algorithm, evaluation.streams, trained.steps)
     return summary
 
 
-def exported_weights(config: RunConfig, state: dict[str, Any], run_dir: RunDir) -> dict[str, NDArray[Any]]:
-    """Weights of a checkpointed learner; also writes its models as files of their own into `models/`."""
-    algorithm = build.algorithm(config)
-    algorithm.load_state_dict(state["algorithm"])
-    algorithm.save_artifacts(run_dir.path / "models")
-    return algorithm.export_weights()
+def study_imagination(path: Path) -> None:
+    """Let the newest latent world model of a run imagine a few held-out episodes, unless it has done so already.
+
+    Raises:
+        ValueError: No run, no checkpoint or a damaged one, or episodes that are too short.
+    """
+    if not imagination.applies(RunDir.open(path)[1]):
+        return
+    trained = load_trained(path)
+    if imagination.study_file(trained.run_dir, trained.steps).exists():
+        return
+    evaluator = build.evaluator(trained.config, imagination.EPISODES, 0, 0, imagination.EPISODES)
+    try:
+        streams = evaluator.evaluate(trained.policy, trained.config.algorithm.name).streams
+    finally:
+        evaluator.close()
+    imagination.write_study(trained.run_dir, trained.algorithm, streams, trained.steps)
 
 
-def write_gif(path: Path, frames: NDArray[np.uint8], frame_ms: int = 100) -> None:
-    """Write frames [T, height, width, 3] as an endless GIF."""
-    images = [Image.fromarray(frame).quantize(colors=128) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=frame_ms, loop=0, optimize=True)
+def episode_table(episodes: Sequence[Episode]) -> str:
+    """Episodes as CSV: return, length and the last value of every info key, in the order of their seeds."""
+    text = io.StringIO()
+    names = list(episodes[0].info) if episodes else []
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["episode", "return", "length", *names])
+    for index, episode in enumerate(episodes):
+        writer.writerow([index, episode.episode_return, episode.length, *(episode.info[name] for name in names)])
+    return text.getvalue()

@@ -26,18 +26,16 @@ from actors.rollout import RolloutLoop
 from cluster.fidelity_report import write_markdown, write_plot
 from cluster.seeding import derive_seed
 from envs.registry import env_spec, make_vector_env
-from envs.specs import ArraySpec, EnvSpec, StepBatch
+from envs.specs import ArraySpec, EnvSpec, StepBatch, VectorEnv
 from learner.algorithms.pets import PetsAlgorithm, PetsConfig
 from learner.dataset import Stream, StreamDataset, fit
 from learner.fidelity import (
-    HorizonError,
     Rollout,
     Windows,
     constant_velocity,
     cut_windows,
     horizon_error,
     persistence,
-    reliable_horizon,
     rollout,
 )
 from learner.learner import LearnerConfig
@@ -138,11 +136,11 @@ def run(
 
 def study(spec: EnvSpec, config: StudyConfig, seed: int) -> dict[str, Any]:
     """One repetition: test set -> predictor -> error curves, as plain lists."""
-    streams = collect(spec, SmoothRandomPolicy(spec.action), config.random_steps, derive_seed(seed, "smooth"))
-    streams += collect(spec, RandomPolicy(spec.action), config.random_steps, derive_seed(seed, "uniform"))
+    streams = collect(_env(spec), SmoothRandomPolicy(spec.action), config.random_steps, derive_seed(seed, "smooth"))
+    streams += collect(_env(spec), RandomPolicy(spec.action), config.random_steps, derive_seed(seed, "uniform"))
     scout = replace(config, updates=max(config.updates // 10, 20))
     pilot = planner_policy(spec, config, train(spec, scout, "ensemble", streams, seed))
-    streams += collect(spec, pilot, config.planner_steps, derive_seed(seed, "planner"))
+    streams += collect(_env(spec), pilot, config.planner_steps, derive_seed(seed, "planner"))
     algorithms = {name: train(spec, config, name, streams, seed) for name in MODELS}
     policies: dict[str, Policy] = {
         "smooth": SmoothRandomPolicy(spec.action),
@@ -151,7 +149,7 @@ def study(spec: EnvSpec, config: StudyConfig, seed: int) -> dict[str, Any]:
     }
     result: dict[str, Any] = {}
     for name, policy in policies.items():
-        test = collect(spec, policy, config.test_steps, derive_seed(seed, f"test {name}"))
+        test = collect(_env(spec), policy, config.test_steps, derive_seed(seed, f"test {name}"))
         windows = cut_windows(test, "state", config.horizon, config.stride)
         result[name] = measure(windows, algorithms, config.particles)
     return result
@@ -198,20 +196,18 @@ def measure(windows: Windows, algorithms: dict[str, PetsAlgorithm], particles: i
 
 
 def _curves(windows: Windows, prediction: Rollout) -> dict[str, Any]:
-    error: HorizonError = horizon_error(windows, prediction)
-    curves: dict[str, Any] = {name: value.tolist() for name, value in vars(error).items()}
-    curves["worst"] = error.worst.tolist()
-    curves["h10"] = reliable_horizon(error.nrmse)
-    curves["h10_upper"] = reliable_horizon(error.upper)
-    return curves
+    return horizon_error(windows, prediction).as_dict()
 
 
-def collect(spec: EnvSpec, policy: Policy, steps: int, seed: int) -> list[Stream]:
-    """At least `steps` steps of the policy, as one stream per environment."""
-    env = make_vector_env(spec.name, _NUM_ENVS)
+def _env(spec: EnvSpec) -> VectorEnv:
+    return make_vector_env(spec.name, _NUM_ENVS)
+
+
+def collect(env: VectorEnv, policy: Policy, steps: int, seed: int) -> list[Stream]:
+    """At least `steps` exploring steps of the policy, as one stream per environment; closes the environments."""
     try:
         loop = RolloutLoop(env, policy, seed)
-        blocks = loop.collect(-(-steps // _NUM_ENVS)).blocks + loop.flush()
+        blocks = loop.collect(-(-steps // env.num_envs)).blocks + loop.flush()
     finally:
         env.close()
     parts: dict[int, list[Stream]] = {}

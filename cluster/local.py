@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.rollout import next_incarnation
-from cluster import build
+from cluster import build, imagination
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.recorder import Recorder
@@ -97,9 +97,12 @@ class LocalRun:
 
     def evaluate(self) -> None:
         """An evaluation on the run's own schedule."""
-        evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1)
-        self.recorder.evaluation(evaluator.evaluate(self.policy, self.config.algorithm.name).summary)
+        keep = imagination.EPISODES if imagination.applies(self.config) else 0
+        evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
+        evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
         evaluator.close()
+        self.recorder.evaluation(evaluation.summary)
+        imagination.write_study(self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
 
     def checkpoint(self) -> None:
         """Save the state of all parts; none of them is changed by it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -9,7 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from PIL import Image
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import SummaryWriter
 
 INCIDENTAL_PREFIXES = ("time", "timing/", "replay/log_bytes", "replay/unlogged_steps")
@@ -100,6 +103,26 @@ class Metrics:
         """Flush and close the files."""
         self._file.close()
         self._board.close()
+
+
+def write_pictures(run_dir: Path, step: int, pictures: Mapping[str, bytes]) -> None:
+    """Show PNG and GIF files in the TensorBoard of a run, GIFs as they move.
+
+    They are written beside the metrics, so a run that is going on is not disturbed.
+
+    Args:
+        run_dir: The run.
+        step: Environment step of the pictures.
+        pictures: Name -> content of the file.
+    """
+    if not pictures:
+        return
+    with SummaryWriter(log_dir=str(run_dir / "tensorboard" / "pictures")) as board:
+        assert board.file_writer is not None
+        for name, content in pictures.items():
+            width, height = Image.open(io.BytesIO(content)).size
+            image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
+            board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

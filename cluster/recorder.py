@@ -29,6 +29,7 @@ class Recorder:
         self, config: RunConfig, run_dir: RunDir, progress: Progress, state: Mapping[str, Any] | None = None
     ) -> None:
         self.schedule: ScheduleConfig = config.schedule
+        self.run_dir = run_dir
         self.steps = int(state["steps"]) if state else 0
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0

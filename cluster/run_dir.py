@@ -17,7 +17,8 @@ FORMAT_VERSION = 2
 
 
 class RunDir:
-    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`, `ledgers/`, `eval/`.
+    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`, `ledgers/`, `eval/`,
+    `imagination/`, `fidelity/`.
 
     One process at a time holds a run directory: a lock is taken on creation and released by `close`.
     """
@@ -31,6 +32,8 @@ class RunDir:
         self.replay = path / "replay"
         self.ledgers = path / "ledgers"
         self.eval = path / "eval"
+        self.imagination = path / "imagination"
+        self.fidelity = path / "fidelity"
         self.stop_marker = path / "STOPPED.json"
         self.done_marker = path / "DONE.json"
         self._lock: IO[str] | None = None

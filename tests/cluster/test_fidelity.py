@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cluster.fidelity import MODELS, QUICK, SmoothRandomPolicy, collect, run
-from envs.registry import env_spec
+from envs.registry import env_spec, make_vector_env
 from envs.specs import ArraySpec, StepBatch
 
 BOX = ArraySpec((3,), "float32", (-1.0, -2.0, 0.0), (1.0, 2.0, 4.0))
@@ -38,7 +38,7 @@ def test_smooth_actions_are_correlated_in_the_box_and_depend_on_their_row_alone(
 
 def test_collected_streams_are_whole_and_in_order() -> None:
     spec = env_spec("nav3d")
-    streams = collect(spec, SmoothRandomPolicy(spec.action), 1600, seed=0)
+    streams = collect(make_vector_env("nav3d", 8), SmoothRandomPolicy(spec.action), 1600, seed=0)
     assert len(streams) == 8
     assert {len(stream["reward"]) for stream in streams} == {200}
     for stream in streams:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cluster.report import _families, read_evaluations, read_metrics, write_report
+from cluster.report import _families, write_report
+from cluster.report_data import read_evaluations, read_metrics
 
 CONFIG = """format: 1
 seed: 7
