@@ -42,8 +42,8 @@ class LatentCarry:
 class LatentPolicy:
     """See actors.records.Policy; random until there are weights.
 
-    Exploring actors sample their actions, others take the mode. A row's noise is its own, whatever it is batched
-    with.
+    Exploring actors sample their actions and add the configured noise; the others sample or take the mode, by
+    configuration. A row's noise is its own, whatever it is batched with.
 
     Args:
         spec: The environment.
@@ -125,7 +125,8 @@ class LatentPolicy:
             policy = self._heads["policy"](state.features)
             discrete = self._action.spec.is_discrete
             noise = self._tensor(action_noise[:, 0] if discrete else _normal(action_noise))
-            action = policy.sample(noise) if explore else policy.mode()
+            sampled = explore or self._config.policy.evaluation == "sample"
+            action = policy.sample(noise) if sampled else policy.mode()
         if explore and self._config.exploration_noise > 0.0:
             action = self._explore(action, spread)
         stored = self._action.decode(action)

@@ -187,9 +187,10 @@ def test_weights_of_another_model_are_refused() -> None:
     assert policy.version == 0
 
 
-def test_exploring_samples_the_policy_and_evaluating_takes_its_mode() -> None:
+def test_exploring_samples_the_policy_and_evaluating_may_take_its_mode() -> None:
     """The state's noise is shared: rows differ by it, so the spread of actions is compared with the policy's own."""
-    policy = policy_of(tiny("dreamer_v3"))
+    config = tiny("dreamer_v3")
+    policy = policy_of(replace(config, policy=replace(config.policy, evaluation="mode")))
     rows = 4000
     step = steps(SPEC, 1, 1)[0].take(np.zeros(rows, np.int64))
     carry = policy.initial(seeds(rows))
@@ -199,6 +200,8 @@ def test_exploring_samples_the_policy_and_evaluating_takes_its_mode() -> None:
     noise = np.clip(std * np.random.default_rng(0).normal(size=100_000), -1.0, 1.0)
     np.testing.assert_allclose((explored.action - chosen.action).std(0), noise.std(), rtol=0.03)
     assert np.abs(chosen.action).max() < 0.1
+    sampled = policy_of(config).act(step, carry, explore=False)
+    np.testing.assert_array_equal(sampled.action, explored.action)
 
 
 def test_exploration_noise_has_its_size_and_random_ids_their_share() -> None:
@@ -262,6 +265,7 @@ def test_stored_latents_are_the_algorithms_states_through_episode_ends() -> None
 def test_acting_agrees_with_the_algorithm_on_the_exported_weights() -> None:
     """After updates, the actor's mode in the stored states is the action that was taken without exploration."""
     config = tiny("dreamer_v3")
+    config = replace(config, policy=replace(config.policy, evaluation="mode"))
     algorithm: DreamerAlgorithm = make(config)
     assert algorithm.behaviour is not None
     with torch.no_grad():
