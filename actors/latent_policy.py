@@ -61,14 +61,15 @@ class LatentPolicy:
         self.version = 0
         self._config, self._device = config, torch.device(device)
         self._random = RandomPolicy(spec.action)
-        self._model = LatentModel(config, spec).to(self._device)
-        rssm, self._action = self._model.rssm, self._model.action
-        shape = rssm.features, config.sizes.units, config.norm, config.act
-        self._heads = nn.ModuleDict()
-        if config.behaviour is not None:
-            self._heads["policy"] = PolicyHead(config.policy, spec.action, *shape)
-            self._heads["value"] = ScalarHead(config.value, *shape)
-        self._heads.to(self._device)
+        with torch.random.fork_rng(devices=[]):  # the first weights are never used, and a learner may share the process
+            self._model = LatentModel(config, spec).to(self._device)
+            shape = self._model.rssm.features, config.sizes.units, config.norm, config.act
+            self._heads = nn.ModuleDict()
+            if config.behaviour is not None:
+                self._heads["policy"] = PolicyHead(config.policy, spec.action, *shape)
+                self._heads["value"] = ScalarHead(config.value, *shape)
+            self._heads.to(self._device)
+        self._action = self._model.action
         self._planner: SamplingPlanner | None = None
         if config.acting == "planner":
             if spec.action.is_discrete:

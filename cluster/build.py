@@ -118,7 +118,7 @@ def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool =
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
-    """The limiter between collects and trainings of `sample_steps` replayed steps."""
+    """The limiter between collects and trainings of `sample_steps` trained steps."""
     from actors.replay.limiter import SampleLimiter
 
     return SampleLimiter(config.replay.limiter, collect_steps(config), sample_steps)
@@ -143,8 +143,8 @@ def collect_steps(config: RunConfig) -> int:
 
 
 def batch_steps(config: RunConfig) -> int:
-    """Replayed steps of one `Learner.step`, over all ranks."""
-    return config.learner.batch_size * config.replayed_length
+    """Trained steps of one `Learner.step`, over all ranks; those that only lead up to them do not count."""
+    return config.learner.batch_size * config.learner.sequence_length
 
 
 def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[SequenceBatch]:
