@@ -86,7 +86,9 @@ def _train(options: argparse.Namespace) -> int:
 def _eval(options: argparse.Namespace) -> int:
     from cluster.evaluation import evaluate_run
 
-    summary = evaluate_run(options.run_dir, options.episodes, options.seed, options.gif_episodes, options.precision)
+    summary = evaluate_run(
+        options.run_dir, options.episodes, options.seed, options.gif_episodes, options.precision, options.set
+    )
     sys.stdout.write(json.dumps(summary) + "\n")
     return 0
 
@@ -251,6 +253,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="chooses the held-out episodes")
     sub.add_argument("--gif-episodes", type=int, default=2, help="episodes drawn into eval/*.gif")
     sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
+    sub.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="use the model otherwise, e.g. algorithm.acting=planner, env.options.wind_std=1",
+    )
 
     _add_selection(add("config", _config, "Print the resolved configuration."))
     add("presets", _presets, "List the presets.")

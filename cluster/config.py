@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -224,19 +224,26 @@ ELASTIC = ("actors", "cluster", "replay", "schedule")
 """Sections that may change when a run continues; the others would not fit what was trained."""
 
 
-def override(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """A stored configuration with some of its elastic sections changed.
+def override(
+    config: RunConfig, overrides: Iterable[str], allowed: Sequence[str] = ELASTIC, who: str = "a run that continues"
+) -> RunConfig:
+    """A stored configuration with some of its keys changed.
+
+    Args:
+        config: The configuration.
+        overrides: `a.b=value` each.
+        allowed: Keys that may change, with all below them.
+        who: Whose changes these are, for the message.
 
     Raises:
-        ValueError: As `resolve`; or a key of another section.
+        ValueError: As `resolve`; or a key that may not change.
     """
     tree = to_tree(config)
     for text in overrides:
-        change = parse_override(text)
-        section = next(iter(change))
-        if section not in ELASTIC:
-            raise ValueError(f"a run that continues may change keys of {', '.join(ELASTIC)}, not {text!r}")
-        merge(tree, change)
+        key = text.partition("=")[0].strip()
+        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
+            raise ValueError(f"{who} may change keys of {', '.join(allowed)}, not {text!r}")
+        merge(tree, parse_override(text))
     return build(RunConfig, tree)
 
 

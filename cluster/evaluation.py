@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster import build, imagination
-from cluster.config import RunConfig
+from cluster.config import RunConfig, override
 from cluster.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
 from learner import checkpoint
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from actors.records import Episode, Policy
 
 logger = logging.getLogger(__name__)
+
+
+CHANGEABLE = ("env", "planner", "learner.device", "algorithm.acting")
+"""Keys of the configuration that an evaluation may change: what is left is how the model was trained."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,22 @@ class Trained:
     steps: int  # environment steps trained
 
 
-def load_trained(path: Path, precision: Precision | None = None) -> Trained:
+def load_trained(path: Path, precision: Precision | None = None, overrides: Sequence[str] = ()) -> Trained:
     """Read the newest checkpoint of a run, which may be going on.
 
     Args:
         path: Run directory.
         precision: Planner arithmetic instead of the run's.
+        overrides: `a.b=value` changes to the run's configuration, such as how its model is used.
 
     Raises:
-        ValueError: No run, no checkpoint or a damaged one.
+        ValueError: No run, no checkpoint or a damaged one, or a change that is none.
     """
     run_dir, config = RunDir.open(path)
     newest = checkpoint.latest(run_dir.checkpoints)
     if newest is None:
         raise ValueError(f"{path} has no checkpoint to evaluate yet")
+    config = override(config, overrides, CHANGEABLE, "an evaluation")
     if precision is not None:
         config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
     state = checkpoint.load(newest)
@@ -64,7 +71,12 @@ def load_trained(path: Path, precision: Precision | None = None) -> Trained:
 
 
 def evaluate_run(
-    path: Path, episodes: int, seed: int, gif_episodes: int = 2, precision: Precision | None = None
+    path: Path,
+    episodes: int,
+    seed: int,
+    gif_episodes: int = 2,
+    precision: Precision | None = None,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
@@ -77,6 +89,7 @@ def evaluate_run(
         seed: Chooses the episodes.
         gif_episodes: Leading episodes drawn into the GIF, 0 for none.
         precision: Planner arithmetic instead of the run's.
+        overrides: `a.b=value` changes to the run's configuration; the names of the files tell them.
 
     Returns:
         The summary, with `steps` as environment steps trained and `run_dir`.
@@ -86,7 +99,7 @@ def evaluate_run(
     """
     if episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {episodes}")
-    trained = load_trained(path, precision)
+    trained = load_trained(path, precision, overrides)
     run_dir, config = trained.run_dir, trained.config
     models = run_dir.path / "models"
     models.mkdir(exist_ok=True)
@@ -98,11 +111,12 @@ def evaluate_run(
     finally:
         evaluator.close()
     summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": trained.steps, "run_dir": str(path)}
-    stem = run_dir.eval / f"step{trained.steps}_seed{seed}{f'_{precision}' if precision else ''}"
-    write_atomic(stem.with_suffix(".json"), json.dumps(summary, indent=1) + "\n")
-    write_atomic(stem.with_suffix(".csv"), episode_table(evaluation.episodes))
+    changes = [re.sub(r"[^\w.=-]+", "-", change) for change in ([precision] if precision else []) + [*overrides]]
+    name = "_".join([f"step{trained.steps}", f"seed{seed}", *changes])
+    write_atomic(run_dir.eval / f"{name}.json", json.dumps(summary, indent=1) + "\n")
+    write_atomic(run_dir.eval / f"{name}.csv", episode_table(evaluation.episodes))
     if evaluation.frames:
-        write_gif(stem.with_suffix(".gif"), np.concatenate(evaluation.frames))
+        write_gif(run_dir.eval / f"{name}.gif", np.concatenate(evaluation.frames))
     imagination.write_study(run_dir, trained.algorithm, evaluation.streams, trained.steps)
     return summary
 

@@ -30,6 +30,24 @@ def test_results_do_not_depend_on_the_size_of_a_wave() -> None:
     assert summary.return_ci95[0] < summary.return_mean < summary.return_ci95[1]
 
 
+def test_steps_of_the_first_episodes_are_kept_as_rollout_would_store_them() -> None:
+    for num_envs in (2, 10):
+        config = EvalConfig(episodes=5, num_envs=num_envs, seed=4, keep_episodes=3)
+        result = Evaluator(CounterVectorEnv, config).evaluate(CheckingPolicy())
+        assert len(result.streams) == 3
+        for stream, episode in zip(result.streams, result.episodes, strict=False):
+            length = episode.length + 1
+            assert {len(values) for values in stream.values()} == {length}
+            assert stream["count"][:, 0].tolist() == list(range(length))
+            assert stream["is_first"].tolist() == [True] + [False] * episode.length
+            assert stream["is_last"].tolist() == [False] * episode.length + [True]
+            np.testing.assert_array_equal(stream["state"][1:, 2:], stream["action"][:-1])
+            assert not stream["action"][-1].any()
+            assert stream["reward"].sum() == pytest.approx(episode.episode_return)
+            assert not stream["episode"].any()
+    assert Evaluator(CounterVectorEnv, EvalConfig(episodes=2)).evaluate(CheckingPolicy()).streams == []
+
+
 def test_finished_environments_leave_the_policy_batch() -> None:
     policy = CheckingPolicy()
     result = Evaluator(CounterVectorEnv, EvalConfig(episodes=7, num_envs=4)).evaluate(policy)

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from cluster.charts import MAX_POINTS, Series, _Scale, _thin, line_chart, short
+from cluster.charts import MAX_POINTS, Series, _Scale, _thin, bar_chart, histogram, line_chart, short
 
 
 def lines(svg: str) -> list[list[tuple[float, float]]]:
@@ -117,3 +117,44 @@ def test_lengths_must_agree() -> None:
 def test_colors_repeat_rather_than_run_out() -> None:
     svg = line_chart([Series(str(i), [0, 1], [0.0, float(i)]) for i in range(10)])
     assert len(set(re.findall(r"var\(--c(\d)\)", svg))) == 8
+
+
+def rectangles(svg: str, kind: str) -> list[dict[str, float]]:
+    root = ElementTree.fromstring(svg)
+    return [
+        {name: float(element.attrib[name]) for name in ("x", "y", "width", "height")}
+        for element in root.iter("rect")
+        if element.attrib["class"] == kind
+    ]
+
+
+def test_bars_are_as_high_as_their_values() -> None:
+    bars = rectangles(bar_chart("use", [1.0, 2.0, math.nan, 0.0]), "bar")
+    assert [bar["height"] for bar in bars] == pytest.approx([bars[1]["height"] / 2, bars[1]["height"], 0.0], abs=3.0)
+    assert bars[0]["y"] + bars[0]["height"] == bars[1]["y"] + bars[1]["height"]
+    assert bars[2]["x"] > bars[1]["x"] + 1.5 * bars[1]["width"], "a value that is not finite leaves its place empty"
+    assert bar_chart("use", [1.0], limit=4.0).count('class="mark"') == 1
+    assert rectangles(bar_chart("use", [1.0], limit=4.0), "bar")[0]["height"] < bars[1]["height"] / 3
+    assert "no finite values" in bar_chart("use", [math.nan])
+    assert rectangles(bar_chart("use", [0.0, 0.0]), "bar")[0]["height"] == 0.0
+
+
+def test_a_histogram_counts_and_marks_the_mean() -> None:
+    values = [0.0] * 6 + [10.0] * 2
+    svg = histogram("returns", values, 2.5, (1.0, 4.0))
+    bars = rectangles(svg, "bar")
+    assert len(bars) == 2
+    assert bars[0]["height"] > 2.5 * bars[1]["height"]
+    [band] = rectangles(svg, "band")
+    assert bars[0]["x"] < band["x"] < band["x"] + band["width"] < bars[1]["x"]
+    assert "no finite values" in histogram("returns", [math.inf], 0.0, (0.0, 0.0))
+    assert "nan" not in histogram("returns", [3.0, 3.0], 3.0, (3.0, 3.0))
+
+
+def test_dashes_and_a_boundary_are_drawn() -> None:
+    svg = line_chart([Series("a", [0, 1], [0.0, 1.0], dashed=True), Series("b", [0, 1], [1.0, 2.0])], boundary=0.5)
+    assert svg.count("stroke-dasharray") == 1
+    root = ElementTree.fromstring(svg)
+    [mark] = [element for element in root.iter("line") if element.attrib["class"] == "mark"]
+    first, last = lines(svg)[0]
+    assert float(mark.attrib["x1"]) == pytest.approx((first[0] + last[0]) / 2, abs=0.1)

@@ -21,7 +21,7 @@ algorithm: {name: pets, members: 5}
 env: {name: nav3d, note: "<script>alert(1)</script>"}
 """
 
-VOID = {"meta", "img", "line", "circle", "polyline", "br"}
+VOID = {"meta", "img", "line", "circle", "polyline", "rect", "br"}
 
 
 class Outline(HTMLParser):
@@ -122,6 +122,26 @@ def test_the_newest_evaluation_leads(run_dir: Path) -> None:
     assert text.index("97%") < text.index("Evaluation")
     assert "metrics.planning ms" in text
     assert "0.125" in text
+
+
+def test_returns_of_the_newest_evaluation_are_shown(run_dir: Path) -> None:
+    table = run_dir / "eval" / "step2500_seed0.csv"
+    table.write_text("episode,return,length\n" + "".join(f"{i},{i * 0.5},200\n" for i in range(100)))
+    (run_dir / "eval" / "step500_seed0.csv").write_text("episode,return,length\n0,1.0,200\n")
+    page = page_of(run_dir)
+    assert "returns of 100 held-out episodes" in page.text
+    assert "24.8" in page.text
+    assert page.tags.count("rect") > 5
+    table.write_text("episode,return\n0,much\n")
+    assert "held-out episodes24.8" not in page_of(run_dir).text
+
+
+def test_the_plot_of_a_fidelity_study_is_shown(run_dir: Path) -> None:
+    (run_dir / "fidelity").mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(run_dir / "fidelity" / "open_loop.png")
+    page = page_of(run_dir)
+    assert any(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "Open-loop fidelity" in page.text
 
 
 def test_config_events_timings_and_versions_are_shown(run_dir: Path) -> None:
