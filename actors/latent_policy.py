@@ -61,14 +61,9 @@ class LatentPolicy:
         self.version = 0
         self._config, self._device = config, torch.device(device)
         self._random = RandomPolicy(spec.action)
-        with torch.random.fork_rng(devices=[]):  # the first weights are never used, and a learner may share the process
+        with torch.random.fork_rng(devices=[]):  # initial weights are never used: leave the process's numbers alone
             self._model = LatentModel(config, spec).to(self._device)
-            shape = self._model.rssm.features, config.sizes.units, config.norm, config.act
-            self._heads = nn.ModuleDict()
-            if config.behaviour is not None:
-                self._heads["policy"] = PolicyHead(config.policy, spec.action, *shape)
-                self._heads["value"] = ScalarHead(config.value, *shape)
-            self._heads.to(self._device)
+            self._heads = self._make_heads(spec).to(self._device)
         self._action = self._model.action
         self._planner: SamplingPlanner | None = None
         if config.acting == "planner":
@@ -80,6 +75,16 @@ class LatentPolicy:
             self._planner = SamplingPlanner(planner, -box, box, TorchEvaluator(scored, planner.gamma, str(device)))
         self._action_draws = 1 if spec.action.is_discrete else self._action.size
         self._generator = RowGenerator(config.rssm.groups + 2 * self._action_draws)
+
+    def _make_heads(self, spec: EnvSpec) -> nn.ModuleDict:
+        """Policy and critic, if the algorithm has them."""
+        config = self._config
+        if config.behaviour is None:
+            return nn.ModuleDict()
+        shape = self._model.rssm.features, config.sizes.units, config.norm, config.act
+        return nn.ModuleDict(
+            {"policy": PolicyHead(config.policy, spec.action, *shape), "value": ScalarHead(config.value, *shape)}
+        )
 
     @property
     def extras(self) -> Mapping[str, ArraySpec]:

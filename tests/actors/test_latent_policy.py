@@ -180,6 +180,16 @@ def test_only_newer_weights_are_taken() -> None:
     assert np.isfinite(policy.act(step, carry, explore=False).action).all()
 
 
+@pytest.mark.parametrize("name", ["dreamer_v3", "planet"])
+def test_the_process_keeps_its_random_numbers(name: str) -> None:
+    weights = weights_of(tiny(name))
+    before = torch.get_rng_state()
+    policy = policy_of(tiny(name), version=0)
+    policy.update(1, weights)
+    follow(policy, steps(SPEC, 2, 2), policy.initial(seeds(2)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_weights_of_another_model_are_refused() -> None:
     policy = policy_of(tiny("dreamer_v3"), version=0)
     with pytest.raises(RuntimeError):
