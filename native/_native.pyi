@@ -303,7 +303,7 @@ def crc32(buffer: Buffer, crc: int = 0) -> int:
     """CRC-32 of the bytes of a C-contiguous buffer, behind data whose checksum is `crc`: zlib's function, faster."""
 
 def cpu_features() -> dict[str, bool]:
-    """Usable instruction sets: pclmul, avx2, avx512, avx512bf16, amx_bf16."""
+    """Usable instruction sets: pclmul, vpclmul, avx2, avx512, avx512bf16, amx_bf16."""
 
 def build_info() -> dict[str, Any]:
     """Compiler, C++ standard and whether assertions are compiled in."""

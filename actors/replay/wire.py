@@ -27,6 +27,8 @@ from native import crc32
 
 FORMAT_VERSION = 3
 _ALIGNMENT = 8
+_PADDING = np.zeros(_ALIGNMENT, np.uint8)
+_VIEWED_BYTES = 64 << 10  # arrays from this size on are pieces of their own
 _CRC_BYTES = 4
 _FIELDS = {"format", "schema", "schema_hash", "blocks", "num_bytes", "checksum"}
 _DTYPE = re.compile(r"[<>|][biuf](1|2|4|8)")
@@ -39,7 +41,7 @@ class WireError(ValueError):
 
 
 class Scratch:
-    """Memory that one message after another is encoded into; it grows to the largest."""
+    """Memory that one payload after another is put together in; it grows to the largest."""
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.uint8)
@@ -51,12 +53,20 @@ class Scratch:
         return self._buffer[:num_bytes]
 
 
-def encode_blocks(blocks: Sequence[Block], scratch: Scratch | None = None) -> tuple[bytes, NDArray[np.uint8]]:
+def encode_blocks(blocks: Sequence[Block]) -> tuple[bytes, NDArray[np.uint8]]:
     """Blocks of one schema as (header, payload).
 
-    Args:
-        blocks: What to send.
-        scratch: Memory for the payload, which is then valid until the next message; new memory by default.
+    Raises:
+        ValueError: There is no block, or the schemas differ.
+    """
+    header, pieces = encode_pieces(blocks)
+    payload = np.concatenate(pieces)
+    payload.flags.writeable = False
+    return header, payload
+
+
+def encode_pieces(blocks: Sequence[Block]) -> tuple[bytes, list[NDArray[np.uint8]]]:
+    """Blocks of one schema as (header, payload in pieces); large contiguous arrays are not copied but viewed.
 
     Raises:
         ValueError: There is no block, or the schemas differ.
@@ -64,26 +74,32 @@ def encode_blocks(blocks: Sequence[Block], scratch: Scratch | None = None) -> tu
     if not blocks:
         raise ValueError("a message needs at least one block")
     schema = Schema.of(blocks[0].data)
-    spans, num_bytes = _layout(schema, [block.num_steps for block in blocks])
-    payload = np.empty(num_bytes, np.uint8) if scratch is None else scratch.take(num_bytes)
-    for block, offsets in zip(blocks, spans, strict=True):
+    pieces: list[NDArray[np.uint8]] = []
+    small: list[NDArray[np.uint8]] = []  # arrays in a row that one piece will hold
+    for block in blocks:
         if not schema.matches(block.data):
             schema.check(Schema.of(block.data))
-        for column, offset in zip(schema.columns, offsets, strict=True):
-            array = block.data[column.key]
-            end = offset + array.nbytes
-            payload[offset:end].view(array.dtype).reshape(array.shape)[...] = array
-            payload[end : offset + _padded(array.nbytes)] = 0
-    payload.flags.writeable = False
+        for column in schema.columns:
+            array = np.ascontiguousarray(block.data[column.key]).reshape(-1).view(np.uint8)
+            if array.nbytes >= _VIEWED_BYTES:
+                pieces += [np.concatenate(small), array] if small else [array]
+                small = []
+            else:
+                small.append(array)
+            small.append(_PADDING[: -array.nbytes % _ALIGNMENT])
+    pieces.append(np.concatenate(small))
+    checksum = 0
+    for piece in pieces:
+        checksum = crc32(piece.data, checksum)
     fields = {
         "format": FORMAT_VERSION,
         "schema": schema.as_lists(),
         "schema_hash": schema.hash,
         "blocks": [[b.stream_id, b.first_step, b.policy_version, b.num_steps] for b in blocks],
-        "num_bytes": payload.nbytes,
-        "checksum": crc32(payload.data),
+        "num_bytes": sum(piece.nbytes for piece in pieces),
+        "checksum": checksum,
     }
-    return seal(msgpack.packb(fields)), payload
+    return seal(msgpack.packb(fields)), pieces
 
 
 def decode_blocks(header: bytes, payload: NDArray[np.uint8]) -> list[Block]:

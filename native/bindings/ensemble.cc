@@ -197,6 +197,7 @@ py::dict features_dict() {
     const CpuFeatures& cpu = cpu_features();
     py::dict features;
     features["pclmul"] = cpu.pclmul;
+    features["vpclmul"] = cpu.vpclmul;
     features["avx2"] = cpu.avx2;
     features["avx512"] = cpu.avx512;
     features["avx512bf16"] = cpu.avx512bf16;

@@ -50,11 +50,9 @@ std::uint32_t crc32_tables(const std::byte* data, std::size_t bytes, std::uint32
 }
 
 std::uint32_t crc32(const std::byte* data, std::size_t bytes, std::uint32_t crc) {
-    const bool fold = bytes >= kFoldBytes && cpu_features().pclmul;
-    return ~(fold ? crc32_pclmul(data, bytes, ~crc) : crc32_tables(data, bytes, ~crc));
-}
-
-std::uint32_t crc32_portable(const std::byte* data, std::size_t bytes, std::uint32_t crc) {
+    const CpuFeatures& cpu = cpu_features();
+    if (cpu.vpclmul && bytes >= kWideFoldBytes) return ~crc32_vpclmul(data, bytes, ~crc);
+    if (cpu.pclmul && bytes >= kFoldBytes) return ~crc32_pclmul(data, bytes, ~crc);
     return ~crc32_tables(data, bytes, ~crc);
 }
 

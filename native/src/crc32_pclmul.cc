@@ -14,13 +14,6 @@ namespace {
 constexpr std::size_t kLaneBytes = sizeof(__m128i);
 constexpr std::size_t kLanes = kFoldBytes / kLaneBytes;
 
-// x^power modulo the polynomial, shifted by the one bit that a product of reflected factors is short of.
-constexpr std::uint64_t fold_factor(int power) {
-    std::uint32_t value = 0x80000000;  // 1
-    for (int i = 0; i < power; ++i) value = times_x(value);
-    return static_cast<std::uint64_t>(value) << 1;
-}
-
 // Factors that move the two halves of a lane by `bits`.
 template <int bits>
 __m128i fold_factors() {

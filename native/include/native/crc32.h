@@ -11,7 +11,4 @@ namespace native {
 // bits long, and any two wrong bits within 512 MiB, change it. Thread-safe.
 std::uint32_t crc32(const std::byte* data, std::size_t bytes, std::uint32_t crc = 0);
 
-// The same by tables alone, for processors without such a multiplication and for tests.
-std::uint32_t crc32_portable(const std::byte* data, std::size_t bytes, std::uint32_t crc = 0);
-
 }  // namespace native
