@@ -32,7 +32,6 @@ from actors.records import Block, Episode, Policy
 from actors.replay.credits import Message, MessageWindow
 from actors.replay.routing import route
 from actors.replay.service import RayInserts, message_of
-from actors.replay.wire import Scratch
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
 from envs.specs import ArraySpec
@@ -107,7 +106,6 @@ class RolloutActor:
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
         self._windows = [MessageWindow(RayInserts(shard), max_pending, share, note) for shard in shards]
-        self._scratch = Scratch()
         self._loop = make_loop()
         self._weights = weights
         self._actor = actor
@@ -163,7 +161,7 @@ class RolloutActor:
         for index, window in enumerate(self._windows):
             group = [block for block in blocks if route(block.stream_id, len(self._windows)) == index]
             if group:
-                acknowledged += window.send(message_of(group, self._scratch))
+                acknowledged += window.send(message_of(group))
         return acknowledged + sum(window.settle() for window in self._windows)
 
 

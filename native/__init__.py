@@ -12,6 +12,7 @@ try:
         SumTree,
         build_info,
         cpu_features,
+        crc32,
         particle_members,
     )
 except ImportError as error:
@@ -27,5 +28,6 @@ __all__ = [
     "SumTree",
     "build_info",
     "cpu_features",
+    "crc32",
     "particle_members",
 ]

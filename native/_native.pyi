@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Buffer
 
 class Ensemble:
     """An ensemble of MLP dynamics models, packed for this machine's instruction set.
@@ -298,8 +299,11 @@ class SumTree:
 def particle_members(seed: int, horizon: int, particles: int, num_members: int, propagation: str) -> NDArray[np.int32]:
     """The member [H, P] that moves each particle in each step of a rollout with this seed."""
 
+def crc32(buffer: Buffer, crc: int = 0) -> int:
+    """CRC-32 of the bytes of a C-contiguous buffer, behind data whose checksum is `crc`: zlib's function, faster."""
+
 def cpu_features() -> dict[str, bool]:
-    """Usable instruction sets: avx2, avx512, avx512bf16, amx_bf16."""
+    """Usable instruction sets: pclmul, vpclmul, avx2, avx512, avx512bf16, amx_bf16."""
 
 def build_info() -> dict[str, Any]:
     """Compiler, C++ standard and whether assertions are compiled in."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from actors.replay.files import write_file
 from actors.replay.scan import Damage
+from native import crc32
 
 FORMAT_VERSION = 1
 AUTO = "@auto"
@@ -102,10 +102,10 @@ def write_manifest(directory: Path, manifest: Manifest) -> int:
     )
     crc = 0
     for column in columns:
-        crc = zlib.crc32(column, crc)
+        crc = crc32(column, crc)
     array_bytes = sum(len(column) for column in columns)
-    head = _HEAD.pack(_MAGIC, FORMAT_VERSION, len(meta), array_bytes, zlib.crc32(meta), crc, 0)[:_CHECKED_BYTES]
-    head += struct.pack("<I", zlib.crc32(head))
+    head = _HEAD.pack(_MAGIC, FORMAT_VERSION, len(meta), array_bytes, crc32(meta), crc, 0)[:_CHECKED_BYTES]
+    head += struct.pack("<I", crc32(head))
     write_file(manifest_path(directory, manifest.name), [head, meta, *columns])
     return len(head) + len(meta) + array_bytes
 
@@ -122,15 +122,15 @@ def read_manifest(path: Path, with_arrays: bool = True) -> Manifest:
         if len(head) < _HEAD.size or head[: len(_MAGIC)] != _MAGIC:
             raise ManifestError("it does not begin like a manifest")
         _, version, meta_bytes, array_bytes, meta_crc, array_crc, head_crc = _HEAD.unpack(head)
-        if zlib.crc32(head[:_CHECKED_BYTES]) != head_crc:
+        if crc32(head[:_CHECKED_BYTES]) != head_crc:
             raise ManifestError("the checksum of its head is wrong")
         if version != FORMAT_VERSION:
             raise ValueError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
         meta = file.read(meta_bytes)
-        if zlib.crc32(meta) != meta_crc:
+        if crc32(meta) != meta_crc:
             raise ManifestError("the checksum of its meta data is wrong")
         content = np.fromfile(file, np.uint8, array_bytes) if with_arrays else None
-    if content is not None and (len(content) != array_bytes or zlib.crc32(content.data) != array_crc):
+    if content is not None and (len(content) != array_bytes or crc32(content.data) != array_crc):
         raise ManifestError("the checksum of its arrays is wrong")
     fields = msgpack.unpackb(meta, strict_map_key=False)
     spans = np.frombuffer(fields["spans"], "<u8").reshape(-1, 3)

@@ -14,7 +14,6 @@ Letters: T steps.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from actors.replay.files import Bytes
 from actors.replay.schema import Schema
+from native import crc32
 
 FORMAT_VERSION = 1
 MAGIC = b"\x89WFREC\r\n"
@@ -91,7 +91,7 @@ class Encoded:
         """The header that gives the record its sequence number."""
         fields = (self.codec, len(self.meta), self.body_bytes, sequence, self.stream_id, self.first_step)
         packed = _HEADER.pack(MAGIC, FORMAT_VERSION, *fields, self.num_steps, self.body_crc, 0)
-        return packed[:_CHECKED_BYTES] + struct.pack("<I", zlib.crc32(packed[:_CHECKED_BYTES]))
+        return packed[:_CHECKED_BYTES] + struct.pack("<I", crc32(packed[:_CHECKED_BYTES]))
 
 
 class Encoder:
@@ -120,9 +120,9 @@ class Encoder:
         meta = msgpack.packb(
             {"schema": schema.as_lists(), "versions": _runs(steps.version), "raw_bytes": raw_bytes},
         )
-        crc = zlib.crc32(meta)
+        crc = crc32(meta)
         for column in columns:
-            crc = zlib.crc32(column, crc)
+            crc = crc32(column, crc)
         body_bytes = len(meta) + sum(len(column) for column in columns)
         return Encoded(steps.stream_id, steps.first_step, len(steps), codec, meta, columns, body_bytes, crc)
 
@@ -149,7 +149,7 @@ def parse_header(buffer: bytes | memoryview) -> RecordHeader | None:
     if len(buffer) < HEADER_BYTES or bytes(buffer[: len(MAGIC)]) != MAGIC:
         return None
     _, version, codec, *fields, crc = _HEADER.unpack_from(buffer)
-    if zlib.crc32(buffer[:_CHECKED_BYTES]) != crc:
+    if crc32(buffer[:_CHECKED_BYTES]) != crc:
         return None
     if version != FORMAT_VERSION:
         raise ValueError(f"replay log record has format version {version}, this program reads {FORMAT_VERSION}")
@@ -162,7 +162,7 @@ def decode(header: RecordHeader, body: NDArray[np.uint8]) -> tuple[Schema, Steps
     Raises:
         RecordError: The body is damaged.
     """
-    if zlib.crc32(body.data) != header.body_crc:
+    if crc32(body.data) != header.body_crc:
         raise RecordError("the checksum of its body is wrong")
     meta = msgpack.unpackb(body[: header.meta_bytes].tobytes())
     schema = Schema.from_lists(meta["schema"])

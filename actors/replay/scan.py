@@ -10,7 +10,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from actors.replay.record import (
     parse_header,
 )
 from actors.replay.schema import Schema
+from native import crc32
 
 _SEGMENT_MAGIC = b"WFREPLOG"
 _SEGMENT = struct.Struct("<8sIQ8xI")
@@ -86,7 +86,7 @@ def segment_path(directory: Path, first_sequence: int) -> Path:
 def segment_header(first_sequence: int) -> bytes:
     """The beginning of a segment file."""
     packed = _SEGMENT.pack(_SEGMENT_MAGIC, FORMAT_VERSION, first_sequence, 0)
-    return packed[:_SEGMENT_CHECKED_BYTES] + struct.pack("<I", zlib.crc32(packed[:_SEGMENT_CHECKED_BYTES]))
+    return packed[:_SEGMENT_CHECKED_BYTES] + struct.pack("<I", crc32(packed[:_SEGMENT_CHECKED_BYTES]))
 
 
 @dataclass
@@ -220,7 +220,7 @@ def _is_segment_header(head: bytes, path: Path) -> bool:
     if len(head) < SEGMENT_HEADER_BYTES:
         return False
     magic, version, _, crc = _SEGMENT.unpack(head)
-    if magic != _SEGMENT_MAGIC or zlib.crc32(head[:_SEGMENT_CHECKED_BYTES]) != crc:
+    if magic != _SEGMENT_MAGIC or crc32(head[:_SEGMENT_CHECKED_BYTES]) != crc:
         return False
     if version != FORMAT_VERSION:
         raise ValueError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")

@@ -30,7 +30,7 @@ from actors.replay.segments import SplitBatch, join, split
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
 from actors.replay.slots import OpenSlots, SlotLayout
-from actors.replay.wire import Scratch, decode_blocks, encode_blocks
+from actors.replay.wire import Scratch, decode_blocks, encode_pieces
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
@@ -386,16 +386,15 @@ class RemoteBatches(BatchQueue):
         return super().stats() | counts
 
 
-def message_of(blocks: Sequence[Block], scratch: Scratch) -> Message:
-    """Blocks for one shard as a message that may be sent more than once.
-
-    Args:
-        blocks: The blocks.
-        scratch: Memory to encode into; free again when this returns.
-    """
-    header, payload = encode_blocks(blocks, scratch)
-    kept = payload.copy() if payload.nbytes <= INLINE_BYTES else ray.put(split(payload))
-    return Message(header, kept, payload.nbytes, sum(block.num_steps for block in blocks))
+def message_of(blocks: Sequence[Block]) -> Message:
+    """Blocks for one shard as a message that may be sent more than once; their arrays are free again."""
+    header, pieces = encode_pieces(blocks)
+    num_bytes = sum(piece.nbytes for piece in pieces)
+    if num_bytes <= INLINE_BYTES:
+        payload = np.concatenate(pieces)
+    else:
+        payload = ray.put([part for piece in pieces for part in split(piece)])
+    return Message(header, payload, num_bytes, sum(block.num_steps for block in blocks))
 
 
 def answer_of(call: Any) -> Any:

@@ -1,6 +1,6 @@
 """Blocks on the wire: a msgpack header with a checksum and one raw buffer beside it.
 
-    header   msgpack map | crc32 of the map, 4 bytes, big endian
+    header   msgpack map, with the CRC-32 of the payload | CRC-32 of the map, 4 bytes, big endian
     payload  arrays of block after block, column after column, each on an 8-byte boundary
 
 The header names the schema once and every block in a few integers. Inside Ray the payload travels out of
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,11 +23,13 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.schema import STEP_KEYS, Column, Schema
+from native import crc32
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _ALIGNMENT = 8
+_PADDING = np.zeros(_ALIGNMENT, np.uint8)
+_VIEWED_BYTES = 64 << 10  # arrays from this size on are pieces of their own
 _CRC_BYTES = 4
-_PAGE_BYTES = 4096
 _FIELDS = {"format", "schema", "schema_hash", "blocks", "num_bytes", "checksum"}
 _DTYPE = re.compile(r"[<>|][biuf](1|2|4|8)")
 _MAX_DIMENSIONS = 8
@@ -40,7 +41,7 @@ class WireError(ValueError):
 
 
 class Scratch:
-    """Memory that one message after another is encoded into; it grows to the largest."""
+    """Memory that one payload after another is put together in; it grows to the largest."""
 
     def __init__(self) -> None:
         self._buffer = np.empty(0, np.uint8)
@@ -52,12 +53,20 @@ class Scratch:
         return self._buffer[:num_bytes]
 
 
-def encode_blocks(blocks: Sequence[Block], scratch: Scratch | None = None) -> tuple[bytes, NDArray[np.uint8]]:
+def encode_blocks(blocks: Sequence[Block]) -> tuple[bytes, NDArray[np.uint8]]:
     """Blocks of one schema as (header, payload).
 
-    Args:
-        blocks: What to send.
-        scratch: Memory for the payload, which is then valid until the next message; new memory by default.
+    Raises:
+        ValueError: There is no block, or the schemas differ.
+    """
+    header, pieces = encode_pieces(blocks)
+    payload = np.concatenate(pieces)
+    payload.flags.writeable = False
+    return header, payload
+
+
+def encode_pieces(blocks: Sequence[Block]) -> tuple[bytes, list[NDArray[np.uint8]]]:
+    """Blocks of one schema as (header, payload in pieces); large contiguous arrays are not copied but viewed.
 
     Raises:
         ValueError: There is no block, or the schemas differ.
@@ -65,26 +74,32 @@ def encode_blocks(blocks: Sequence[Block], scratch: Scratch | None = None) -> tu
     if not blocks:
         raise ValueError("a message needs at least one block")
     schema = Schema.of(blocks[0].data)
-    spans, num_bytes = _layout(schema, [block.num_steps for block in blocks])
-    payload = np.empty(num_bytes, np.uint8) if scratch is None else scratch.take(num_bytes)
-    for block, offsets in zip(blocks, spans, strict=True):
+    pieces: list[NDArray[np.uint8]] = []
+    small: list[NDArray[np.uint8]] = []  # arrays in a row that one piece will hold
+    for block in blocks:
         if not schema.matches(block.data):
             schema.check(Schema.of(block.data))
-        for column, offset in zip(schema.columns, offsets, strict=True):
-            array = block.data[column.key]
-            end = offset + array.nbytes
-            payload[offset:end].view(array.dtype).reshape(array.shape)[...] = array
-            payload[end : offset + _padded(array.nbytes)] = 0
-    payload.flags.writeable = False
+        for column in schema.columns:
+            array = np.ascontiguousarray(block.data[column.key]).reshape(-1).view(np.uint8)
+            if array.nbytes >= _VIEWED_BYTES:
+                pieces += [np.concatenate(small), array] if small else [array]
+                small = []
+            else:
+                small.append(array)
+            small.append(_PADDING[: -array.nbytes % _ALIGNMENT])
+    pieces.append(np.concatenate(small))
+    checksum = 0
+    for piece in pieces:
+        checksum = crc32(piece.data, checksum)
     fields = {
         "format": FORMAT_VERSION,
         "schema": schema.as_lists(),
         "schema_hash": schema.hash,
         "blocks": [[b.stream_id, b.first_step, b.policy_version, b.num_steps] for b in blocks],
-        "num_bytes": payload.nbytes,
-        "checksum": checksum(payload),
+        "num_bytes": sum(piece.nbytes for piece in pieces),
+        "checksum": checksum,
     }
-    return seal(msgpack.packb(fields)), payload
+    return seal(msgpack.packb(fields)), pieces
 
 
 def decode_blocks(header: bytes, payload: NDArray[np.uint8]) -> list[Block]:
@@ -103,7 +118,7 @@ def decode_blocks(header: bytes, payload: NDArray[np.uint8]) -> list[Block]:
         raise WireError(f"payload is {payload.dtype} {payload.shape}, not contiguous bytes")
     if not num_bytes == fields["num_bytes"] == payload.nbytes:
         raise WireError(f"payload has {payload.nbytes} bytes, its header describes {num_bytes}")
-    found = checksum(payload)
+    found = crc32(payload.data)
     if found != fields["checksum"]:
         raise WireError(f"payload checksum {found:#010x} differs from the header's {fields['checksum']!r}")
     blocks = []
@@ -118,7 +133,7 @@ def decode_blocks(header: bytes, payload: NDArray[np.uint8]) -> list[Block]:
 
 def seal(packed: bytes) -> bytes:
     """`packed` with its checksum behind it."""
-    return packed + zlib.crc32(packed).to_bytes(_CRC_BYTES, "big")
+    return packed + crc32(packed).to_bytes(_CRC_BYTES, "big")
 
 
 def block_spans(header: bytes) -> list[tuple[int, int, int]]:
@@ -126,24 +141,9 @@ def block_spans(header: bytes) -> list[tuple[int, int, int]]:
     return [(entry[0], entry[1], entry[3]) for entry in _read_header(header)["blocks"]]
 
 
-def checksum(payload: NDArray[np.uint8]) -> int:
-    """32 bits that differ for a damaged payload; five times as fast as a plain CRC.
-
-    The payload is a table of little-endian 64-bit words, `_PAGE_BYTES` a row. The result is the CRC-32 of the sums
-    of the rows, then of the columns, modulo 2^64, then of the bytes behind the last whole row. Any burst inside a
-    word changes two sums, and words that change places change the sums they have come from.
-    """
-    whole = payload.size // _PAGE_BYTES * _PAGE_BYTES
-    words = payload[:whole].view("<u8").reshape(-1, _PAGE_BYTES // 8)
-    crc = 0
-    for axis in (1, 0):
-        crc = zlib.crc32(words.sum(axis, dtype="<u8").tobytes(), crc)
-    return zlib.crc32(payload[whole:].data, crc)
-
-
 def _read_header(header: bytes) -> dict[str, Any]:
     packed, seal_bytes = header[:-_CRC_BYTES], header[-_CRC_BYTES:]
-    if len(header) <= _CRC_BYTES or zlib.crc32(packed) != int.from_bytes(seal_bytes, "big"):
+    if len(header) <= _CRC_BYTES or crc32(packed) != int.from_bytes(seal_bytes, "big"):
         raise WireError(f"header of {len(header)} bytes is damaged: its checksum is wrong")
     try:
         fields = msgpack.unpackb(packed)

@@ -84,12 +84,16 @@ def in_process(workload: Workload, peers: Collection[str], rounds: int) -> Itera
         selector = PRIORITIZED if prioritized else SelectorConfig()
         shard = filled_shard(source.restarted(), selector)
         fresh, reused = sampler(shard, workload, prioritized, False), sampler(shard, workload, prioritized, True)
-        repeats = max(1, workload.stored_steps // 2500)
-        rates = alternate({"fresh": fresh, "reused": reused} | memcpy_bounds(ring), rounds, repeats)
+        rates = alternate({"fresh": fresh, "reused": reused} | memcpy_bounds(ring), rounds, repeats_of(workload))
         for ours, bound in (("reused", "memcpy, reused buffer"), ("fresh", "memcpy, fresh buffer")):
             yield from compared(f"{case}, {ours} arrays", "batches/s", rates, ours, {bound: bound})
         for peer in peers:
             yield from _beside(peer, case, reused, workload, source, prioritized, rounds)
+
+
+def repeats_of(workload: Workload) -> int:
+    """Batches of a turn; in short turns the first, cold ones would decide."""
+    return max(1, workload.stored_steps // 2500)
 
 
 def _beside(
@@ -102,7 +106,7 @@ def _beside(
         value = float(np.median(alternate({"ours": ours}, 1, 10)["ours"]))
         yield skipped_row(case, value, "batches/s", peer, replay_peers.why_skipped(peer, error))
         return
-    rates = alternate({"ours": ours, peer: theirs}, rounds, 10)
+    rates = alternate({"ours": ours, peer: theirs}, rounds, repeats_of(workload))
     yield from compared(case, "batches/s", rates, "ours", {peer: replay_peers.shown(peer)})
 
 

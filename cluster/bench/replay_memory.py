@@ -26,7 +26,7 @@ from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.shard import ReplayShard
 from actors.replay.slots import SHARED_MEMORY
 from cluster.bench.replay_data import PRIORITIZED
-from cluster.bench.replay_service import actor, message_of, message_window, ray_cluster
+from cluster.bench.replay_service import Sender, actor, ray_cluster
 from cluster.bench.row import BenchRow
 
 STREAMS = 16
@@ -161,7 +161,7 @@ def object_store(seconds: float, rate: float) -> Iterator[BenchRow]:
         config = ReplayConfig(num_shards=1, max_bytes=64 << 20, chunk_steps=256, selector=PRIORITIZED)
         with actor(ReplayShardActor, config, 0, 0, concurrency_groups=CONCURRENCY_GROUPS) as shard:
             pid = ray.get(shard.__ray_call__.remote(lambda _: os.getpid()))
-            traffic = _Traffic(RaggedSource(), message_window(shard))
+            traffic = _Traffic(RaggedSource(), Sender(shard))
             for _ in range(800):
                 traffic.insert()
             for transport in ("slots", "objects"):
@@ -180,12 +180,12 @@ class _Traffic:
     """What a learner and a sender do, in turns."""
 
     source: RaggedSource
-    window: Any
+    sender: Sender
     batches: list[Any] = field(default_factory=list)  # by slots, by objects
 
     def insert(self) -> None:
         """Insert a block."""
-        self.window.send(message_of(self.source.block()))
+        self.sender.send(self.source.block())
 
     def sample(self, number: int) -> None:
         """Take a batch by the next way and send priorities for it."""

@@ -105,7 +105,7 @@ class Writer:
 
     def __init__(self, shard: Any, workload: Workload, first_stream: int) -> None:
         self._source = StepSource(workload)
-        self._window = message_window(shard)
+        self._sender = Sender(shard)
         self._streams = cycle(range(workload.streams))
         self._first_stream = first_stream
 
@@ -114,8 +114,8 @@ class Writer:
         steps: int = 0
         for _ in range(num_blocks):
             block = self._source.block(next(self._streams))
-            steps += self._window.send(message_of(_shifted(block, self._first_stream)))
-        return steps + int(self._window.settle(wait=True))
+            steps += self._sender.send(_shifted(block, self._first_stream))
+        return steps + self._sender.settle()
 
     def write_for(self, seconds: float) -> float:
         """Insert as fast as the shard acknowledges; steps per second."""
@@ -129,21 +129,28 @@ def _shifted(block: Block, by: int) -> Block:
     return Block(block.stream_id + by, block.first_step, block.policy_version, block.data)
 
 
-def message_of(block: Block) -> Any:
-    """A block as a message for a shard."""
-    from actors.replay.credits import Message
-    from actors.replay.wire import encode_blocks
+class Sender:
+    """The sending side of inserts, as the rollout actors use it.
 
-    header, payload = encode_blocks([block])
-    return Message(header, payload, payload.nbytes, block.num_steps)
+    Args:
+        shard: Handle of the shard actor.
+    """
 
+    def __init__(self, shard: Any) -> None:
+        from actors.replay.credits import MessageWindow
+        from actors.replay.service import RayInserts
 
-def message_window(shard: Any) -> Any:
-    """The sending side of inserts, as the rollout actors use it."""
-    from actors.replay.credits import MessageWindow
-    from actors.replay.service import RayInserts
+        self._window = MessageWindow(RayInserts(shard), MESSAGES_AHEAD, UNAPPLIED_BYTES)
 
-    return MessageWindow(RayInserts(shard), MESSAGES_AHEAD, UNAPPLIED_BYTES)
+    def send(self, block: Block) -> int:
+        """Send a block; the steps acknowledged meanwhile."""
+        from actors.replay.service import message_of
+
+        return self._window.send(message_of([block]))
+
+    def settle(self) -> int:
+        """Wait for everything; the steps acknowledged."""
+        return self._window.settle(wait=True)
 
 
 @contextmanager
@@ -153,10 +160,10 @@ def filled_shard_actor(workload: Workload, source: StepSource, index: int = 0, *
 
     config = replay_config(workload, **changes)
     with actor(ReplayShardActor, config, index, index, concurrency_groups=CONCURRENCY_GROUPS) as shard:
-        window = message_window(shard)
+        sender = Sender(shard)
         for block in source.restarted().blocks():
-            window.send(message_of(block))
-        window.settle(wait=True)
+            sender.send(block)
+        sender.settle()
         yield shard
 
 
@@ -276,15 +283,15 @@ def _inserting(workload: Workload, source: StepSource, rounds: int) -> Iterator[
 
     num_blocks = max(workload.streams, workload.rounds_of_blocks)
     with filled_shard_actor(workload, source) as shard, actor(PlainActor, workload) as plain:
-        window, ours, theirs = message_window(shard), source.restarted(), source.restarted()
+        sender, ours, theirs = Sender(shard), source.restarted(), source.restarted()
         for stream in range(workload.streams):
             ours.skip(stream, workload.stored_steps // workload.streams)
         streams = cycle(range(workload.streams))
 
         def insert() -> None:
             for _ in range(num_blocks):
-                window.send(message_of(ours.block(next(streams))))
-            window.settle(wait=True)
+                sender.send(ours.block(next(streams)))
+            sender.settle()
 
         def insert_plain() -> None:
             calls: deque[Any] = deque()

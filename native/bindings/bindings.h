@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+void init_crc32(pybind11::module_& m);
 void init_ensemble(pybind11::module_& m);
 void init_gather(pybind11::module_& m);
 void init_search(pybind11::module_& m);

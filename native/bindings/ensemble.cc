@@ -196,6 +196,8 @@ py::array_t<std::int32_t> members_table(std::uint64_t seed, int horizon, int par
 py::dict features_dict() {
     const CpuFeatures& cpu = cpu_features();
     py::dict features;
+    features["pclmul"] = cpu.pclmul;
+    features["vpclmul"] = cpu.vpclmul;
     features["avx2"] = cpu.avx2;
     features["avx512"] = cpu.avx512;
     features["avx512bf16"] = cpu.avx512bf16;

@@ -2,6 +2,7 @@
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "worldfleet kernels; use the package `native`, not this module.";
+    init_crc32(m);
     init_ensemble(m);
     init_gather(m);
     init_search(m);

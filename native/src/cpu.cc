@@ -23,6 +23,9 @@ bool cpuid_has_amx_bf16() {
 CpuFeatures detect() {
     __builtin_cpu_init();
     CpuFeatures features;
+    features.pclmul = __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1");
+    features.vpclmul =
+        features.pclmul && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f");
     features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

@@ -5,6 +5,8 @@ namespace native {
 
 // Instruction sets that both the processor and the operating system support.
 struct CpuFeatures {
+    bool pclmul = false;      // PCLMULQDQ and SSE4.1
+    bool vpclmul = false;     // the above, VPCLMULQDQ and AVX-512 F
     bool avx2 = false;        // AVX2 and FMA
     bool avx512 = false;      // AVX-512 F, BW, VL and DQ
     bool avx512bf16 = false;  // the above and AVX512-BF16

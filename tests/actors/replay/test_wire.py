@@ -1,8 +1,14 @@
+"""Encoding blocks into messages and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
 import msgpack
 import numpy as np
 import pytest
 
-from actors.replay.wire import Scratch, WireError, decode_blocks, encode_blocks, seal
+from actors.replay.wire import Scratch, WireError, decode_blocks, encode_blocks, encode_pieces, seal
 from tests.fakes import counter_blocks
 
 
@@ -52,7 +58,7 @@ def test_broken_headers_are_named() -> None:
     with pytest.raises(WireError, match="header lacks fields"):
         decode_blocks(seal(msgpack.packb({"format": 1})), payload)
     fields = msgpack.unpackb(header[:-4])
-    with pytest.raises(WireError, match="message format 9 is not 2"):
+    with pytest.raises(WireError, match="message format 9 is not 3"):
         decode_blocks(seal(msgpack.packb(fields | {"format": 9})), payload)
     with pytest.raises(WireError, match="schema hash"):
         decode_blocks(seal(msgpack.packb(fields | {"schema_hash": 1})), payload)
@@ -60,14 +66,25 @@ def test_broken_headers_are_named() -> None:
 
 def test_scratch_memory_is_used_again() -> None:
     scratch = Scratch()
-    blocks = counter_blocks(3, 2)
-    large = encode_blocks(blocks, scratch)[1]
-    header, small = encode_blocks(blocks[1:], scratch)
-    assert np.shares_memory(large, small)
-    plain_header, plain = encode_blocks(blocks[1:])
-    assert plain_header == header
-    np.testing.assert_array_equal(plain, small)
-    assert not np.shares_memory(plain, small)
+    assert np.shares_memory(scratch.take(100), scratch.take(60))
+    assert len(scratch.take(200)) == 200
+
+
+@pytest.mark.parametrize("pixels", [1, 999, 1024, 1500])
+def test_pieces_are_the_payload_and_large_arrays_are_not_copied(pixels: int) -> None:
+    rng = np.random.default_rng(0)
+    blocks = [
+        replace(block, data=block.data | {"image": rng.integers(0, 256, (64, pixels), np.uint8)})
+        for block in counter_blocks(3, 3)
+    ]
+    header, payload = encode_blocks(blocks)
+    piece_header, pieces = encode_pieces(blocks)
+    assert piece_header == header
+    np.testing.assert_array_equal(np.concatenate(pieces), payload)
+    for block in blocks:
+        assert any(np.shares_memory(piece, block.data["image"]) for piece in pieces) == (64 * pixels >= 64 << 10)
+    for before, after in zip(blocks, decode_blocks(header, payload), strict=True):
+        np.testing.assert_array_equal(after.data["image"], before.data["image"])
 
 
 def test_blocks_of_two_schemas_do_not_share_a_message() -> None:
