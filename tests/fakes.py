@@ -5,7 +5,7 @@ dtypes, and the action the environment received. `check_sequences` then finds an
 doubled, reordered or paired with another step's action on the way to the learner. `RecurrentPolicy` marks the steps
 of any environment in the same way, by its extras, and `check_extras` reads them.
 
-`gym:tests.fakes:WorldfleetCounter-v0` is the same environment for Gymnasium.
+`gym:tests.fakes:WorldfleetCounter-v0` is the same environment for Gymnasium, and `ReachEnv` one that is soon learned.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ ACTION_SIZE = 2
 GYM_ID = "WorldfleetCounter-v0"
 ENV_NAME = f"gym:tests.fakes:{GYM_ID}"
 IMAGE_SHAPE = (4, 4, 3)
+REACH_ID = "WorldfleetReach-v0"
+REACH_NAME = f"gym:tests.fakes:{REACH_ID}"
 
 COUNTER_SPEC = EnvSpec(
     name="counter",
@@ -154,6 +156,33 @@ class CounterEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
 if GYM_ID not in gymnasium.registry:
     gymnasium.register(GYM_ID, entry_point="tests.fakes:CounterEnv", disable_env_checker=True)
+
+
+class ReachEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """A point on a line is put beside a target; the reward is minus the distance, 16 steps an episode."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        box = gymnasium.spaces.Box
+        self.observation_space = box(-1.0, 1.0, (2,), np.float32)  # position, target
+        self.action_space = box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        super().reset(seed=seed)
+        self._state = self.np_random.uniform(-1.0, 1.0, 2).astype(np.float32)
+        self._steps = 0
+        return self._state.copy(), {}
+
+    def step(self, action: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        self._state[0] = action[0]
+        self._steps += 1
+        reward = -float(abs(self._state[0] - self._state[1]))
+        return self._state.copy(), reward, False, self._steps == 16, {}
+
+
+if REACH_ID not in gymnasium.registry:
+    gymnasium.register(REACH_ID, entry_point="tests.fakes:ReachEnv", disable_env_checker=True)
 
 
 class CheckingPolicy:
