@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,12 @@ class HorizonError:
     def worst(self) -> Array:
         """[H] error of the worst dimension."""
         return np.asarray(self.dimensions.max(1))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON, with the horizons up to which the NRMSE and its upper end stay below 0.10."""
+        record: dict[str, Any] = {name: value.tolist() for name, value in vars(self).items()}
+        reliable = {"h10": reliable_horizon(self.nrmse), "h10_upper": reliable_horizon(self.upper)}
+        return {**record, "worst": self.worst.tolist(), **reliable}
 
 
 def cut_windows(streams: Sequence[Stream], observation_key: str, horizon: int, stride: int) -> Windows:
@@ -191,17 +198,39 @@ def _moments(
 
 def horizon_error(windows: Windows, prediction: Rollout, resamples: int = 1000, seed: int = 0) -> HorizonError:
     """NRMSE of a prediction at every horizon with bootstrap intervals over episodes."""
-    squares = ((prediction.mean - windows.states) / windows.std) ** 2  # [N, H, D]
+    squares = ((prediction.mean - windows.states) / windows.std) ** 2
+    return summarise(squares, windows.episode, prediction.reward, windows.rewards, resamples, seed)
+
+
+def summarise(
+    squares: Array,
+    episode: NDArray[np.int64],
+    reward: NDArray[np.floating],
+    true_reward: NDArray[np.floating],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> HorizonError:
+    """Errors at every horizon with bootstrap intervals over episodes.
+
+    Args:
+        squares: [N, H, D] squared errors over the variance of the test set.
+        episode: [N] of each start, any number an episode has to itself.
+        reward: [N, H] predicted.
+        true_reward: [N, H].
+        resamples: Bootstrap samples.
+        seed: Seed of the bootstrap.
+    """
     dimensions = np.sqrt(squares.mean(0))
-    episodes = int(windows.episode.max()) + 1
-    counts = np.bincount(windows.episode, minlength=episodes).astype(np.float64)
+    episode = np.unique(episode, return_inverse=True)[1]
+    episodes = int(episode.max()) + 1
+    counts = np.bincount(episode, minlength=episodes).astype(np.float64)
     sums = np.zeros((episodes, *squares.shape[1:]))
-    np.add.at(sums, windows.episode, squares)
+    np.add.at(sums, episode, squares)
     draws = np.random.default_rng(seed).multinomial(episodes, np.full(episodes, 1.0 / episodes), resamples)
     resampled = np.einsum("re,ehd->rhd", draws, sums) / (draws @ counts)[:, None, None]
     overall = np.sqrt(resampled.mean(2))
-    rewards = np.cumsum(prediction.reward, 1) - np.cumsum(windows.rewards, 1)
-    spread = np.cumsum(windows.rewards, 1, dtype=np.float64).std(0)
+    rewards = np.cumsum(reward, 1, dtype=np.float64) - np.cumsum(true_reward, 1, dtype=np.float64)
+    spread = np.cumsum(true_reward, 1, dtype=np.float64).std(0)
     return HorizonError(
         nrmse=np.sqrt(squares.mean((0, 2))),
         upper=np.quantile(overall, 0.975, axis=0),

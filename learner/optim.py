@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -171,13 +172,13 @@ class Optimizer:
         return norm
 
     def state_dict(self) -> dict[str, object]:
-        """Moments and position in the schedule."""
-        return {"optimizer": self._optimizer.state_dict(), "step_count": self.step_count}
+        """Moments and position in the schedule; later steps do not change them."""
+        return {"optimizer": deepcopy(self._optimizer.state_dict()), "step_count": self.step_count}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Continue from a `state_dict`."""
         optimizer, step_count = state["optimizer"], state["step_count"]
         assert isinstance(optimizer, dict)
         assert isinstance(step_count, int)
-        self._optimizer.load_state_dict(optimizer)
+        self._optimizer.load_state_dict(deepcopy(optimizer))
         self.step_count = step_count

@@ -358,14 +358,16 @@ class DreamerAlgorithm:
         config = behaviour.config
         start = State(states.deter.detach().flatten(0, 1), states.stoch.detach().flatten(0, 1))
         through_dynamics = config.reinforce < 1.0
-        fixed = (self.world, behaviour.value, behaviour.slow_value)
+        fixed = [module for name, module in self._modules().items() if name != "behaviour"]
+        fixed += [behaviour.value, behaviour.slow_value]
         with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
             features, action = self._imagine(behaviour.policy, start, noise)  # [N, H + 1, ...], [N, H, A]
             critic = behaviour.slow_value if config.slow_target else behaviour.value
             target_value = critic(features).mean
             going_on = self.world.going_on(features)
             reward = self._imagined_reward(features, action)
-            discount = 1.0 if config.discount_in_continuation else config.discount
+            predicted = config.discount_in_continuation and self.world.continuation is not None
+            discount = 1.0 if predicted else config.discount
             together = torch.ones_like(going_on)
             returns = lambda_returns(reward, going_on * discount, target_value, config.lambda_, together)
         features = features.detach()
@@ -382,10 +384,10 @@ class DreamerAlgorithm:
             "actor": actor.mean(),
             "critic": (weight * critic_loss(value, returns.detach(), slow, config.slow_regulariser)).mean(),
         }
+        replayed, going_on_in_replay = self._replayed_returns(behaviour, data, returns.detach()[:, 0])
         if config.replay_value > 0.0:
-            first = returns.detach()[:, 0].view(data.reward.shape)
             losses["replay_value"] = config.replay_value * self._replay_value_loss(
-                behaviour, data, states.features, first
+                behaviour, states.features, replayed, going_on_in_replay
             )
         report = {
             "policy_entropy": entropy.detach().mean(),
@@ -393,6 +395,8 @@ class DreamerAlgorithm:
             "imagined/return": returns.detach().mean(),
             "imagined/value": target_value.detach().mean(),
             "imagined/going_on": going_on.detach().mean(),
+            "replayed/reward": data.reward.mean(),
+            "replayed/return": (replayed * going_on_in_replay).sum() / going_on_in_replay.sum().clamp(min=1.0),
         }
         if config.normalise_returns:
             report["return_scale"] = torch.as_tensor(scale)
@@ -418,17 +422,25 @@ class DreamerAlgorithm:
             return intrinsic
         return intrinsic + plan2explore.extrinsic * self.world.reward(features).mean  # type: ignore[no-any-return]
 
-    def _replay_value_loss(self, behaviour: Behaviour, data: DreamerBatch, features: Tensor, first: Tensor) -> Tensor:
-        """The critic's loss on replayed rewards, bootstrapped from imagined returns `first` [B, T]."""
+    def _replayed_returns(self, behaviour: Behaviour, data: DreamerBatch, first: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns of replayed rewards, bootstrapped from imagined returns `first` [N], and where the sequence goes on.
+
+        Both are [B, T - 1].
+        """
         config = behaviour.config
         discount = config.discount * (1.0 - data.is_terminal.to(self._dtype))
         going_on = 1.0 - data.is_last.to(self._dtype)
-        returns = lambda_returns(data.reward, discount, first, config.lambda_, going_on)
+        returns = lambda_returns(data.reward, discount, first.view(data.reward.shape), config.lambda_, going_on)
+        return returns, going_on[:, :-1]
+
+    def _replay_value_loss(self, behaviour: Behaviour, features: Tensor, returns: Tensor, going_on: Tensor) -> Tensor:
+        """The critic's loss on replayed returns [B, T - 1], where the sequence goes on."""
+        config = behaviour.config
         visited = (features if config.value_gradient_to_model else features.detach())[:, :-1]
         with torch.no_grad():
             slow = behaviour.slow_value(visited).mean
         loss = critic_loss(behaviour.value(visited), returns, slow, config.slow_regulariser)
-        return (going_on[:, :-1] * loss).mean()
+        return (going_on * loss).mean()
 
     def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
         """Sum gradients over the ranks, average the figures, step the optimisers, read the figures."""

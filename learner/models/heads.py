@@ -113,6 +113,7 @@ class PolicyConfig:
         max_std: Largest, of the bounded normal.
         unimix: Share of the uniform distribution in discrete policies.
         outscale: Scale of the last layers' initial weights.
+        evaluation: Whether actions are sampled too when not exploring, or the mode is taken.
     """
 
     layers: int = 3
@@ -121,10 +122,13 @@ class PolicyConfig:
     max_std: float = 1.0
     unimix: float = 0.01
     outscale: float = 0.01
+    evaluation: Literal["sample", "mode"] = "sample"
 
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise ValueError(f"layers must be at least 1, got {self.layers}")
+        if self.evaluation not in ("sample", "mode"):
+            raise ValueError(f"evaluation must be 'sample' or 'mode', got {self.evaluation!r}")
         if self.continuous not in ("bounded_normal", "tanh_normal"):
             raise ValueError(f"continuous must be 'bounded_normal' or 'tanh_normal', got {self.continuous!r}")
         if not 0.0 < self.min_std < self.max_std:

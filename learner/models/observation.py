@@ -173,6 +173,9 @@ class Decoder(nn.Module):
         stoch: Stochastic features of a state.
         norm: Norm of all layers.
         act: Activation of all layers.
+
+    Raises:
+        ValueError: The channels of the first image, or the deterministic features, are no multiple of the groups.
     """
 
     def __init__(
@@ -192,6 +195,10 @@ class Decoder(nn.Module):
             self.vector_out = Linear(units, keys.vector_size)
         if keys.images:
             channels = _channels(config, dimensions)
+            if channels[-1] % config.groups:
+                raise ValueError(
+                    f"{channels[-1]} channels of the decoder's first image are no multiple of {config.groups} groups"
+                )
             self._smallest = _smallest(keys, config)
             size = self._smallest[0] * self._smallest[1] * channels[-1]
             self.from_deter = GroupedLinear(deter, size, config.groups)

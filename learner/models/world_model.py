@@ -31,6 +31,7 @@ class ActionCodec(nn.Module):
     """
 
     low: Tensor
+    high: Tensor
     scale: Tensor
 
     def __init__(self, spec: ArraySpec) -> None:
@@ -45,6 +46,7 @@ class ActionCodec(nn.Module):
         if not (low.isfinite().all() and high.isfinite().all()):
             raise ValueError(f"actions must be bounded, got low {spec.low} and high {spec.high}")
         self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
         self.register_buffer("scale", (high - low) / 2.0, persistent=False)
 
     def encode(self, action: Tensor, dtype: torch.dtype) -> Tensor:
@@ -58,7 +60,8 @@ class ActionCodec(nn.Module):
         """Model actions [N, A] -> what the environment takes [N, *shape], clipped into its box."""
         if self.spec.is_discrete:
             return action.argmax(-1)
-        return (self.low + (action.clamp(-1.0, 1.0) + 1.0) * self.scale).view(-1, *self.spec.shape)
+        inside = torch.minimum(self.low + (action.clamp(-1.0, 1.0) + 1.0) * self.scale, self.high)  # despite rounding
+        return inside.view(-1, *self.spec.shape)
 
 
 class LatentModel(nn.Module):

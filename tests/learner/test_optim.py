@@ -1,4 +1,4 @@
-"""Schedules, clipping, the moving average and early stopping, against literal values."""
+"""Schedules, clipping, LaProp, the moving average and early stopping, against literal values."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.models.average import ParameterAverage
-from learner.optim import OptimConfig, Optimizer, learning_rate
+from learner.optim import LaProp, OptimConfig, Optimizer, clip_adaptively, learning_rate
 
 
 def test_learning_rate_warms_up_then_falls_by_a_half_cosine() -> None:
@@ -84,3 +84,79 @@ def test_early_stopping_waits_for_its_smoothing_and_survives_a_restart() -> None
 def test_no_patience_never_stops() -> None:
     stopping = EarlyStopping(EarlyStoppingConfig(patience=0))
     assert {stopping.observe(float(i), 10) for i in range(50)} == {"continue"}
+
+
+def test_laprop_against_three_steps_by_hand() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, 5.0], dtype=torch.float64))
+    optimizer = LaProp([parameter], lr=0.1, betas=(0.9, 0.99), eps=1e-20)
+    expected = [
+        # mean square 0.01 g^2 / 0.01 = 1: a step of the learning rate
+        1.0 - 0.1,
+        # (0.99 * 0.01 + 0.01 * 4) / 0.0199 = 2.507538; -2 / 1.583521 = -1.263008; (0.09 - 0.1263008) / 0.19 = -0.191056
+        0.9 + 0.0191056,
+        # (0.99 * 0.0499 + 0.01 * 0.25) / 0.029701 = 1.747449; 0.5 / 1.321911 = 0.378240;
+        # (0.9 * -0.0363008 + 0.0378240) / 0.271 = 0.019014
+        0.9191056 - 0.0019014,
+    ]
+    for gradient, position in zip([1.0, -2.0, 0.5], expected, strict=True):
+        parameter.grad = torch.tensor([gradient, 0.0], dtype=torch.float64)
+        optimizer.step()
+        assert parameter[0].item() == pytest.approx(position, abs=2e-6)
+    assert parameter[1].item() == 5.0  # no gradient, no division by zero
+
+
+def test_laprop_is_invariant_to_the_scale_of_gradients_and_decays_weights() -> None:
+    small, large = (nn.Parameter(torch.tensor([1.0, -1.0])) for _ in range(2))
+    optimizers = [LaProp([p], lr=0.01) for p in (small, large)]
+    for gradient in torch.randn(20, 2, generator=torch.Generator().manual_seed(0)):
+        small.grad, large.grad = 1e-8 * gradient, 1e8 * gradient
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(small, large)
+    decayed = nn.Parameter(torch.tensor([2.0]))
+    decayed.grad = torch.tensor([3.0])
+    LaProp([decayed], lr=0.1, weight_decay=0.5).step()
+    assert decayed.item() == pytest.approx(2.0 * (1.0 - 0.05) - 0.1)
+
+
+def test_adaptive_clipping_is_relative_to_each_parameter() -> None:
+    parameters = [nn.Parameter(torch.tensor(value)) for value in ([3.0, 4.0], [3.0, 4.0], [0.0, 0.0], [0.0, 0.0])]
+    for parameter, gradient in zip(parameters, ([6.0, 8.0], [0.3, 0.4], [0.6, 0.8], [0.0, 0.0]), strict=True):
+        parameter.grad = torch.tensor(gradient)
+    idle = nn.Parameter(torch.ones(2))
+    clip_adaptively([*parameters, idle], 0.3)
+    expected = [[0.9, 1.2], [0.3, 0.4], [0.3e-3 * 0.6, 0.3e-3 * 0.8], [0.0, 0.0]]  # norms 1.5, 0.5, 0.3e-3, 0
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, torch.tensor(gradient))
+    assert idle.grad is None
+
+
+def test_the_optimizer_clips_before_laprop_and_reports_the_norm_from_before() -> None:
+    """The second gradient is ten times too long: its step is that of the clipped one."""
+    config = OptimConfig("laprop", lr=0.1, eps=1e-20, agc=0.5)
+    ours, twin = (nn.Parameter(torch.tensor([3.0, 4.0])) for _ in range(2))
+    optimizer, plain = Optimizer(config, [ours]), LaProp([twin], lr=0.1)
+    for gradient in ([0.3, 0.4], [30.0, 40.0]):
+        ours.grad = torch.tensor(gradient)
+        norm = optimizer.step()
+        length = min(1.0, 0.5 * twin.detach().norm().item() / torch.tensor(gradient).norm().item())
+        twin.grad = length * torch.tensor(gradient)
+        plain.step()
+    assert norm.item() == pytest.approx(50.0)
+    torch.testing.assert_close(ours, twin)
+
+
+def test_resuming_laprop_continues_its_moments() -> None:
+    def run(steps: range, state: dict[str, object] | None, value: torch.Tensor) -> tuple[Optimizer, torch.Tensor]:
+        parameter = nn.Parameter(value.clone())
+        optimizer = Optimizer(OptimConfig("laprop", lr=0.1, warmup_steps=3, agc=0.3), [parameter])
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for step in steps:
+            parameter.grad = torch.tensor([1.0, -0.5]) * (step + 1)
+            optimizer.step()
+        return optimizer, parameter.detach()
+
+    whole = run(range(6), None, torch.tensor([1.0, 2.0]))[1]
+    first, value = run(range(3), None, torch.tensor([1.0, 2.0]))
+    assert torch.equal(run(range(3, 6), first.state_dict(), value)[1], whole)
