@@ -27,6 +27,7 @@ BENCHES = {
     "replay": "cluster.bench.replay",
     "replay-memory": "cluster.bench.replay_memory",
     "scale": "cluster.bench.scale",
+    "learner": "cluster.bench.learner",
 }
 """Topics of `worldfleet bench` and the modules whose `run()` yields their rows."""
 
