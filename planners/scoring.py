@@ -52,12 +52,19 @@ class TorchEvaluator:
         chunk = max(1, self._max_rows // (problems * self._model.num_particles))
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(int(np.bitwise_xor.reduce(seeds) >> np.uint64(1)))
+            self._seed(int(np.bitwise_xor.reduce(seeds) >> np.uint64(1)))
             parts = [
                 self._returns(observation, sequences[:, start : start + chunk]) for start in range(0, candidates, chunk)
             ]
         returns: NDArray[np.float32] = torch.cat(parts, dim=1).float().cpu().numpy()
         return returns
+
+    def _seed(self, seed: int) -> None:
+        """Seed the generator the model draws from; torch.manual_seed also records the stack for a CUDA it has not started."""
+        if self._device.type == "cuda":
+            torch.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
 
     def _returns(self, observation: Any, actions: torch.Tensor) -> torch.Tensor:
         """[B, n, P] of actions [B, n, H, A]."""
