@@ -60,10 +60,10 @@ class TorchEvaluator:
         return returns
 
     def _seed(self, seed: int) -> None:
-        """Seed the generator the model draws from; torch.manual_seed also records the stack for a CUDA it has not started."""
+        """Seed the generator the model draws from."""
         if self._device.type == "cuda":
             torch.manual_seed(seed)
-        else:
+        else:  # torch.manual_seed would also record the stack, for a CUDA it has not started
             torch.default_generator.manual_seed(seed)
 
     def _returns(self, observation: Any, actions: torch.Tensor) -> torch.Tensor:
