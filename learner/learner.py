@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from learner.algorithms.base import Algorithm, UpdateResult
 from learner.batch import SequenceBatch
-from learner.device import DeviceName, Precision
+from learner.device import DeviceName, Precision, keep_freed_memory, resolve_device
 
 ResultSink = Callable[[SequenceBatch, UpdateResult], None]
 """Receives every batch after its update, with the priorities and write-backs the update made for it."""
@@ -67,7 +67,7 @@ class Learner:
     Args:
         algorithm: What to update, on its device.
         batches: Source of batches; its order is not part of the learner's state.
-        config: How to run; `threads` takes effect here for the whole process.
+        config: How to run; `threads` takes effect here for the whole process, as does `keep_freed_memory` on a CPU.
         seed: Seed of the cut into minibatches.
         on_result: Called once per batch and pass that was not cut into minibatches, with the update's result.
 
@@ -87,6 +87,8 @@ class Learner:
             raise ValueError("priorities and write-backs need whole batches: set minibatches to 1")
         if config.threads > 0:
             torch.set_num_threads(config.threads)
+        if resolve_device(config.device).type == "cpu":
+            keep_freed_memory()
         self.config = config
         self.algorithm = algorithm
         self.updates = 0

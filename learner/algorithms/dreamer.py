@@ -27,10 +27,11 @@ from envs.specs import EnvSpec
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.device import Precision, autocast
+from learner.device import Precision, autocast, fast_products
 from learner.distributed import Collective, current
 from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
 from learner.losses.returns import ReturnRange, lambda_returns
+from learner.models.distributions import Regression, TwoHot
 from learner.models.heads import PolicyHead, ScalarHead
 from learner.models.rssm import State
 from learner.models.world_model import Disagreement, WorldModel
@@ -140,9 +141,10 @@ class DreamerAlgorithm:
         """
         data = self._to_device(batch)
         noise = self._draw(*data.is_first.shape)
-        losses, report, states = self._losses(data, noise)
-        total = torch.stack([loss.to(self._dtype) for loss in losses.values()]).sum() / self._collective.world_size
-        total.backward()  # type: ignore[no-untyped-call]
+        with fast_products(self._device):
+            losses, report, states = self._losses(data, noise)
+            total = torch.stack([loss.to(self._dtype) for loss in losses.values()]).sum() / self._collective.world_size
+            total.backward()  # type: ignore[no-untyped-call]
         report |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         metrics = self._reduce_and_step(report)
         self.updates += 1
@@ -355,36 +357,37 @@ class DreamerAlgorithm:
     def _behaviour_losses(
         self, behaviour: Behaviour, data: DreamerBatch, states: State, noise: Noise
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Imagined sequences are time-major, so that networks read contiguous rows whichever steps are left out."""
         config = behaviour.config
         start = State(states.deter.detach().flatten(0, 1), states.stoch.detach().flatten(0, 1))
         through_dynamics = config.reinforce < 1.0
         fixed = [module for name, module in self._modules().items() if name != "behaviour"]
         fixed += [behaviour.value, behaviour.slow_value]
         with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
-            features, action = self._imagine(behaviour.policy, start, noise)  # [N, H + 1, ...], [N, H, A]
-            critic = behaviour.slow_value if config.slow_target else behaviour.value
-            target_value = critic(features).mean
+            features, action = self._imagine(behaviour.policy, start, noise)  # [H + 1, N, D + S], [H, N, A]
             going_on = self.world.going_on(features)
             reward = self._imagined_reward(features, action)
+        visited = features[:-1].detach()
+        value = behaviour.value(visited)
+        with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
+            target_value = self._target_value(behaviour, features, value)
             predicted = config.discount_in_continuation and self.world.continuation is not None
             discount = 1.0 if predicted else config.discount
-            together = torch.ones_like(going_on)
-            returns = lambda_returns(reward, going_on * discount, target_value, config.lambda_, together)
-        features = features.detach()
-        weight = cumulative_weight(going_on.detach(), discount)[:, :-1]
+            returns = lambda_returns(
+                reward.T, going_on.T * discount, target_value.T, config.lambda_, torch.ones_like(going_on.T)
+            ).T
+        weight = cumulative_weight(going_on.detach().T, discount).T[:-1]
         scale = self.return_range.update(returns.detach(), self._collective) if config.normalise_returns else 1.0
-        advantage = (returns.detach() - target_value.detach()[:, :-1]) / scale
-        visited = features[:, :-1]
+        advantage = (returns.detach() - target_value.detach()[:-1]) / scale
         actor, entropy = actor_loss(
             behaviour.policy(visited), action, returns / scale, advantage, weight, config.reinforce, config.entropy
         )
         slow = behaviour.slow_value(visited).mean if config.slow_regulariser > 0.0 else advantage
-        value = behaviour.value(visited)
         losses = {
             "actor": actor.mean(),
             "critic": (weight * critic_loss(value, returns.detach(), slow, config.slow_regulariser)).mean(),
         }
-        replayed, going_on_in_replay = self._replayed_returns(behaviour, data, returns.detach()[:, 0])
+        replayed, going_on_in_replay = self._replayed_returns(behaviour, data, returns.detach()[0])
         if config.replay_value > 0.0:
             losses["replay_value"] = config.replay_value * self._replay_value_loss(
                 behaviour, states.features, replayed, going_on_in_replay
@@ -403,21 +406,29 @@ class DreamerAlgorithm:
         return losses, report
 
     def _imagine(self, policy: PolicyHead, start: State, noise: Noise) -> tuple[Tensor, Tensor]:
-        """H steps of the policy in the latent dynamics: features [N, H + 1, D + S] and actions [N, H, A]."""
+        """H steps of the policy in the latent dynamics: features [H + 1, N, D + S] and actions [H, N, A]."""
         state, features, actions = start, [start.features], []
         for latent_noise, action_noise in zip(noise.prior, noise.action, strict=True):
             actions.append(policy(features[-1].detach()).sample(action_noise))
             state = self.world.rssm.step(state, actions[-1].to(state.deter.dtype), latent_noise)
             features.append(state.features)
-        return torch.stack(features, 1), torch.stack(actions, 1)
+        return torch.stack(features), torch.stack(actions)
+
+    def _target_value(self, behaviour: Behaviour, features: Tensor, value: TwoHot | Regression) -> Tensor:
+        """Values [H + 1, N] to bootstrap from; `value` is the critic's distribution of all states but the last."""
+        if behaviour.config.slow_target:
+            return behaviour.slow_value(features).mean  # type: ignore[no-any-return]
+        if behaviour.config.reinforce < 1.0:
+            return behaviour.value(features).mean  # type: ignore[no-any-return]
+        return torch.cat([value.mean, behaviour.value(features[-1:]).mean])
 
     def _imagined_reward(self, features: Tensor, action: Tensor) -> Tensor:
-        """[N, H + 1] received on arriving at each imagined state."""
+        """[H + 1, N] received on arriving at each imagined state."""
         plan2explore = self.config.plan2explore
         if plan2explore is None or self.disagreement is None:
             return self.world.reward(features).mean  # type: ignore[no-any-return]
-        surprise = self.disagreement.reward(features[:, :-1], action)
-        intrinsic = plan2explore.intrinsic * F.pad(surprise, (1, 0))
+        surprise = self.disagreement.reward(features[:-1], action)
+        intrinsic = plan2explore.intrinsic * F.pad(surprise, (0, 0, 1, 0))
         if plan2explore.extrinsic == 0.0:
             return intrinsic
         return intrinsic + plan2explore.extrinsic * self.world.reward(features).mean  # type: ignore[no-any-return]

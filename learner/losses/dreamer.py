@@ -49,16 +49,16 @@ def actor_loss(
     """REINFORCE on the advantage mixed with the gradient through the returns (Hafner et al. 2021, eq. 6).
 
     Args:
-        policy: At the N x H imagined states.
-        action: [N, H, A] taken there.
-        returns: [N, H] differentiable in the actions, where `reinforce` is below 1; in units of the advantage.
-        advantage: [N, H] without gradients.
-        weight: [N, H] probability that imagination got there, times the discount.
+        policy: At the H x N imagined states.
+        action: [H, N, A] taken there.
+        returns: [H, N] differentiable in the actions, where `reinforce` is below 1; in units of the advantage.
+        advantage: [H, N] without gradients.
+        weight: [H, N] probability that imagination got there, times the discount.
         reinforce: Share of REINFORCE.
         entropy_weight: Weight of the entropy bonus.
 
     Returns:
-        Loss [N, H] and entropy [N, H].
+        Loss [H, N] and entropy [H, N].
     """
     entropy = policy.entropy()
     objective = entropy_weight * entropy

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -56,23 +57,24 @@ class TwoHot:
 
     @property
     def mean(self) -> Tensor:
-        """Expectation [...]; mirrored bins are paired before they are summed, so that equal masses cancel exactly."""
+        """Expectation [...]; masses of mirrored bins are subtracted before they are summed, so that equals cancel."""
         half = len(self.bins) // 2
-        weighted = torch.softmax(self.logits, -1) * self.bins
-        return (weighted[..., :half] + weighted[..., half + 1 :].flip(-1)).sum(-1) + weighted[..., half]
+        mass = torch.softmax(self.logits, -1)
+        return (mass[..., half + 1 :] - mass[..., :half].flip(-1)) @ self.bins[half + 1 :]
 
     def loss(self, target: Tensor) -> Tensor:
         """Cross-entropy [...] against the two-hot code of target [...]."""
         return self.losses([target], [1.0])
 
     def losses(self, targets: list[Tensor], weights: list[float]) -> Tensor:
-        """Weighted sum [...] of the losses against several targets, with one log-partition for all."""
-        total = sum(weights) * torch.logsumexp(self.logits, -1)
+        """Weighted sum [...] of the losses against several targets."""
+        indices, masses = [], []
         for target, weight in zip(targets, weights, strict=True):
             lower, upper_mass = two_hot(target, self.bins)
-            picked = self.logits.gather(-1, torch.stack([lower, lower + 1], -1))
-            total = total - weight * torch.lerp(picked[..., 0], picked[..., 1], upper_mass)
-        return total
+            indices += [lower, lower + 1]
+            masses += [weight * (1.0 - upper_mass), weight * upper_mass]
+        log_probs = torch.log_softmax(self.logits, -1)
+        return -(log_probs.gather(-1, torch.stack(indices, -1)) * torch.stack(masses, -1)).sum(-1)
 
 
 def two_hot(target: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,12 +223,15 @@ class OneHot:
 
     def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        log_probs = torch.log_softmax(wide, -1)
-        probs = log_probs.exp()
+        self.probs = torch.softmax(wide, -1)
         if unimix > 0.0:
-            probs = probs * (1.0 - unimix) + unimix / logits.shape[-1]
-            log_probs = probs.log()
-        self.probs, self.log_probs = probs, log_probs
+            self.probs = torch.add(unimix / logits.shape[-1], self.probs, alpha=1.0 - unimix)
+        self._logits = None if unimix > 0.0 else wide
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """[..., C]."""
+        return self.probs.log() if self._logits is None else torch.log_softmax(self._logits, -1)
 
     def detach(self) -> OneHot:
         """The same distribution without gradients."""
@@ -240,9 +245,10 @@ class OneHot:
 
     def sample(self, noise: Tensor) -> Tensor:
         """[..., C] from noise [...] uniform in [0, 1), by inversion; the gradient is that of the probabilities."""
-        ids = (self.probs.detach().cumsum(-1)[..., :-1] <= noise.unsqueeze(-1)).sum(-1)
-        hard = F.one_hot(ids, self.probs.shape[-1]).to(self.probs.dtype)
-        return hard + (self.probs - self.probs.detach()) if self.probs.requires_grad else hard
+        probs = self.probs.detach()
+        passed = (probs.cumsum(-1)[..., :-1] <= noise.unsqueeze(-1)).to(probs.dtype)  # 1s, then 0s
+        hard = F.pad(passed, (1, 0), value=1.0) - F.pad(passed, (0, 1))
+        return hard + (self.probs - probs) if self.probs.requires_grad else hard
 
     def log_prob(self, action: Tensor) -> Tensor:
         """[...] of one-hot actions."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -28,6 +29,7 @@ from learner.models.layers import (
     NormName,
     initialise,
     make_norm,
+    normalise,
 )
 from learner.models.rssm import State
 
@@ -236,7 +238,7 @@ class Decoder(nn.Module):
         groups = self._config.groups
         deter = self.from_deter(state.deter).view(len(state.deter), groups, height, width, -1)
         x = deter.movedim(1, 3).flatten(3) + self.from_stoch(state.stoch).view(len(state.stoch), height, width, -1)
-        x = self.act(self.norm(x)).movedim(-1, 1)
+        x = normalise(self.norm, self.act, x).movedim(-1, 1)
         for convolution in self.convolutions:
             x = convolution(x)
         x = self.image_out(x).movedim(1, -1)
@@ -256,7 +258,7 @@ class _Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convolution(x)
-        return self.act(self.norm(F.max_pool2d(x, 2) if self._pool else x))
+        return self.norm.activated(F.max_pool2d(x, 2) if self._pool else x, self.act)
 
 
 class _Up(nn.Module):
@@ -277,8 +279,47 @@ class _Up(nn.Module):
         self.norm, self.act = ChannelNorm(norm, outputs), None if act is None else ACTIVATIONS[act]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.convolution(F.interpolate(x, scale_factor=2.0) if self._upsample else x)
-        return x if self.act is None else self.act(self.norm(x))
+        convolution = self.convolution
+        if self._upsample:
+            assert convolution.bias is not None
+            x = convolve_upsampled(x, convolution.weight, convolution.bias)
+        else:
+            x = convolution(x)
+        return x if self.act is None else self.norm.activated(x, self.act)
+
+
+def convolve_upsampled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Twice the size by nearest neighbours, then a convolution that keeps the size, in a third of the products.
+
+    A pixel becomes four, and each of them sees a pixel of x through the sum of all taps that fall on it. So a
+    convolution of x itself, with a smaller kernel for each of the four, gives the same.
+
+    Args:
+        x: [N, C, H, W], channels last in memory.
+        weight: [O, C, K, K] with an odd K.
+        bias: [O].
+
+    Returns:
+        [N, O, 2 H, 2 W], channels last in memory.
+    """
+    sums = _tap_sums(weight.shape[-1]).to(weight)
+    small = torch.einsum("ayk,bxl,ockl->abocyx", sums, sums, weight).flatten(0, 2)
+    y = F.conv2d(x, small, bias.repeat(4), padding=small.shape[-1] // 2).movedim(1, -1)
+    rows, height, width, _ = y.shape
+    y = y.reshape(rows, height, width, 2, 2, -1).transpose(2, 3)
+    return y.reshape(rows, 2 * height, 2 * width, -1).movedim(-1, 1)
+
+
+@cache
+def _tap_sums(kernel: int) -> Tensor:
+    """[2, taps, kernel]: 1 where a tap, centred on the left or right of a pixel's two copies, falls on a neighbour."""
+    half = kernel // 2
+    reach = (half + 1) // 2
+    sums = torch.zeros(2, 2 * reach + 1, kernel)
+    for side in range(2):
+        for tap in range(kernel):
+            sums[side, (side + tap - half) // 2 + reach, tap] = 1.0
+    return sums
 
 
 def _initialise(convolution: nn.Conv2d | nn.ConvTranspose2d, inputs: int) -> None:

@@ -19,7 +19,18 @@ from torch import Tensor, nn
 
 from learner.models.dimensions import Dimensions
 from learner.models.distributions import OneHot
-from learner.models.layers import ACTIVATIONS, ActivationName, Dense, GroupedLinear, Linear, Mlp, NormName, make_norm
+from learner.models.layers import (
+    ACTIVATIONS,
+    ActivationName,
+    Dense,
+    GroupedLinear,
+    Linear,
+    Mlp,
+    NormName,
+    make_norm,
+    normalise,
+    split,
+)
 
 
 @dataclass(frozen=True)
@@ -290,10 +301,9 @@ class BlockGru(nn.Module):
     def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
         """The next deter [N, D] from deter [N, D], stoch [N, S] and `of_action` of the actions [N, A]."""
         shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), from_action], -1)
-        x = self.act(self.norm(self.hidden(deter, shared)))
-        gates = self.gates(x).view(len(x), self._blocks, 3, -1)
-        reset, candidate, update = (gate.flatten(1) for gate in gates.unbind(2))
-        return _gated(reset, candidate, update, deter)
+        x = normalise(self.norm, self.act, self.hidden(deter, shared))
+        reset, candidate, update = self.gates.by_group(x).chunk(3, -1)
+        return _gated(reset, candidate, update, split(deter, self._blocks)).transpose(0, 1).flatten(1)
 
 
 class Gru(nn.Module):

@@ -116,10 +116,12 @@ def test_exactly_the_horizon_is_imagined_from_every_state(name: str, monkeypatch
     monkeypatch.setattr(Rssm, "step", count)
     acted: list[int] = []
     assert algorithm.behaviour is not None
-    algorithm.behaviour.policy.register_forward_hook(lambda module, inputs, output: acted.append(len(inputs[0])))
+    algorithm.behaviour.policy.register_forward_hook(
+        lambda module, inputs, output: acted.append(inputs[0][..., 0].numel())
+    )
     algorithm.update(batch)
     assert rows == [4 * 6] * 4  # H steps of all B * T states; none before, none behind
-    assert acted == [4 * 6] * 5  # an action for each, and their log-probabilities in one pass
+    assert acted == [4 * 6] * 4 + [4 * 4 * 6]  # an action for each, and their log-probabilities in one pass
 
 
 GROUPS_OF_LOSSES = {

@@ -15,7 +15,7 @@ from learner.algorithms.dreamer import Behaviour
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.models.dimensions import SIZES, Dimensions, SizeName
 from learner.models.layers import GroupedLinear, initialise
-from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys
+from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys, convolve_upsampled
 from learner.models.rssm import State
 from learner.models.world_model import ActionCodec, WorldModel
 
@@ -157,6 +157,21 @@ def test_the_first_image_of_the_decoder_holds_the_groups_side_by_side() -> None:
     changed = (seen[0] != seen[1]).all((0, 1, 2))
     assert seen[0].shape == (2, 4, 4, 8)
     assert changed.tolist() == [False, False, True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_a_convolution_of_the_upsampled_image_needs_no_upsampled_image(kernel: int) -> None:
+    torch.manual_seed(0)
+    shapes = (2, 3, 4, 6), (5, 3, kernel, kernel), (5,)
+    x, weight, bias = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    actual = convolve_upsampled(x, weight, bias)
+    large = torch.nn.functional.interpolate(x, scale_factor=2.0)
+    expected = torch.nn.functional.conv2d(large, weight, bias, padding=kernel // 2)
+    torch.testing.assert_close(actual, expected)
+    error = torch.randn_like(expected)
+    gradients = (torch.autograd.grad(y, (x, weight, bias), error) for y in (actual, expected))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_chosen_keys_come_in_the_order_of_their_names() -> None:
