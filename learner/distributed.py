@@ -54,9 +54,10 @@ class Collective:
         """The values of all ranks one behind the other: [N] on each -> [world_size * N], in the order of the ranks."""
         if self.world_size == 1:
             return values
-        everyone = values.new_empty(self.world_size * len(values))
-        dist.all_gather_into_tensor(everyone, values.contiguous())
-        return everyone
+        everyone = values.new_zeros(self.world_size, len(values))
+        everyone[self.rank] = values
+        dist.all_reduce(everyone)
+        return everyone.flatten()
 
     def barrier(self) -> None:
         """Wait for every rank."""

@@ -399,7 +399,7 @@ class DreamerAlgorithm:
             "imagined/value": target_value.detach().mean(),
             "imagined/going_on": going_on.detach().mean(),
             "replayed/reward": data.reward.mean(),
-            "replayed/return": (replayed * going_on_in_replay).sum() / going_on_in_replay.sum().clamp(min=1.0),
+            "replayed/return": self._masked_mean(replayed, going_on_in_replay),
         }
         if config.normalise_returns:
             report["return_scale"] = torch.as_tensor(scale)
@@ -443,6 +443,11 @@ class DreamerAlgorithm:
         going_on = 1.0 - data.is_last.to(self._dtype)
         returns = lambda_returns(data.reward, discount, first.view(data.reward.shape), config.lambda_, going_on)
         return returns, going_on[:, :-1]
+
+    def _masked_mean(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The mean of values over where the mask of their shape is 1, over all ranks."""
+        total, count = self._collective.mean(torch.stack([(values * mask).mean(), mask.mean()]))
+        return total / count.clamp(min=torch.finfo(count.dtype).tiny)
 
     def _replay_value_loss(self, behaviour: Behaviour, features: Tensor, returns: Tensor, going_on: Tensor) -> Tensor:
         """The critic's loss on replayed returns [B, T - 1], where the sequence goes on."""
