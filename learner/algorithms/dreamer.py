@@ -447,7 +447,7 @@ class DreamerAlgorithm:
     def _masked_mean(self, values: Tensor, mask: Tensor) -> Tensor:
         """The mean of values over where the mask of their shape is 1, over all ranks."""
         total, count = self._collective.mean(torch.stack([(values * mask).mean(), mask.mean()]))
-        return total / count.clamp(min=torch.finfo(count.dtype).tiny)
+        return total / count.clamp(min=torch.finfo(count.dtype).tiny)  # type: ignore[no-any-return]
 
     def _replay_value_loss(self, behaviour: Behaviour, features: Tensor, returns: Tensor, going_on: Tensor) -> Tensor:
         """The critic's loss on replayed returns [B, T - 1], where the sequence goes on."""
