@@ -24,7 +24,7 @@ import numpy as np
 from actors.records import Block
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.slots import SHARED_MEMORY
+from actors.replay.shared import SHARED_MEMORY
 from cluster.bench.replay_data import PRIORITIZED
 from cluster.bench.replay_service import Sender, actor, ray_cluster
 from cluster.bench.row import BenchRow
