@@ -345,7 +345,7 @@ def test_without_shared_memory_batches_come_as_objects(tmp_path: Path, caplog: p
     port.directory = tmp_path / "absent"
     port.fill()
     check_sequences(next(make(port)))
-    assert "batches come as objects: cannot make a slot" in caplog.text
+    assert "batches come as objects: cannot make a file" in caplog.text
     with pytest.raises(SlotError, match="cannot make a file"):
         next(make(port, transport="slots"))
 
