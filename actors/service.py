@@ -30,8 +30,9 @@ from actors.evaluate import Evaluation, Evaluator
 from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
 from actors.replay.credits import Message, MessageWindow
+from actors.replay.parcels import make_parcel_box
 from actors.replay.routing import route
-from actors.replay.service import RayInserts, message_of
+from actors.replay.service import RayInserts
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
 from envs.specs import ArraySpec
@@ -105,7 +106,9 @@ class RolloutActor:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
-        self._windows = [MessageWindow(RayInserts(shard), max_pending, share, note) for shard in shards]
+        box = make_parcel_box()
+        self._ports = [RayInserts(shard, box) for shard in shards]
+        self._windows = [MessageWindow(port, max_pending, share, note) for port in self._ports]
         self._loop = make_loop()
         self._weights = weights
         self._actor = actor
@@ -158,10 +161,10 @@ class RolloutActor:
     def _push(self, blocks: list[Block]) -> int:
         """Send one message per shard; the steps acknowledged meanwhile."""
         acknowledged = 0
-        for index, window in enumerate(self._windows):
+        for index, (port, window) in enumerate(zip(self._ports, self._windows, strict=True)):
             group = [block for block in blocks if route(block.stream_id, len(self._windows)) == index]
             if group:
-                acknowledged += window.send(message_of(group))
+                acknowledged += window.send(port.message(group))
         return acknowledged + sum(window.settle() for window in self._windows)
 
 

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from actors.replay.draws import MassBook, ProbeSchedule, ShardReport
 from actors.replay.schema import Schema
 from actors.replay.sharded import normalise_weights, slice_batch
-from actors.replay.slots import SHARED_MEMORY, Slot, SlotError, SlotLayout, SlotPool, SlotTicket
+from actors.replay.shared import SHARED_MEMORY, SlotError
+from actors.replay.slots import Slot, SlotLayout, SlotPool, SlotTicket
 from learner.batch import SequenceBatch
 
 logger = logging.getLogger(__name__)

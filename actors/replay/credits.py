@@ -26,9 +26,10 @@ class Message:
     """Encoded blocks of one shard."""
 
     header: bytes
-    payload: Any  # bytes of the blocks, or a reference to them
+    payload: Any  # bytes of the blocks, or where they are
     num_bytes: int
     num_steps: int
+    release: Callable[[], None] = lambda: None  # called when it is acknowledged
 
 
 class InsertPort(Protocol):
@@ -134,6 +135,7 @@ class MessageWindow:
                 break
         self._open.popleft()
         self._bytes -= message.num_bytes
+        message.release()
         if self._on_acknowledged is not None:
             self._on_acknowledged(message)
         return message.num_steps

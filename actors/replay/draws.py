@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from actors.replay.sharded import draw_shard, shard_probabilities
 
 MASS_REFRESH = 16
-"""Batches between two looks at the masses of the shards that are there."""
+"""Batches between two looks at the mass of a shard, at least; with more shards, as many as there are shards."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,13 @@ class ProbeSchedule:
         self._batches = 0
 
     def asked_batch(self) -> None:
-        """Count a batch; every so often all shards become due."""
+        """Count a batch; it makes at most one shard due, so that a batch costs the same with many shards."""
+        num_shards = len(self._due)
+        period = max(MASS_REFRESH, num_shards)
+        shard, rest = divmod(self._batches % period, period // num_shards)
         self._batches += 1
-        if self._batches % MASS_REFRESH == 0:
-            self._due[np.isinf(self._due)] = 0.0
+        if not rest and shard < num_shards and np.isinf(self._due[shard]):
+            self._due[shard] = 0.0
 
     def answered(self, shard: int, has_data: bool, now: float) -> None:
         """A report has come."""

@@ -1,17 +1,20 @@
 """The replay as Ray actors: one actor per shard, and the learner's and the senders' calls to them.
 
-Blocks come in as a header and one out-of-band buffer; the shard copies them and drops the buffer, so nothing
-pins the object store. Batches go out through slots of shared memory on the learner's node, elsewhere as one
-object each. What to do when a call fails is decided in `batches`, `feedback` and `credits`, which know no Ray.
+Blocks come in as a header and their bytes: small ones inside the call, large ones through shared memory of the
+sender, from other nodes as one object. The shard copies them at once, so nothing pins the object store. Batches
+go out through slots of shared memory on the learner's node, elsewhere as one object each. What to do when a call
+fails is decided in `batches`, `feedback` and `credits`, which know no Ray.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import ray
@@ -25,10 +28,12 @@ from actors.replay.config import ReplayConfig
 from actors.replay.credits import Message
 from actors.replay.draws import ShardReport
 from actors.replay.feedback import FeedbackSender
+from actors.replay.parcels import OpenParcels, Parcel, ParcelBox, ParcelTicket
 from actors.replay.schema import Schema
 from actors.replay.segments import SplitBatch, join, split
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
+from actors.replay.shared import SlotError
 from actors.replay.slots import OpenSlots, SlotLayout
 from actors.replay.wire import Scratch, decode_blocks, encode_pieces
 from learner.algorithms.base import UpdateResult
@@ -37,6 +42,7 @@ from learner.batch import SequenceBatch
 REPORT_SECONDS = 0.5  # least time between two updates of a shard's metrics
 INLINE_BYTES = 64 << 10  # payloads up to this size travel inside the call, larger ones through the object store
 MAX_BATCH_SHAPES = 4  # shapes of batches a shard keeps memory for; mixed batches have many
+Payload: TypeAlias = "NDArray[np.uint8] | list[NDArray[np.uint8]] | ParcelTicket"
 CONCURRENCY_GROUPS = {"checkpoint": 1}
 """Groups of the shard's methods: waiting for a checkpoint goes on beside everything else."""
 
@@ -73,6 +79,7 @@ class ReplayShardActor:
         self._index = index
         self._session = secrets.randbits(63)
         self._slots = OpenSlots()
+        self._parcels = OpenParcels()
         self._scratch = Scratch()
         self._batches: dict[tuple[int, int], SequenceBatch] = {}
         self._layouts: dict[tuple[int, int], SlotLayout] = {}
@@ -90,26 +97,31 @@ class ReplayShardActor:
         return self._session
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(
-        self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]], session: int | None = None
-    ) -> int:
+    def shares_memory(self, mark: ParcelTicket) -> bool:
+        """Whether this process can read the parcels of the box with this mark."""
+        try:
+            self._parcels.read(mark)
+        except SlotError:
+            return False
+        return True
+
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    def insert(self, header: bytes, payload: Payload, session: int | None = None) -> int:
         """Store the blocks of one message; the steps stored, without those stored before.
 
         Args:
             header: See `actors.replay.wire`.
-            payload: The bytes, whole or in pieces.
+            payload: The bytes, whole or in pieces, or where they are.
             session: Whom the message is for; None for whoever gets it.
 
         Raises:
             ShardUnavailable: The message is for an earlier process; see `actors.replay.credits`.
             ValueError: The message is damaged, a stream has a gap, or the schema differs.
+            SlotError: The payload is in memory that this process cannot read.
         """
         if session not in (None, self._session):
             raise ShardUnavailable(f"shard {self._index} was restarted after the message was sent")
-        if isinstance(payload, list):
-            pieces, payload = payload, self._scratch.take(sum(piece.nbytes for piece in payload))
-            join(pieces, payload)
-        stored = self._shard.insert_many(decode_blocks(header, payload))
+        stored = self._shard.insert_many(decode_blocks(header, self._whole(payload)))
         self._metrics.report(self._shard)
         return stored
 
@@ -122,22 +134,25 @@ class ReplayShardActor:
         return ShardReport(shard.masses(length), shard.fractions, float(shard.num_items(length)), node, schema)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def sample_into(self, request: bytes) -> bool:
+    def sample_into(self, request: bytes) -> bool | str:
         """Write a part of a batch into a slot of this node; False if no sequence is stored.
+
+        A slot that cannot be opened, or is not the ticket's any more, is said in words: most such tickets were given
+        up, nobody looks at their answer, and Ray would print an exception.
 
         Args:
             request: A packed `SampleRequest` with a ticket.
-
-        Raises:
-            SlotError: The slot cannot be opened, or is not the ticket's.
         """
         asked, shard = SampleRequest.unpack(request), self._shard
         assert asked.ticket is not None
         if shard.schema is None or not shard.masses(asked.length)[0] > 0:
             return False
-        with self._slots.writing(asked.ticket, self._layout(shard.schema, asked)) as slot:
-            part = slice_batch(slot, asked.low, asked.low + asked.batch_size)
-            shard.sample(asked.batch_size, asked.length, np.array(asked.totals), asked.num_items, out=part)
+        try:
+            with self._slots.writing(asked.ticket, self._layout(shard.schema, asked)) as slot:
+                part = slice_batch(slot, asked.low, asked.low + asked.batch_size)
+                shard.sample(asked.batch_size, asked.length, np.array(asked.totals), asked.num_items, out=part)
+        except SlotError as error:
+            return str(error)
         self._metrics.report(shard)
         return True
 
@@ -236,6 +251,16 @@ class ReplayShardActor:
         """Drop all other checkpoints; see `ReplayShard.retain`. Call it in the group "checkpoint"."""
         self._shard.retain(names)
 
+    def _whole(self, payload: Payload) -> NDArray[np.uint8]:
+        """The bytes of a message, valid until the next one."""
+        if isinstance(payload, ParcelTicket):
+            return self._parcels.read(payload)
+        if isinstance(payload, list):
+            whole = self._scratch.take(sum(piece.nbytes for piece in payload))
+            join(payload, whole)
+            return whole
+        return payload
+
     def _layout(self, schema: Schema, request: SampleRequest) -> SlotLayout:
         key = (request.slot_size, request.length)
         layout = self._layouts.get(key)
@@ -319,7 +344,10 @@ class RayShards:
         return ready
 
     def result(self, call: Any) -> Any:
-        return answer_of(call)
+        answer = answer_of(call)
+        if isinstance(answer, str):
+            raise SlotError(answer)
+        return answer
 
 
 class RayInserts:
@@ -327,22 +355,50 @@ class RayInserts:
 
     Args:
         shard: Handle of the shard actor.
+        box: Where large messages are packed if the shard shares our memory; without one they are objects.
     """
 
-    def __init__(self, shard: Any) -> None:
-        self._shard = shard
+    def __init__(self, shard: Any, box: ParcelBox | None = None) -> None:
+        self._shard, self._box = shard, box
         self._session: int | None = None  # until the first message
+        self._shares_memory = False
+
+    def message(self, blocks: Sequence[Block]) -> Message:
+        """Blocks as a message that may be sent more than once; their arrays are free again."""
+        header, pieces = encode_pieces(blocks)
+        num_bytes, num_steps = sum(piece.nbytes for piece in pieces), sum(block.num_steps for block in blocks)
+        if num_bytes <= INLINE_BYTES:
+            return Message(header, np.concatenate(pieces), num_bytes, num_steps)
+        self._connect_first()
+        if self._box is not None and self._shares_memory:
+            with suppress(SlotError):  # it is full
+                parcel = self._box.pack(pieces)
+                return Message(header, parcel, num_bytes, num_steps, partial(self._box.take_back, parcel))
+        parts = [part for piece in pieces for part in split(piece)]
+        return Message(header, ray.put(parts), num_bytes, num_steps)
 
     def connect(self) -> None:
         self._session = self.result(self._shard.session.remote())
+        if self._box is not None:
+            self._shares_memory = self.result(self._shard.shares_memory.remote(self._box.mark))
 
     def insert(self, message: Message) -> Any:
-        if self._session is None:
-            self._session = ray.get(self._shard.session.options(max_task_retries=-1).remote())
+        self._connect_first()
         payload = message.payload
-        if isinstance(payload, np.ndarray) and payload.nbytes > INLINE_BYTES:
+        if isinstance(payload, Parcel):
+            payload = payload.ticket if self._shares_memory else split(payload.content)
+        elif isinstance(payload, np.ndarray) and payload.nbytes > INLINE_BYTES:
             payload = split(payload)
         return self._shard.insert.remote(message.header, payload, self._session)
+
+    def _connect_first(self) -> None:
+        """Wait for the shard before the first message."""
+        if self._session is None:
+            session = ray.get(self._shard.session.options(max_task_retries=-1).remote())
+            if self._box is not None:
+                asked = self._shard.shares_memory.options(max_task_retries=-1).remote(self._box.mark)
+                self._shares_memory = ray.get(asked)
+            self._session = session
 
     def done(self, call: Any) -> bool:
         return bool(ray.wait([call], timeout=0)[0])
@@ -384,17 +440,6 @@ class RemoteBatches(BatchQueue):
         """See `BatchQueue.stats`; with the calls of `feedback` and how many failed."""
         counts = {"feedback_calls": float(self._feedback.sent), "feedback_failed": float(self._feedback.failed)}
         return super().stats() | counts
-
-
-def message_of(blocks: Sequence[Block]) -> Message:
-    """Blocks for one shard as a message that may be sent more than once; their arrays are free again."""
-    header, pieces = encode_pieces(blocks)
-    num_bytes = sum(piece.nbytes for piece in pieces)
-    if num_bytes <= INLINE_BYTES:
-        payload = np.concatenate(pieces)
-    else:
-        payload = ray.put([part for piece in pieces for part in split(piece)])
-    return Message(header, payload, num_bytes, sum(block.num_steps for block in blocks))
 
 
 def answer_of(call: Any) -> Any:

@@ -12,20 +12,13 @@ a writer out of memory that is no longer its own:
 - a slot whose writer may still be at work is retired: its file is unlinked and never read again, and a new
   file takes its place.
 
-Files are named by process, and every new pool removes those of this user's dead processes: a killed learner
-leaves at most its own slots behind, until the next one starts.
-
 Letters: B sequences, T steps.
 """
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
-import secrets
 import struct
-import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,12 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.replay.schema import Schema
+from actors.replay.shared import SHARED_MEMORY, OpenFiles, SharedFiles, SlotError
 from learner.batch import SequenceBatch
 
-SHARED_MEMORY = Path("/dev/shm")
-"""Where slots live; a file system in memory."""
-
-_PREFIX = "worldfleet-slot"
+_KIND = "slot"
 _ALIGNMENT = 64
 _MAGIC = b"wfslot\r\n"
 _FORMAT = 1
@@ -56,10 +47,6 @@ _ROW_FIELDS = (  # per sequence: name, dtype, trailing shape
     ("weight", "<f4", ()),
     ("handle", "<i8", (3,)),
 )
-
-
-class SlotError(RuntimeError):
-    """A slot cannot be opened here, or is not the one a ticket was given for."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +106,9 @@ class SlotLayout:
 class Slot:
     """Memory for one batch, of its owner."""
 
-    def __init__(self, layout: SlotLayout, path: Path | None) -> None:
+    def __init__(self, layout: SlotLayout, path: Path | None, memory: mmap.mmap) -> None:
         self.path = path
-        self._memory = _map_new(path, layout.nbytes)
+        self._memory = memory
         self.batch = layout.batch(self._memory)
         _HEADER.pack_into(self._memory, 0, _MAGIC, _FORMAT, layout.fingerprint, layout.nbytes, 0)
 
@@ -149,15 +136,9 @@ class SlotPool:
         if num_slots < 1:
             raise ValueError(f"num_slots must be at least 1, got {num_slots}")
         self.layout, self.num_slots, self.shared = layout, num_slots, directory is not None
-        self._directory = directory
+        self._files = None if directory is None else SharedFiles(_KIND, directory)
         self._free: list[Slot] = []
-        self._used = 0
-        self._made = self._tickets = 0
-        self._paths: set[Path] = set()
-        self._close = weakref.finalize(self, _unlink, self._paths)  # also at the interpreter's end
-        if directory is not None:
-            remove_stale_slots(directory)
-            self._stem = f"{_PREFIX}-{os.getuid()}-{_process_key(os.getpid())}-{secrets.token_hex(4)}"
+        self._used = self._tickets = 0
 
     @property
     def nbytes(self) -> int:
@@ -187,30 +168,26 @@ class SlotPool:
         """Give a slot up that somebody may still write into."""
         slot.stamp(0)
         self._used -= 1
-        if slot.path is not None:
-            self._paths.discard(slot.path)
-            slot.path.unlink(missing_ok=True)
+        if self._files is not None and slot.path is not None:
+            self._files.remove(slot.path)
 
     def close(self) -> None:
         """Remove the files; views that are still held stay readable."""
         self._free.clear()
-        self._close()
+        if self._files is not None:
+            self._files.close()
 
     def _make(self) -> Slot:
-        if self._directory is None:
-            return Slot(self.layout, None)
-        self._made += 1
-        path = self._directory / f"{self._stem}-{self._made}"
-        self._paths.add(path)
-        return Slot(self.layout, path)
+        if self._files is None:
+            return Slot(self.layout, None, mmap.mmap(-1, self.layout.nbytes))
+        return Slot(self.layout, *self._files.make(self.layout.nbytes))
 
 
 class OpenSlots:
-    """The slots a shard has mapped, each opened once."""
+    """The slots a shard has mapped."""
 
     def __init__(self, directory: Path = SHARED_MEMORY) -> None:
-        self._directory = directory
-        self._memory: dict[str, mmap.mmap] = {}
+        self._files = OpenFiles(_KIND, directory, writable=True)
 
     @contextmanager
     def writing(self, ticket: SlotTicket, layout: SlotLayout) -> Iterator[SequenceBatch]:
@@ -219,24 +196,15 @@ class OpenSlots:
         Raises:
             SlotError: The slot cannot be opened, has another layout, or was handed out anew before or meanwhile.
         """
-        memory = self._open(ticket.name)
+        memory = self._files.map(ticket.name)
         self._check(memory, ticket, layout)
         yield layout.batch(memory)
         self._check(memory, ticket, layout)
 
-    def _open(self, name: str) -> mmap.mmap:
-        memory = self._memory.get(name)
-        if memory is None:
-            if not name.startswith(_PREFIX) or "/" in name:
-                raise SlotError(f"{name!r} is not the name of a slot")
-            gone = [known for known in self._memory if not (self._directory / known).exists()]
-            for known in gone:
-                del self._memory[known]
-            memory = self._memory[name] = _map_existing(self._directory / name)
-        return memory
-
     @staticmethod
     def _check(memory: mmap.mmap, ticket: SlotTicket, layout: SlotLayout) -> None:
+        if len(memory) < _HEADER.size:
+            raise SlotError(f"{ticket.name} is too small for a slot")
         magic, version, fingerprint, nbytes, number = _HEADER.unpack_from(memory)
         if (magic, version) != (_MAGIC, _FORMAT):
             raise SlotError(f"{ticket.name} is not a slot of this version")
@@ -249,69 +217,5 @@ class OpenSlots:
             raise SlotError(f"{ticket.name} was handed out again: ticket {ticket.number} is not {number}")
 
 
-def remove_stale_slots(directory: Path = SHARED_MEMORY) -> int:
-    """Remove the slots that this user's dead processes left; how many."""
-    prefix = f"{_PREFIX}-{os.getuid()}-"
-    removed = 0
-    for path in directory.glob(f"{prefix}*"):
-        namespace, pid, started, *_ = path.name.removeprefix(prefix).split("-")
-        if namespace == _pid_namespace() and f"{namespace}-{pid}-{started}" != _process_key(int(pid)):
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
-
-
 def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-
-
-def _map_new(path: Path | None, num_bytes: int) -> mmap.mmap:
-    if path is None:
-        return mmap.mmap(-1, num_bytes)
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, num_bytes)  # a full file system is an error here, not a signal later
-            return mmap.mmap(descriptor, num_bytes)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        hint = "; is the shared memory too small?" if error.errno in (errno.ENOSPC, errno.ENOMEM) else ""
-        raise SlotError(f"cannot make a slot of {num_bytes} bytes in {path.parent}: {error}{hint}") from error
-
-
-def _map_existing(path: Path) -> mmap.mmap:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        try:
-            if os.fstat(descriptor).st_size < _HEADER.size:
-                raise SlotError(f"{path.name} is too small for a slot")
-            return mmap.mmap(descriptor, 0)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise SlotError(f"cannot open the slot {path}: {error}") from error
-
-
-def _unlink(paths: set[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-    paths.clear()
-
-
-def _pid_namespace() -> str:
-    """Tells processes apart that have equal ids in different containers."""
-    try:
-        return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
-    except OSError:
-        return "0"
-
-
-def _process_key(pid: int) -> str:
-    """Name of a living process that no other process ever has; another one if it is dead."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return f"{_pid_namespace()}-{pid}-gone"
-    return f"{_pid_namespace()}-{pid}-{stat.rpartition(')')[2].split()[19]}"  # field 22: start time

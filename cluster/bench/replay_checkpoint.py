@@ -13,7 +13,7 @@ import numpy as np
 
 from actors.replay.config import DurabilityConfig, ReplayConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.slots import SHARED_MEMORY
+from actors.replay.shared import SHARED_MEMORY
 from cluster.bench.replay_bounds import read_seconds, write_seconds
 from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, median_ratio, replay_config
 from cluster.bench.row import BenchRow

@@ -24,7 +24,7 @@ import numpy as np
 from actors.records import Block
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.slots import SHARED_MEMORY
+from actors.replay.shared import SHARED_MEMORY
 from cluster.bench.replay_data import PRIORITIZED
 from cluster.bench.replay_service import Sender, actor, ray_cluster
 from cluster.bench.row import BenchRow
@@ -144,11 +144,11 @@ class _Sight:
     object_store: int  # used, on this node
     driver: int  # resident and private
     shard: int  # the same of the shard's process
-    slots: int  # files of the slots in shared memory
+    shared_files: int  # slots of the learner and parcels of the sender
 
 
 def object_store(seconds: float, rate: float) -> Iterator[BenchRow]:
-    """What the object store, the slots and both processes hold while batches and blocks pass through Ray.
+    """What the object store, shared memory and both processes hold while batches and blocks pass through Ray.
 
     The first tenth of the time is left out, because buffers are made in it; then the most of the first fifth is
     compared with the most of the last fifth.
@@ -220,7 +220,5 @@ def _look(pid: int) -> _Sight:
 
     (node,) = ray.nodes()
     stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], False).store_stats
-    slots = 0
-    for path in SHARED_MEMORY.glob(f"worldfleet-slot-*-{os.getpid()}-*"):
-        slots += path.stat().st_size
-    return _Sight(int(stats.object_store_bytes_used), resident_bytes(), resident_bytes(pid), slots)
+    shared = sum(path.stat().st_size for path in SHARED_MEMORY.glob(f"worldfleet-*-{os.getpid()}-*"))
+    return _Sight(int(stats.object_store_bytes_used), resident_bytes(), resident_bytes(pid), shared)

@@ -134,19 +134,20 @@ class Sender:
 
     Args:
         shard: Handle of the shard actor.
+        in_memory: Whether blocks go through shared memory, or else as from another node.
     """
 
-    def __init__(self, shard: Any) -> None:
+    def __init__(self, shard: Any, in_memory: bool = True) -> None:
         from actors.replay.credits import MessageWindow
+        from actors.replay.parcels import ParcelBox
         from actors.replay.service import RayInserts
 
-        self._window = MessageWindow(RayInserts(shard), MESSAGES_AHEAD, UNAPPLIED_BYTES)
+        self._port = RayInserts(shard, ParcelBox() if in_memory else None)
+        self._window = MessageWindow(self._port, MESSAGES_AHEAD, UNAPPLIED_BYTES)
 
     def send(self, block: Block) -> int:
         """Send a block; the steps acknowledged meanwhile."""
-        from actors.replay.service import message_of
-
-        return self._window.send(message_of([block]))
+        return self._window.send(self._port.message([block]))
 
     def settle(self) -> int:
         """Wait for everything; the steps acknowledged."""
@@ -283,12 +284,12 @@ def _inserting(workload: Workload, source: StepSource, rounds: int) -> Iterator[
 
     num_blocks = max(workload.streams, workload.rounds_of_blocks)
     with filled_shard_actor(workload, source) as shard, actor(PlainActor, workload) as plain:
-        sender, ours, theirs = Sender(shard), source.restarted(), source.restarted()
+        ours, theirs = source.restarted(), source.restarted()
         for stream in range(workload.streams):
             ours.skip(stream, workload.stored_steps // workload.streams)
         streams = cycle(range(workload.streams))
 
-        def insert() -> None:
+        def insert(sender: Sender) -> None:
             for _ in range(num_blocks):
                 sender.send(ours.block(next(streams)))
             sender.settle()
@@ -301,12 +302,14 @@ def _inserting(workload: Workload, source: StepSource, rounds: int) -> Iterator[
                 calls.append(plain.insert.remote(theirs.block(next(streams)).data))
             ray.get(list(calls))
 
-        rates = alternate({"ours": insert, "plain": insert_plain}, rounds, 1)
-        yield from compared(
-            f"service, insert blocks of {workload.block_steps}, 1 sender", "steps/s", rates, "ours",
-            {"plain": f"plain Ray actor, {MESSAGES_AHEAD} ahead, no header, checksum or streams"},
-            num_blocks * workload.block_steps,
-        )  # fmt: skip
+        ways = {"shared memory": partial(insert, Sender(shard)), "objects": partial(insert, Sender(shard, False))}
+        rates = alternate(ways | {"plain": insert_plain}, rounds, 1)
+        for way in ways:
+            yield from compared(
+                f"service, insert blocks of {workload.block_steps}, 1 sender, {way}", "steps/s", rates, way,
+                {"plain": f"plain Ray actor, {MESSAGES_AHEAD} ahead, no header, checksum or streams"},
+                num_blocks * workload.block_steps,
+            )  # fmt: skip
 
 
 def _both_at_once(workload: Workload, source: StepSource) -> Iterator[BenchRow]:

@@ -6,7 +6,7 @@ Stubbed: the rollout actors. Up to 8 processes stand for up to 512 of them (`clu
 nothing and plan nothing, steps are 51 bytes, and batches 2 sequences of 8 steps.
 
 All processes share the cores of this machine, so a rate is what those cores carry for senders, receivers and Ray
-together; beside it stands the busy time of the whole machine for one unit, a constant of docs/scale-model.md.
+together; beside it stands the CPU time of all of them for one unit, a constant of docs/scale-model.md.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, sleep
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -181,6 +181,9 @@ def _with_shards(number: int, hosts: Sequence[Any], counts: Sequence[int], secon
             shard = actor(ReplayShardActor, *arguments, concurrency_groups=CONCURRENCY_GROUPS)
             shards.append(stack.enter_context(shard))
             ray.get(shards[-1].ping.remote())
+        idle = _rate(lambda: _wait(seconds), 0.0)
+        cpu = 1e3 * idle.rate * idle.total_cpu
+        yield BenchRow("scale", f"nothing to do, {number} shards: CPU time of all processes", cpu, "ms/s")
         first_actor = 0
         for count in counts:
             yield from _inserts(shards, hosts, first_actor, count, seconds)
@@ -188,6 +191,11 @@ def _with_shards(number: int, hosts: Sequence[Any], counts: Sequence[int], secon
         _fill(shards, hosts, first_actor)
         yield from _batches(shards, seconds)
         yield from _checkpoints(shards)
+
+
+def _wait(seconds: float) -> int:
+    sleep(seconds)
+    return 1
 
 
 def _inserts(
@@ -255,24 +263,31 @@ def _checkpoints(shards: Sequence[Any]) -> Iterator[BenchRow]:
 class _Cost:
     """Rate of some work and what one unit of it took."""
 
-    def __init__(self, units: int, seconds: float, own_cpu: float, machine_cpu: float) -> None:
+    def __init__(self, units: int, seconds: float, own_cpu: float, total_cpu: float) -> None:
         self.rate = units / seconds
-        self.own_cpu, self.machine_cpu = own_cpu / units, machine_cpu / units  # s
+        self.own_cpu, self.total_cpu = own_cpu / units, total_cpu / units  # s
 
 
 def _rate(work: Callable[[], int], seconds: float) -> _Cost:
     """Repeat work that answers with its units, once at least."""
-    units, start, own, machine = 0, perf_counter(), process_time(), _busy_seconds()
+    units, start, own, total = 0, perf_counter(), process_time(), _cpu_seconds()
     while not units or perf_counter() - start < seconds:
         units += work()
-    return _Cost(units, perf_counter() - start, process_time() - own, _busy_seconds() - machine)
+    return _Cost(units, perf_counter() - start, process_time() - own, _cpu_seconds() - total)
 
 
-def _busy_seconds() -> float:
-    """CPU time of all processes of the machine since it started, s."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    user, nice, system, _, _, irq, soft, _ = fields
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+def _cpu_seconds() -> float:
+    """CPU time of this process and of all that descend from it, Ray's own included, since they started, s."""
+    ticks, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = path.read_text().rpartition(")")[2].split()
+            pid = int(path.parent.name)
+            ticks[pid], parents[pid] = int(fields[11]) + int(fields[12]), int(fields[1])
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(ticks[pid] for pid in ours) / os.sysconf("SC_CLK_TCK")
 
 
 def _row(case: str, value: float, unit: str, peer: str, peer_value: float) -> BenchRow:
@@ -282,8 +297,8 @@ def _row(case: str, value: float, unit: str, peer: str, peer_value: float) -> Be
 
 
 def _cpu_row(case: str, cost: _Cost, unit: str, scale: float) -> BenchRow:
-    """A rate, with the machine's busy microseconds for one unit in the peer's column."""
+    """A rate, with the CPU microseconds of all processes for one unit in the peer's column."""
     return BenchRow(
-        "scale", case, scale * cost.rate, f"{unit}/s", os.cpu_count() or 1, f"busy us, 1 of {unit}",
-        1e6 * cost.machine_cpu / scale,
+        "scale", case, scale * cost.rate, f"{unit}/s", os.cpu_count() or 1, f"CPU us, 1 of {unit}",
+        1e6 * cost.total_cpu / scale,
     )  # fmt: skip

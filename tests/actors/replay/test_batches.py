@@ -17,7 +17,8 @@ from actors.replay.routing import route
 from actors.replay.segments import SplitBatch
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
-from actors.replay.slots import OpenSlots, SlotError, SlotLayout, SlotTicket
+from actors.replay.shared import SlotError
+from actors.replay.slots import OpenSlots, SlotLayout, SlotTicket
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import check_sequences, counter_blocks
@@ -344,8 +345,8 @@ def test_without_shared_memory_batches_come_as_objects(tmp_path: Path, caplog: p
     port.directory = tmp_path / "absent"
     port.fill()
     check_sequences(next(make(port)))
-    assert "batches come as objects: cannot make a slot" in caplog.text
-    with pytest.raises(SlotError, match="cannot make a slot"):
+    assert "batches come as objects: cannot make a file" in caplog.text
+    with pytest.raises(SlotError, match="cannot make a file"):
         next(make(port, transport="slots"))
 
 

@@ -76,12 +76,17 @@ def test_probes_of_absent_shards_come_with_growing_pauses() -> None:
     assert schedule.wait(now) == 1.0  # the pause is short again
 
 
-def test_present_shards_are_probed_every_few_batches() -> None:
-    schedule = ProbeSchedule(2)
-    for shard in range(2):
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 16, 40])
+def test_present_shards_are_probed_in_turn_one_for_a_batch_at_most(num_shards: int) -> None:
+    schedule = ProbeSchedule(num_shards)
+    for shard in range(num_shards):
         schedule.answered(shard, True, 0.0)
-    for _ in range(MASS_REFRESH - 1):
+    period, probed = max(MASS_REFRESH, num_shards), list[int]()
+    for _ in range(3 * period):
         schedule.asked_batch()
-    assert schedule.due(0.0) == []
-    schedule.asked_batch()
-    assert schedule.due(0.0) == [0, 1]
+        due = schedule.due(0.0)
+        assert len(due) <= 1
+        for shard in due:
+            schedule.answered(shard, True, 0.0)
+        probed += due
+    assert probed == 3 * list(range(num_shards))

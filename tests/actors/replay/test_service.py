@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actors.records import Block
 from actors.replay.batches import ShardUnavailable
 from actors.replay.config import DurabilityConfig, ReplayConfig
+from actors.replay.credits import MessageWindow
+from actors.replay.parcels import Parcel, ParcelBox
 from actors.replay.routing import route
 from actors.replay.shard import ReplayShard
-from actors.replay.slots import SHARED_MEMORY
+from actors.replay.shared import SHARED_MEMORY
 from actors.replay.wire import encode_blocks
 from actors.rollout import RolloutLoop, pack_stream_id
 from learner.algorithms.base import UpdateResult
@@ -29,7 +32,14 @@ from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, count
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
-from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor, begin_checkpoint  # noqa: E402
+from actors.replay.service import (  # noqa: E402
+    CONCURRENCY_GROUPS,
+    Payload,
+    RayInserts,
+    RemoteBatches,
+    ReplayShardActor,
+    begin_checkpoint,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -73,10 +83,8 @@ class JournalledShardActor(ReplayShardActor):
             file.truncate(whole)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(
-        self, header: bytes, payload: NDArray[np.uint8] | list[NDArray[np.uint8]], session: int | None = None
-    ) -> int:
-        whole = np.concatenate(payload) if isinstance(payload, list) else payload
+    def insert(self, header: bytes, payload: Payload, session: int | None = None) -> int:
+        whole = self._whole(payload).copy()
         sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
         stored = super().insert(header, payload, session)
         with self._journal.open("ab") as file:
@@ -267,6 +275,45 @@ def test_a_restarted_shard_refuses_messages_for_its_predecessor() -> None:
     with pytest.raises(ShardUnavailable, match="shard 0 was restarted after the message was sent"):
         ray.get(handle.insert.remote(*message, session))
     assert ray.get(handle.insert.remote(*message)) == 64
+    ray.kill(handle)
+
+
+def picture_block(step: int) -> Block:
+    """64 steps of the counting stream 0, with pictures that make them a large message."""
+    (block,) = counter_blocks(0, 1)
+    frames = np.random.default_rng(step).integers(0, 256, (64, 40, 40), np.uint8)
+    steps = np.arange(step, step + 64)
+    data = block.data | {"image": frames, "episode": steps, "is_first": steps == 0}
+    return Block(0, step, 0, data)
+
+
+@pytest.mark.parametrize("way", ["memory", "objects", "memory, then objects"])
+def test_large_messages_survive_a_shard_that_is_killed(tmp_path: Path, way: str) -> None:
+    config = ReplayConfig(1, 1 << 24, 512, durability=DurabilityConfig("sync"))
+    handle = start(ReplayShardActor, config, 0, 0, str(tmp_path / "shard"), max_restarts=-1)
+    box = ParcelBox() if way != "objects" else None
+    port = RayInserts(handle, box)
+    window = MessageWindow(port, 4, 1 << 30)
+    acknowledged = 0
+    for number in range(24):
+        message = port.message([picture_block(64 * number)])
+        assert isinstance(message.payload, Parcel) == (way == "memory" or (way != "objects" and number <= 10))
+        acknowledged += window.send(message)
+        if number == 10:
+            if box is not None and way != "memory":  # the restarted shard looks like one on another node
+                box._mark.path.rename(box._mark.path.with_name("worldfleet-parcel-moved"))
+            ray.kill(handle, no_restart=False)
+            acknowledged += window.settle(wait=True)
+    acknowledged += window.settle(wait=True)
+    assert acknowledged == 24 * 64
+    if box is not None:
+        assert len(box._free) <= 5  # those that were on the way at once
+        box.close()
+        (SHARED_MEMORY / "worldfleet-parcel-moved").unlink(missing_ok=True)
+    assert ray.get(handle.streams.remote()) == {0: (0, 24 * 64)}
+    stored = ray.get(handle.read.remote(0, 0, 24 * 64)).data["image"][0]
+    for number in range(24):
+        np.testing.assert_array_equal(stored[64 * number : 64 * number + 64], picture_block(64 * number).data["image"])
     ray.kill(handle)
 
 

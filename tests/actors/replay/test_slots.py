@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from actors.replay.schema import Column, Schema
-from actors.replay.slots import OpenSlots, SlotError, SlotLayout, SlotPool, SlotTicket, remove_stale_slots
+from actors.replay.shared import SlotError, remove_stale_files
+from actors.replay.slots import OpenSlots, SlotLayout, SlotPool, SlotTicket
 
 SCHEMA = Schema((Column("image", "|u1", (5, 3)), Column("is_first", "|b1", ()), Column("reward", "<f4", ())))
 LAYOUT = SlotLayout(SCHEMA, 3, 7)
@@ -81,7 +82,7 @@ def test_late_writes_into_a_retired_slot_reach_nobody(tmp_path: Path) -> None:
         writing.__exit__(None, None, None)
     assert not fresh.batch.data["reward"].any()
     with shard.writing(fresh.ticket, LAYOUT):
-        assert len(shard._memory) == 1  # the mapping of the retired file is dropped
+        assert len(shard._files._memory) == 1  # the mapping of the retired file is dropped
 
 
 @pytest.mark.parametrize("other", [SlotLayout(SCHEMA, 3, 8), SlotLayout(SCHEMA, 4, 7), SlotLayout(SCHEMA, 7, 3)])
@@ -100,8 +101,8 @@ def test_foreign_files_are_not_written(tmp_path: Path) -> None:
     for name, message in (
         ("worldfleet-slot-tiny", "too small"),
         ("worldfleet-slot-other", "not a slot of this version"),
-        ("worldfleet-slot-absent", "cannot open the slot"),
-        ("worldfleet-slot-link", "cannot open the slot"),
+        ("worldfleet-slot-absent", "cannot open"),
+        ("worldfleet-slot-link", "cannot open"),
         ("precious", "not the name of a slot"),
         ("worldfleet-slot/../precious", "not the name of a slot"),
     ):
@@ -147,7 +148,7 @@ def test_slots_of_a_killed_learner_are_removed_by_the_next(tmp_path: Path) -> No
     mine = SlotPool(LAYOUT, 1, tmp_path)
     mine.acquire()
     (tmp_path / "other").touch()
-    assert remove_stale_slots(tmp_path) == 0  # both are alive
+    assert remove_stale_files("slot", tmp_path) == 0  # both are alive
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert len(files(tmp_path)) == 4
@@ -161,7 +162,7 @@ def test_slots_of_others_are_left_alone(tmp_path: Path) -> None:
         f"worldfleet-slot-{os.getuid()}-1-999999-1-ab-1",
     ):
         (tmp_path / name).touch()
-    assert remove_stale_slots(tmp_path) == 0  # another user's, and one of another container
+    assert remove_stale_files("slot", tmp_path) == 0  # another user's, and one of another container
 
 
 def test_private_memory_has_no_file_and_no_ticket(tmp_path: Path) -> None:
@@ -176,9 +177,9 @@ def test_private_memory_has_no_file_and_no_ticket(tmp_path: Path) -> None:
 
 
 def test_a_full_file_system_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(SlotError, match=r"cannot make a slot of \d+ bytes"):
+    with pytest.raises(SlotError, match=r"cannot make a file of \d+ bytes"):
         SlotPool(LAYOUT, 1, tmp_path / "absent").acquire()
     huge = SlotLayout(Schema((Column("image", "|u1", (1 << 40,)),)), 1 << 10, 1 << 10)
-    with pytest.raises(SlotError, match=r"cannot make a slot of \d+ bytes"):
+    with pytest.raises(SlotError, match=r"cannot make a file of \d+ bytes"):
         SlotPool(huge, 1, tmp_path).acquire()
     assert files(tmp_path) == []

@@ -37,7 +37,12 @@ def test_resident_memory_stays_near_the_bound() -> None:
 @pytest.mark.integration
 def test_object_store_rows() -> None:
     rows = list(run(steps=0, seconds=2.0, rate=40.0))
-    assert [row.case.rpartition(": ")[2].split(",")[0] for row in rows] == ["object store", "driver", "shard", "slots"]
+    assert [row.case.rpartition(": ")[2].split(",")[0] for row in rows] == [
+        "object store",
+        "driver",
+        "shard",
+        "shared files",
+    ]
     assert all(row.peer == "first fifth" and row.peer_value is not None for row in rows)
     assert rows[-1].value > 0
 

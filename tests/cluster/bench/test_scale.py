@@ -16,6 +16,7 @@ def test_every_part_has_its_rows() -> None:
         assert f"driver, {actors} actors: permits" in cases
         assert f"weight store, {actors} processes poll" in cases
         assert f"insert, {actors} actors, 2 shards" in cases
+    assert "nothing to do, 2 shards: CPU time of all processes" in cases
     assert "mixed batches of 2 x 8 steps, 2 shards" in cases
     assert "checkpoint of 2 shards, nothing new" in cases
     permits = [row for row in rows if row.unit == "permits/s"]
