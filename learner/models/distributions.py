@@ -260,7 +260,7 @@ class OneHot:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """torch.softmax over the last axis; on a CPU torch's pays for each row, which is most of it where rows are short."""
+    """torch.softmax over the last axis, without its cost per row on a CPU, which is most of it where rows are short."""
     if logits.shape[-1] >= 16 or not logits.is_cpu or logits.requires_grad:
         return torch.softmax(logits, -1)
     masses = (logits - logits.amax(-1, keepdim=True)).exp_()
