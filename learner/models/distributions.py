@@ -60,7 +60,7 @@ class TwoHot:
         """Expectation [...]; masses of mirrored bins are subtracted before they are summed, so that equals cancel."""
         half = len(self.bins) // 2
         mass = torch.softmax(self.logits, -1)
-        return (mass[..., half + 1 :] - mass[..., :half].flip(-1)) @ self.bins[half + 1 :]
+        return ((mass[..., half + 1 :] - mass[..., :half].flip(-1)) * self.bins[half + 1 :]).sum(-1)
 
     def loss(self, target: Tensor) -> Tensor:
         """Cross-entropy [...] against the two-hot code of target [...]."""
