@@ -22,7 +22,7 @@ from cluster.bench.learner_cuda import cuda_rows
 from cluster.bench.learner_data import WORKLOADS, Workload, make_algorithm, make_batch
 from cluster.bench.learner_peers import PEERS, Update, make_peer, shown, why_skipped
 from cluster.bench.row import BenchRow
-from learner.device import Precision
+from learner.device import Precision, keep_freed_memory
 
 _CPU = torch.device("cpu")
 
@@ -56,6 +56,7 @@ def run(
     threads: int = 1,
     rounds: int = 5,
     compiled: bool = False,
+    keep_memory: bool = False,
     memory: bool = True,
     cuda: bool = True,
 ) -> Iterator[BenchRow]:
@@ -66,6 +67,7 @@ def run(
         threads: Torch threads.
         rounds: Updates of each learner, after two that warm it up.
         compiled: Whether ours is timed under torch.compile too, which needs a C++ compiler and minutes.
+        keep_memory: Whether the process keeps freed memory, for all learners in it, as the process of a `Learner` does.
         memory: Whether the peak memory of each learner is measured, in a process of its own.
         cuda: Whether a GPU is measured if there is one.
 
@@ -78,9 +80,11 @@ def run(
     unknown = sorted(set(names) - set(WORKLOADS))
     if unknown:
         raise ValueError(f"unknown workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    if keep_memory:
+        keep_freed_memory()
     for name in names:
         with _threads(threads):
-            yield from _measure(WORKLOADS[name], threads, rounds, compiled, memory)
+            yield from measure(WORKLOADS[name], threads, rounds, compiled, memory)
     if cuda and torch.cuda.is_available():
         yield from cuda_rows(rounds)
 
@@ -93,7 +97,8 @@ def contenders(compiled: bool = False) -> list[Contender]:
     return ours + [Contender(peer, precision) for peer in PEERS for precision in ("fp32", "bf16")]
 
 
-def _measure(work: Workload, threads: int, rounds: int, compiled: bool, memory: bool) -> Iterator[BenchRow]:
+def measure(work: Workload, threads: int, rounds: int, compiled: bool, memory: bool) -> Iterator[BenchRow]:
+    """Rows of every mode of ours: beside each peer in the same precision, transitions/s, memory."""
     updates: dict[Contender, Update] = {}
     skipped: dict[Contender, str] = {}
     for contender in contenders(compiled):

@@ -33,7 +33,7 @@ from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, f
 from learner.losses.returns import ReturnRange, lambda_returns
 from learner.models.distributions import Regression, TwoHot
 from learner.models.heads import PolicyHead, ScalarHead
-from learner.models.rssm import State
+from learner.models.rssm import Rssm, State
 from learner.models.world_model import Disagreement, WorldModel
 from learner.optim import Optimizer, learning_rate
 
@@ -127,6 +127,7 @@ class DreamerAlgorithm:
             if config.plan2explore is not None:
                 shape = rssm.features, rssm.stoch, self.world.action.size, config.norm, config.act
                 self.disagreement = Disagreement(config.plan2explore, config.sizes, *shape).to(device, dtype)
+        self._imagined_step = torch.compile(imagined_step, dynamic=False) if config.compile else imagined_step
         self.optimizers = self._make_optimizers()
         self.updates = 0
 
@@ -408,10 +409,10 @@ class DreamerAlgorithm:
     def _imagine(self, policy: PolicyHead, start: State, noise: Noise) -> tuple[Tensor, Tensor]:
         """H steps of the policy in the latent dynamics: features [H + 1, N, D + S] and actions [H, N, A]."""
         state, features, actions = start, [start.features], []
-        for latent_noise, action_noise in zip(noise.prior, noise.action, strict=True):
-            actions.append(policy(features[-1].detach()).sample(action_noise))
-            state = self.world.rssm.step(state, actions[-1].to(state.deter.dtype), latent_noise)
-            features.append(state.features)
+        for noises in zip(noise.prior, noise.action, strict=True):
+            state, next_features, action = self._imagined_step(self.world.rssm, policy, state, features[-1], *noises)
+            features.append(next_features)
+            actions.append(action)
         return torch.stack(features), torch.stack(actions)
 
     def _target_value(self, behaviour: Behaviour, features: Tensor, value: TwoHot | Regression) -> Tensor:
@@ -472,6 +473,15 @@ class DreamerAlgorithm:
         metrics["loss"] = sum(value for name, value in metrics.items() if name.startswith("loss/"))
         metrics["learning_rate"] = rate
         return metrics
+
+
+def imagined_step(
+    rssm: Rssm, policy: PolicyHead, state: State, features: Tensor, latent_noise: Tensor, action_noise: Tensor
+) -> tuple[State, Tensor, Tensor]:
+    """A step of the policy in the latent dynamics: the next state, its features and the action [N, A] taken."""
+    action = policy(features.detach()).sample(action_noise)
+    state = rssm.step(state, action.to(state.deter.dtype), latent_noise)
+    return state, state.features, action
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class DreamerConfig:
         critic_optimizer: Of the critic, None to share `optimizer`.
         exploration_noise: Standard deviation of Gaussian noise on explored actions, or the share of random actions
             of discrete policies.
-        compile: Whether losses are compiled with torch.compile.
+        compile: Whether imagined steps are compiled with torch.compile, which needs a C++ compiler on a CPU.
     """
 
     name: Literal["planet", "dreamer_v1", "dreamer_v2", "dreamer_v3"] = "dreamer_v3"

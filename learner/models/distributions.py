@@ -60,7 +60,7 @@ class TwoHot:
         """Expectation [...]; masses of mirrored bins are subtracted before they are summed, so that equals cancel."""
         half = len(self.bins) // 2
         mass = torch.softmax(self.logits, -1)
-        return (mass[..., half + 1 :] - mass[..., :half].flip(-1)) @ self.bins[half + 1 :]
+        return ((mass[..., half + 1 :] - mass[..., :half].flip(-1)) * self.bins[half + 1 :]).sum(-1)
 
     def loss(self, target: Tensor) -> Tensor:
         """Cross-entropy [...] against the two-hot code of target [...]."""
@@ -223,7 +223,7 @@ class OneHot:
 
     def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        self.probs = torch.softmax(wide, -1)
+        self.probs = _softmax(wide)
         if unimix > 0.0:
             self.probs = torch.add(unimix / logits.shape[-1], self.probs, alpha=1.0 - unimix)
         self._logits = None if unimix > 0.0 else wide
@@ -257,3 +257,11 @@ class OneHot:
     def entropy(self) -> Tensor:
         """[...] in nats."""
         return -(self.probs * self.log_probs).sum(-1)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """torch.softmax over the last axis, without its cost per row on a CPU, which is most of it where rows are short."""
+    if logits.shape[-1] >= 16 or not logits.is_cpu or logits.requires_grad:
+        return torch.softmax(logits, -1)
+    masses = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return masses.div_(masses.sum(-1, keepdim=True))

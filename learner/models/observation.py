@@ -302,7 +302,7 @@ def convolve_upsampled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         [N, O, 2 H, 2 W], channels last in memory.
     """
-    sums = _tap_sums(weight.shape[-1]).to(weight)
+    sums = _tap_sums(weight.shape[-1], weight.device, weight.dtype)
     small = torch.einsum("ayk,bxl,ockl->abocyx", sums, sums, weight).flatten(0, 2)
     y = F.conv2d(x, small, bias.repeat(4), padding=small.shape[-1] // 2).movedim(1, -1)
     rows, height, width, _ = y.shape
@@ -311,7 +311,7 @@ def convolve_upsampled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @cache
-def _tap_sums(kernel: int) -> Tensor:
+def _tap_sums(kernel: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[2, taps, kernel]: 1 where a tap, centred on the left or right of a pixel's two copies, falls on a neighbour."""
     half = kernel // 2
     reach = (half + 1) // 2
@@ -319,7 +319,7 @@ def _tap_sums(kernel: int) -> Tensor:
     for side in range(2):
         for tap in range(kernel):
             sums[side, (side + tap - half) // 2 + reach, tap] = 1.0
-    return sums
+    return sums.to(device, dtype)
 
 
 def _initialise(convolution: nn.Conv2d | nn.ConvTranspose2d, inputs: int) -> None:

@@ -31,6 +31,7 @@ from learner.models.layers import (
     normalise,
     split,
 )
+from learner.models.unroll import UnrolledLinear, unrolled
 
 
 @dataclass(frozen=True)
@@ -246,17 +247,20 @@ class Rssm(nn.Module):
         first, *rest = self.posterior_net
         assert isinstance(first, Dense)
         deter_weight, token_weight = first.linear.weight.tensor_split([self.deter], dim=1)
-        from_tokens = F.linear(tokens, token_weight, first.linear.bias).unbind(1)
+        from_tokens = F.linear(tokens.transpose(0, 1), token_weight, first.linear.bias)
         keep = (~is_first).to(tokens.dtype).unsqueeze(-1)
         from_action = self.cell.of_action(action * keep).unbind(1)
+        shape = is_first.shape[1], is_first.shape[0]
+        cell, posterior_out = unrolled(self.cell, *shape), unrolled(self.posterior_out, *shape)
+        first_linear, rest = UnrolledLinear(deter_weight, from_tokens), [unrolled(layer, *shape) for layer in rest]
         deter, stoch = state
         deters, stochs, statistics = [], [], []
         for t, (kept, eps) in enumerate(zip(keep.unbind(1), noise.unbind(1), strict=True)):
-            deter = self.cell(deter * kept, stoch * kept, from_action[t])
-            x = first.finish(F.linear(deter, deter_weight) + from_tokens[t])
+            deter = cell(deter * kept, stoch * kept, from_action[t])
+            x = first.finish(first_linear(deter))
             for layer in rest:
                 x = layer(x)
-            statistics.append(self.posterior_out(x))
+            statistics.append(posterior_out(x))
             stoch = self.latent(statistics[-1]).sample(eps).to(deter.dtype)
             deters.append(deter)
             stochs.append(stoch)

@@ -86,6 +86,15 @@ def test_the_two_hot_mean_is_the_expectation_and_exactly_zero_for_symmetric_mass
     assert TwoHot(torch.zeros(2, 255, dtype=torch.bfloat16), bins).mean.dtype == torch.float32
 
 
+def test_autocast_does_not_round_the_two_hot_mean_and_loss() -> None:
+    torch.manual_seed(0)
+    logits, target = 3.0 * torch.randn(7, 255), 100.0 * torch.randn(7)
+    exact = TwoHot(logits, symexp_bins(255))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = exact.mean, exact.loss(target)
+    torch.testing.assert_close(rounded, (exact.mean, exact.loss(target)), rtol=0.0, atol=0.0)
+
+
 def test_a_two_hot_code_is_predicted_back() -> None:
     bins = symexp_bins(255, dtype=torch.float64)
     targets = torch.tensor([0.0, 0.3, -17.0, 1234.5, -1e6], dtype=torch.float64)

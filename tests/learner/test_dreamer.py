@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,17 @@ def test_exactly_the_horizon_is_imagined_from_every_state(name: str, monkeypatch
     algorithm.update(batch)
     assert rows == [4 * 6] * 4  # H steps of all B * T states; none before, none behind
     assert acted == [4 * 6] * 4 + [4 * 4 * 6]  # an action for each, and their log-probabilities in one pass
+
+
+@pytest.mark.parametrize(("name", "graphs"), [("dreamer_v1", 2), ("dreamer_v3", 1)])
+def test_imagined_steps_may_be_compiled(name: str, graphs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))  # without a compiler
+    torch._dynamo.utils.counters.clear()
+    config = tiny(name)
+    expected, compiled = make(config), make(replace(config, compile=True))
+    for batch in batches(config)[:2]:
+        assert compiled.update(batch).metrics == pytest.approx(expected.update(batch).metrics, rel=1e-5, abs=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs  # with gradients, the first step differs
 
 
 GROUPS_OF_LOSSES = {
