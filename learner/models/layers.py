@@ -147,7 +147,10 @@ class GroupedLinear(nn.Module):
         in_features: D, a multiple of G.
         out_features: U, a multiple of G.
         groups: G.
-        shared: Further inputs that every group sees; part of its fan-in.
+        shared: Further inputs that every group sees.
+
+    Weights start with the fan-in of all groups together, as in the reference implementation of DreamerV3, whose
+    learning rates go with that.
 
     Raises:
         ValueError: A size is no multiple of the groups.
@@ -160,11 +163,12 @@ class GroupedLinear(nn.Module):
         size, self.groups = in_features // groups, groups
         self.weight = nn.Parameter(torch.empty(groups, size, out_features // groups))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        initialise(self.weight, size + shared)
+        fan_in = groups * (size + shared)
+        initialise(self.weight, fan_in)
         self.shared = None
         if shared:
             self.shared = nn.Parameter(torch.empty(out_features, shared))
-            initialise(self.shared, size + shared)
+            initialise(self.shared, fan_in)
 
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         """x [N, D] and, if the layer has shared inputs, shared [N, ...] -> [N, U]."""

@@ -232,6 +232,15 @@ def test_a_grouped_map_is_block_diagonal_beside_what_all_groups_share() -> None:
         GroupedLinear(7, 9, 3)
 
 
+def test_grouped_weights_start_with_the_fan_in_of_all_groups() -> None:
+    torch.manual_seed(0)
+    layer = GroupedLinear(400, 1600, 4, shared=300)  # 4 * (100 + 300) = 40 ** 2
+    assert layer.shared is not None
+    assert layer.weight.std().item() == pytest.approx(1.0 / 40.0, rel=0.01)
+    assert layer.shared.std().item() == pytest.approx(1.0 / 40.0, rel=0.01)
+    assert not layer.bias.any()
+
+
 def test_actions_of_any_box_become_its_unit_box_and_come_back() -> None:
     codec = ActionCodec(ArraySpec((3,), "float32", (-0.1, 0.0, -5.0), (0.3, 1.0, 7.0)))
     stored = torch.tensor([[-0.1, 0.5, 7.0], [0.1, 0.0, 1.0]])
