@@ -153,6 +153,13 @@ class RunConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
+    def __post_init__(self) -> None:
+        ranks, batch_size = self.cluster.learner_ranks, self.learner.batch_size
+        if ranks < 1 or batch_size % ranks:
+            raise ValueError(
+                f"learner.batch_size {batch_size} must be a multiple of cluster.learner_ranks {ranks}, which share it"
+            )
+
     @property
     def serving(self) -> ServingConfig:
         """Planner actors for an algorithm that plans in C++, inference actors for the others."""

@@ -26,7 +26,7 @@ class FeedbackPort(Protocol):
     num_shards: int
 
     def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Call: ...
-    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> Call: ...
+    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int) -> Call: ...
 
     def wait(self, calls: list[Call], timeout: float) -> list[Call]:
         """Those of the calls that are done, waiting up to `timeout` seconds for the first."""
@@ -66,7 +66,7 @@ class FeedbackSender:
         """Send the priorities and write-backs of an update to the shards of the batch.
 
         Args:
-            batch: The batch that was trained on; only its handles and streams are read.
+            batch: The batch that was trained on; only its handles, streams and length are read.
             result: What the update says about it.
             present: Shards [num_shards] worth a call, all by default; the others' feedback counts as failed.
         """
@@ -82,7 +82,7 @@ class FeedbackSender:
             if result.priorities is not None:
                 self._push(self._port.update_priorities(shard, handle, result.priorities[rows]))
             for key, values in result.writebacks.items():
-                self._push(self._port.write(shard, handle, key, values[rows]))
+                self._push(self._port.write(shard, handle, key, values[rows], batch.shape[1] - values.shape[1]))
 
     def settle(self, most: int = 0) -> None:
         """Take the answers that are there, and wait until at most `most` calls are in flight."""

@@ -191,9 +191,9 @@ class ReplayShardActor:
         return self._shard.update_priorities(handle, priority)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int) -> int:
         """See `ReplayShard.write`."""
-        return self._shard.write(handle, key, values)
+        return self._shard.write(handle, key, values, skip)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """Steps of one stream; see `ReplayShard.read`."""
@@ -333,8 +333,8 @@ class RayShards:
     def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Any:
         return self._shards[shard].update_priorities.remote(handle, priority)
 
-    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> Any:
-        return self._shards[shard].write.remote(handle, key, values)
+    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int) -> Any:
+        return self._shards[shard].write.remote(handle, key, values, skip)
 
     def wait(self, calls: Sequence[Any], timeout: float) -> list[Any]:
         if not calls:

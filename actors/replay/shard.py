@@ -176,13 +176,14 @@ class ReplayShard:
         self._selector.prioritized.update((handle[:, 0], handle[:, 1]), values)
         return applied
 
-    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int = 0) -> int:
         """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.
 
         Args:
             handle: Handles [B, 3] of the first steps.
             key: A key of the stored steps.
-            values: New values [B, T, ...] of the steps from there on.
+            values: New values [B, T, ...] of the steps from `skip` steps after those on.
+            skip: Steps of the sequences that are left alone.
 
         Returns:
             Sequences written.
@@ -197,7 +198,7 @@ class ReplayShard:
         if self._store is not None:
             if self._journal is not None and key not in self._store.rewritten:
                 self._journal.settle()  # from now on the writer copies this key
-            self._store.write(chunk, offset, key, values[valid])
+            self._store.write(chunk, offset + skip, key, values[valid])
         self._stale_writes += len(handle) - len(chunk)
         return len(chunk)
 

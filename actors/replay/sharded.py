@@ -182,9 +182,11 @@ class ShardedReplay:
         values = check_priorities(priority, len(handle))  # before any shard changes
         return sum(shard.update_priorities(handle[rows], values[rows]) for shard, rows in self._by_shard(stream_id))
 
-    def write(self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any]) -> int:
+    def write(
+        self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int = 0
+    ) -> int:
         """Overwrite a key of sequences of streams [B] with values [B, T, ...]; see `ReplayShard.write`."""
-        return sum(shard.write(handle[rows], key, values[rows]) for shard, rows in self._by_shard(stream_id))
+        return sum(shard.write(handle[rows], key, values[rows], skip) for shard, rows in self._by_shard(stream_id))
 
     def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
         """Store the priorities and write-backs that an update made for a batch; a `learner.learner.ResultSink`.
@@ -195,7 +197,7 @@ class ShardedReplay:
         if result.priorities is not None:
             self.update_priorities(batch.stream_id, batch.handle, result.priorities)
         for key, values in result.writebacks.items():
-            self.write(batch.stream_id, batch.handle, key, values)
+            self.write(batch.stream_id, batch.handle, key, values, batch.shape[1] - values.shape[1])
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on; see `ReplayShard.read`."""

@@ -18,7 +18,7 @@ class UpdateResult:
 
     metrics: dict[str, float]
     priorities: NDArray[np.float32] | None = None  # [B] new replay priorities of the batch's sequences
-    writebacks: dict[str, NDArray[Any]] = field(default_factory=dict)  # key -> [B, T, ...] to store with the steps
+    writebacks: dict[str, NDArray[Any]] = field(default_factory=dict)  # key -> [B, T, ...] for the last T steps
 
 
 class Algorithm(Protocol):

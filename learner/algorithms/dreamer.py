@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -151,7 +150,7 @@ class DreamerAlgorithm:
         self.updates += 1
         if self.behaviour is not None and self.updates % self.behaviour.config.slow_every == 0:
             self.behaviour.move_slow_value()
-        return UpdateResult(metrics, writebacks=self._writebacks(batch, states))
+        return UpdateResult(metrics, writebacks=self._writebacks(states))
 
     def export_weights(self) -> dict[str, NDArray[Any]]:
         """Encoder, latent dynamics, the heads a plan is scored by, and the policy; see actors.latent_policy."""
@@ -254,16 +253,12 @@ class DreamerAlgorithm:
         deter, stoch = (tensors[key][:, self.config.context - 1] for key in LATENT_KEYS)
         return State(deter.to(self._dtype), self.world.rssm.unpack(stoch).to(self._dtype))
 
-    def _writebacks(self, batch: SequenceBatch, states: State) -> dict[str, NDArray[Any]]:
-        """The new latent states of the trained steps, behind the stored ones of the context."""
+    def _writebacks(self, states: State) -> dict[str, NDArray[Any]]:
+        """The new latent states of the trained steps."""
         if not self.config.store_latents:
             return {}
         new = states.deter.to(torch.float16), self.world.rssm.pack(states.stoch)
-        context = self.config.context
-        return {
-            key: np.concatenate([batch.data[key][:, :context], value.cpu().numpy()], 1)
-            for key, value in zip(LATENT_KEYS, new, strict=True)
-        }
+        return {key: value.cpu().numpy() for key, value in zip(LATENT_KEYS, new, strict=True)}
 
     def _draw(self, batch: int, steps: int) -> Noise:
         """This rank's rows of the noise for the batch of all ranks."""

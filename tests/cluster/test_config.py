@@ -182,14 +182,14 @@ def acting_by_a_network(config: RunConfig) -> RunConfig:
 
 @pytest.mark.parametrize(
     ("change", "role", "num_actors", "max_rows", "cpus"),
-    [(lambda config: config, "planner", 3, 8, 12.5), (acting_by_a_network, "inference", 2, 9, 9.5)],
+    [(lambda config: config, "planner", 3, 8, 13.25), (acting_by_a_network, "inference", 2, 9, 10.25)],
 )
 def test_an_algorithm_is_served_by_actors_of_its_kind(
     change: Callable[[RunConfig], RunConfig], role: str, num_actors: int, max_rows: int, cpus: float
 ) -> None:
     overrides = ["actors.planner_actors=3", "actors.planner_batch=8", "cluster.planner_cpus=3"]
     overrides += ["actors.inference_actors=2", "actors.inference_batch=9", "cluster.inference_cpus=3"]
-    config = change(resolve("pets", "nav3d", "laptop", overrides=[*overrides, "cluster.learner_ranks=13"]))
+    config = change(resolve("pets", "nav3d", "laptop", overrides=[*overrides, "cluster.learner_ranks=16"]))
     assert (config.serving.role, config.serving.num_actors, config.serving.max_rows) == (role, num_actors, max_rows)
     assert config.reserved_cpus == cpus  # 0.25 for the rollout actor and for each learner rank
 
@@ -210,6 +210,12 @@ def test_inference_actors_get_the_gpus_that_learners_leave(available: int, learn
     assert share_gpus(resolve("pets", "nav3d", "laptop"), available) == (learner, 0.0)
 
 
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_ranks_share_a_batch_evenly(ranks: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size 64 must be a multiple of cluster.learner_ranks {ranks}"):
+        resolve("pets", "nav3d", "laptop", overrides=[f"cluster.learner_ranks={ranks}"])
+
+
 def test_override_values_are_yaml() -> None:
     assert parse_override("a.b=[1, 2]") == {"a": {"b": [1, 2]}}
     assert parse_override("a=null") == {"a": None}
@@ -217,8 +223,8 @@ def test_override_values_are_yaml() -> None:
 
 def test_a_run_that_continues_may_change_its_elastic_sections_only() -> None:
     config = resolve("pets", "nav3d", "debug")
-    changed = override(config, ["replay.num_shards=5", "cluster.learner_ranks=3"])
-    assert (changed.replay.num_shards, changed.cluster.learner_ranks) == (5, 3)
+    changed = override(config, ["replay.num_shards=5", "cluster.learner_ranks=4"])
+    assert (changed.replay.num_shards, changed.cluster.learner_ranks) == (5, 4)
     assert changed.algorithm == config.algorithm
     with pytest.raises(ValueError, match=r"may change keys of actors, cluster, replay, schedule, not 'seed=1'"):
         override(config, ["seed=1"])

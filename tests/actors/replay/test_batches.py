@@ -71,7 +71,7 @@ class FakeShards:
     def update_priorities(self, shard: int, handle: Any, priority: Any) -> int:
         return self._call(shard, lambda: len(handle))
 
-    def write(self, shard: int, handle: Any, key: str, values: Any) -> int:
+    def write(self, shard: int, handle: Any, key: str, values: Any, skip: int) -> int:
         def refuse() -> None:
             raise ValueError(f"the replay has no key {key!r}")
 
