@@ -130,6 +130,13 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from cluster.compare import compare
+
+    sys.stdout.write(f"{compare(options.run_dirs, options.output)}\n")
+    return 0
+
+
 def _imagine(run_dir: Path) -> None:
     """Let the run's world model imagine what the report shows; a run that cannot yet is reported without."""
     from cluster.evaluation import study_imagination
@@ -270,6 +277,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "Write report.html of a run.")
     sub.add_argument("--run-dir", type=Path, required=True)
     sub.add_argument("--recorded", action="store_true", help="show what the run has written; start no simulator")
+
+    sub = add("compare", _compare, "Draw the learning curves of runs into one picture, with their points as CSV.")
+    sub.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    sub.add_argument("--output", type=Path, default=Path("curves.png"), help="picture to write (default: curves.png)")
 
     audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
     add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)
