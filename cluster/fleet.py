@@ -193,6 +193,7 @@ class Fleet:
                 rank,
                 ranks,
                 config.cluster.broadcast,
+                config.learner.device,
             )
             for rank in range(ranks)
         ]

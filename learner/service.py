@@ -13,7 +13,9 @@ from learner import distributed
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from learner.broadcast import BroadcastPrecision, pack_weights
+from learner.device import DeviceName, resolve_device
 from learner.learner import Learner, ResultSink
+from learner.prefetch import Prefetcher
 
 
 class RemoteSource(Iterator[SequenceBatch], Protocol):
@@ -33,6 +35,7 @@ class LearnerActor:
         rank: This process's place in the group.
         world_size: Ranks of the group.
         broadcast: Precision of the published weights.
+        device: Of the learner; on a GPU, batches are copied there while it computes.
     """
 
     def __init__(
@@ -44,12 +47,13 @@ class LearnerActor:
         rank: int = 0,
         world_size: int = 1,
         broadcast: BroadcastPrecision = "fp32",
+        device: DeviceName = "auto",
     ) -> None:
         self._make_learner, self._make_batches = make_learner, make_batches
         self._weights = weights
         self._publish_every = publish_every
         self._rank, self._world_size = rank, world_size
-        self._broadcast = broadcast
+        self._broadcast, self._device = broadcast, device
         self._learner: Learner | None = None
         tags = {"rank": str(rank)}
         self._updates = Counter("worldfleet_learner_updates", "Updates of this rank", tag_keys=("rank",))
@@ -65,8 +69,8 @@ class LearnerActor:
         """Join the group, build the learner, restore `state` if given and publish first weights; the update count."""
         if self._world_size > 1:
             distributed.initialise(host, port, self._rank, self._world_size)
-        batches = self._make_batches()
-        self._learner = self._make_learner(batches, batches.feedback)
+        source = self._make_batches()
+        self._learner = self._make_learner(Prefetcher(source, resolve_device(self._device)), source.feedback)
         if state is not None:
             self._learner.load_state_dict(state)
             self._publish()

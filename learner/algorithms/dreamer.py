@@ -35,6 +35,7 @@ from learner.models.heads import PolicyHead, ScalarHead
 from learner.models.rssm import Rssm, State
 from learner.models.world_model import Disagreement, WorldModel
 from learner.optim import Optimizer, learning_rate
+from learner.prefetch import batch_tensors
 
 LATENT_KEYS = ("latent_deter", "latent_stoch")
 """Keys under which latent states are stored in the replay."""
@@ -227,10 +228,10 @@ class DreamerAlgorithm:
 
     def _to_device(self, batch: SequenceBatch) -> DreamerBatch:
         """The trained steps of a batch on the device, with the state and the action before the first."""
-        context, data = self.config.context, batch.data
+        context = self.config.context
         if batch.shape[1] < context + 1:
             raise ValueError(f"sequences need at least {context + 1} steps, got {batch.shape[1]}")
-        tensors = {key: self._put(values) for key, values in data.items() if key != "episode"}
+        tensors = batch_tensors(batch, self._device)
         action = self.world.action.encode(tensors["action"], self._dtype)
         before = F.pad(action, (0, 0, 1, 0))[:, :-1]
         return DreamerBatch(
@@ -243,10 +244,6 @@ class DreamerAlgorithm:
             tensors["is_terminal"][:, context:],
             self._stored_state(tensors) if context else self.world.rssm.initial(len(action)),
         )
-
-    def _put(self, values: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(values)
-        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 
     def _stored_state(self, tensors: Mapping[str, Tensor]) -> State:
         """The latent state of the last context step."""
