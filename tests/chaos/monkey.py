@@ -38,7 +38,7 @@ VICTIMS = {
     "WeightStoreActor": 1,
     "driver": 1,
 }
-"""Processes that are killed, by the class of their actor, with relative frequencies."""
+"""Processes that are killed, by the class of their actor, and how often in a round, in random order."""
 
 SETTINGS = (
     "replay.durability.mode=sync",
@@ -68,6 +68,7 @@ class Chaos:
     seed: int = 0
     mean_seconds: float = 4.0
     kills: Counter[str] = field(default_factory=Counter)
+    _round: list[str] = field(default_factory=list)  # who is still to be killed in it
     _log: IO[bytes] | None = None
 
     def run(self, seconds: float) -> dict[str, Any]:
@@ -108,7 +109,10 @@ class Chaos:
     def kill_one(self, driver: subprocess.Popen[bytes], rng: random.Random) -> subprocess.Popen[bytes]:
         """Kill one process; the driver that goes on."""
         assert driver.poll() is None, self.tail()
-        role = rng.choices(list(VICTIMS), list(VICTIMS.values()))[0]
+        if not self._round:
+            self._round = list(Counter(VICTIMS).elements())
+            rng.shuffle(self._round)
+        role = self._round.pop()
         if role != "driver":
             pids = actor_pids(driver.pid, role)
             if pids:

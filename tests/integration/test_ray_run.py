@@ -18,10 +18,11 @@ from tests.chaos.monkey import actor_pids
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
-def start(run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(run_dir: Path, *overrides: str, algo: str = "pets") -> subprocess.Popen[str]:
     """`worldfleet train` at debug scale as a process of its own, with a cluster of its own."""
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "cluster.cli", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
+    command += ["--algo", algo]
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, "OMP_NUM_THREADS": "1"})
 
@@ -64,6 +65,25 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     audit = audit_run(run_dir)
     assert (audit["lost"], audit["doubled"]) == (0, 0), audit
     assert audit["acknowledged"] >= 8000  # what died with a rollout actor was taken, and not acknowledged
+
+
+def test_latent_policies_survive_their_inference_actor_and_a_learner_rank(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    settings = "schedule.total_steps=3000", "cluster.learner_ranks=2", "actors.inference_actors=1"
+    process = start(run_dir, *settings, algo="dreamer_v3")
+    wait_for(run_dir / "metrics.jsonl", 1024, process)
+    for name in ("ServingActor", "LearnerActor"):
+        os.kill(actor_pids(process.pid, name)[-1], 9)
+        time.sleep(2.0)
+    _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert "actors: weights rollout-0 rollout-1 inference-0 learner-0 learner-1 replay-0 replay-1" in log
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    assert [event["part"] for event in events if event["event"] == "died"] == ["learner"]
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    updates = [row["learner/updates"] for row in rows]
+    assert updates == sorted(updates)
+    assert rows[-1]["learner/samples"] == updates[-1] * 8 * 6  # a rank's share of the batch, with the context step
 
 
 def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) -> None:
