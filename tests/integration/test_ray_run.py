@@ -79,7 +79,7 @@ def test_latent_policies_survive_their_inference_actor_and_a_learner_rank(tmp_pa
     assert process.returncode == 0, log
     assert "actors: weights rollout-0 rollout-1 inference-0 learner-0 learner-1 replay-0 replay-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    assert [event["part"] for event in events if event["event"] == "died"] == ["learner"]
+    assert [event["part"] for event in events if event["event"] == "died"] == ["learner-1"]
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     updates = [row["learner/updates"] for row in rows]
     assert updates == sorted(updates)
