@@ -130,6 +130,28 @@ class Bernoulli:
         return F.binary_cross_entropy_with_logits(self.logit, target, reduction="none")
 
 
+class Ids:
+    """Categorical ids, as one-hot vectors side by side.
+
+    Args:
+        logits: [..., D] of all ids.
+        num_values: Values of each id.
+    """
+
+    def __init__(self, logits: Tensor, num_values: int) -> None:
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        self._log_probs = torch.log_softmax(wide.view(*wide.shape[:-1], -1, num_values), -1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Probabilities [..., D]."""
+        return self._log_probs.exp().flatten(-2)
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy [...] against one-hot vectors [..., D], summed over the ids."""
+        return -(target * self._log_probs.flatten(-2)).sum(-1)
+
+
 class Policy(Protocol):
     """A distribution over actions [..., A]; discrete ones are one-hot."""
 

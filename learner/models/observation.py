@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from envs.specs import ArraySpec
 from learner.models.dimensions import Dimensions
-from learner.models.distributions import Distribution, Regression, symlog
+from learner.models.distributions import Distribution, Ids, Regression, symlog
 from learner.models.layers import (
     ACTIVATIONS,
     ActivationName,
@@ -216,8 +216,9 @@ class Decoder(nn.Module):
         if self.keys.vectors:
             sizes = [_width(spec) for spec in self.keys.vectors.values()]
             parts = torch.split(self.vector_out(self.mlp(state.features)), sizes, -1)
-            for key, part in zip(self.keys.vectors, parts, strict=True):
-                heads[key] = Regression(part, 1, self._config.symlog)
+            for (key, spec), part in zip(self.keys.vectors.items(), parts, strict=True):
+                ids = spec.num_values
+                heads[key] = Ids(part, ids) if ids is not None else Regression(part, 1, self._config.symlog)
         if self.keys.images:
             channels = [spec.shape[2] for spec in self.keys.images.values()]
             parts = torch.split(self._images(state), channels, -1)

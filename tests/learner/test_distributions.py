@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.models.distributions import (
     Bernoulli,
     BoundedNormal,
+    Ids,
     OneHot,
     Regression,
     TanhNormal,
@@ -93,6 +94,13 @@ def test_autocast_does_not_round_the_two_hot_mean_and_loss() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = exact.mean, exact.loss(target)
     torch.testing.assert_close(rounded, (exact.mean, exact.loss(target)), rtol=0.0, atol=0.0)
+
+
+def test_ids_are_classified_side_by_side() -> None:
+    ids = Ids(torch.tensor([[0.0, math.log(3.0), 5.0, 5.0]]), 2)
+    torch.testing.assert_close(ids.mean, torch.tensor([[0.25, 0.75, 0.5, 0.5]]))
+    target = torch.tensor([[0.0, 1.0, 1.0, 0.0]])
+    torch.testing.assert_close(ids.loss(target), torch.tensor([-math.log(0.75) - math.log(0.5)]))
 
 
 def test_a_two_hot_code_is_predicted_back() -> None:

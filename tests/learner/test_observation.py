@@ -114,7 +114,7 @@ def test_every_key_is_encoded_and_decoded(chosen: list[str], tokens: int, stride
     assert all(p.grad is not None and bool(p.grad.any()) for p in decoder.parameters())
 
 
-def test_losses_are_squares_summed_over_a_key() -> None:
+def test_losses_are_squares_or_cross_entropies_summed_over_a_key() -> None:
     _, _, decoder = networks(IMAGES | VECTORS)
     raw, state = observations(), State(torch.randn(5, 16), torch.randn(5, 16))
     heads, losses = decoder(state), decoder.losses(state, raw)
@@ -122,16 +122,13 @@ def test_losses_are_squares_summed_over_a_key() -> None:
         expected = (heads[key].mean - raw[key] / 255.0).square().sum((1, 2, 3))
         torch.testing.assert_close(losses[key], expected)
         assert 0.0 < heads[key].mean.min() < heads[key].mean.max() < 1.0
-    targets = {
-        "state": raw["state"],
-        "grid": raw["grid"].float().flatten(1),
-        "mode": torch.eye(5)[raw["mode"]],
-        "switches": torch.eye(3)[raw["switches"]].flatten(1),
-    }
-    for key, target in targets.items():
+    for key, target in {"state": raw["state"], "grid": raw["grid"].float().flatten(1)}.items():
         mean = heads[key].mean  # symexp of the prediction
         squashed, wanted = (torch.sign(x) * torch.log1p(x.abs()) for x in (mean, target))
         torch.testing.assert_close(losses[key], (squashed - wanted).square().sum(1), rtol=1e-4, atol=1e-5)
+    ids = {"mode": torch.eye(5)[raw["mode"]], "switches": torch.eye(3)[raw["switches"]].flatten(1)}
+    for key, chosen in ids.items():
+        torch.testing.assert_close(losses[key], -(heads[key].mean.log() * chosen).sum(1))
 
 
 def test_images_may_be_unbounded_and_vectors_unsquashed() -> None:
