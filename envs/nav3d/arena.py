@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.nav3d.config import Nav3DConfig
+from envs.nav3d.config import Nav3DConfig, Nav3DImageConfig
 from envs.nav3d.layout import (
     BODY_RADIUS,
     HAZARD_RADII,
@@ -25,7 +25,7 @@ from envs.nav3d.layout import (
     Vector,
 )
 
-SOLID_GROUP, AGENT_GROUP, HAZARD_GROUP, GOAL_GROUP, CEILING_GROUP = range(5)
+SOLID_GROUP, AGENT_GROUP, HAZARD_GROUP, GOAL_GROUP, CEILING_GROUP, MARKER_GROUP = range(6)
 """Geom groups; rays and cameras choose what they see by group."""
 
 LIDAR_HORIZONTAL_RAYS = 24
@@ -41,6 +41,7 @@ _WALL_COLOURS = {
 }
 _PLANE_OVERLAP = 0.1
 """Planes reach past the room's edges when drawn, so no gap shows between them, m."""
+_AGENT_COLOUR = "1.0 0.50 0.05"
 _PILLAR_COLOUR = "0.34 0.48 0.82"
 _BOX_COLOUR = "0.58 0.63 0.74"
 
@@ -101,9 +102,15 @@ def _agent_xml(config: Nav3DConfig) -> str:
         f'<joint name="{name}" type="slide" axis="{axis}" damping="{config.drag * config.drag_scale!r}"/>'
         for name, axis in (("x", "1 0 0"), ("y", "0 1 0"), ("z", "0 0 1"))
     )
+    marker = ""
+    if isinstance(config, Nav3DImageConfig) and config.marker_radius > 0.0:
+        marker = (  # nothing has contacts of type 2, but rays pass a body's geoms of no type
+            f'<geom name="marker" type="sphere" size="{config.marker_radius!r}" mass="0" contype="2" conaffinity="0" '
+            f'group="{MARKER_GROUP}" rgba="{_AGENT_COLOUR} 1"/>'
+        )
     return (
         f'<body name="agent">{joints}<geom name="agent" type="sphere" size="{BODY_RADIUS:g}" '
-        f'mass="{config.mass * config.mass_scale!r}" group="{AGENT_GROUP}" rgba="1.0 0.50 0.05 1"/></body>'
+        f'mass="{config.mass * config.mass_scale!r}" group="{AGENT_GROUP}" rgba="{_AGENT_COLOUR} 1"/>{marker}</body>'
     )
 
 

@@ -95,12 +95,15 @@ class Nav3DImageConfig(Nav3DConfig):
     Args:
         view: "top_down" looks at the whole room from above; "first_person" looks along the heading.
         image_size: Height and width of the observation, pixels.
+        marker_radius: Radius of the sphere that stands for the body in the top-down view, m; what it hides and touches
+            is no matter. The body itself, of 0.25 m, is 3 pixels wide in 64; 0 draws that alone.
         grey: One luminance channel instead of red, green and blue.
         renderer: "ray" casts rays with MuJoCo on the CPU; "gl" uses OpenGL, opened in the process that renders.
     """
 
     view: ViewName = "top_down"
     image_size: int = 64
+    marker_radius: float = 0.5
     grey: bool = False
     renderer: RendererName = "ray"
 
@@ -109,6 +112,7 @@ class Nav3DImageConfig(Nav3DConfig):
         check_choice(self, "view", get_args(ViewName))
         check_choice(self, "renderer", get_args(RendererName))
         check_integer(self, "image_size", 8, 1024)
+        check_range(self, "marker_radius", 0.0, 2.0)
         check_flag(self, "grey")
 
 

@@ -18,11 +18,11 @@ from envs.nav3d.arena import (
     CEILING_GROUP,
     GOAL_GROUP,
     HAZARD_GROUP,
+    MARKER_GROUP,
     SOLID_GROUP,
     Arena,
     group_mask,
 )
-from envs.nav3d.layout import BODY_RADIUS
 
 Picture = NDArray[np.uint8]
 
@@ -73,7 +73,9 @@ class RayRenderer:
         self._floor = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_GEOM, "floor")
         solids = (SOLID_GROUP, GOAL_GROUP)
         self._static_mask = group_mask(*solids)
-        self._full_mask = group_mask(*solids, CEILING_GROUP) if self._moves else group_mask(*solids, AGENT_GROUP)
+        body = {"first_person": (), "top_down": (AGENT_GROUP, MARKER_GROUP)}.get(camera, (AGENT_GROUP,))
+        self._full_mask = group_mask(*solids, *(body or (CEILING_GROUP,)))
+        self._radius = self._model.geom_size[np.isin(self._model.geom_group, body), 0].max(initial=0.0)
         self._hazards = (self._model.geom_group == HAZARD_GROUP).nonzero()[0]
         self._hazard_squares = self._model.geom_size[self._hazards, 0] ** 2
         pixels = size * size
@@ -110,8 +112,8 @@ class RayRenderer:
     def _window(self, origin: NDArray[np.float64], rotation: NDArray[np.float64]) -> tuple[slice, slice]:
         """Rows and columns of the pixels that may show the body."""
         right, up, back = (rotation.T @ (self._data.qpos - origin)).tolist()
-        depth = max(-back - BODY_RADIUS, 0.1)
-        radius = self._focal * BODY_RADIUS / depth * 1.2 + 1.0
+        depth = max(-back - self._radius, 0.1)
+        radius = self._focal * self._radius / depth * 1.2 + 1.0
         row = 0.5 * self._size - self._focal * up / -back
         column = 0.5 * self._size + self._focal * right / -back
         return self._span(row, radius), self._span(column, radius)

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.nav3d.arena import CEILING_GROUP, Arena
+from envs.nav3d.arena import CEILING_GROUP, MARKER_GROUP, Arena
 
 
 class GLRenderer:
@@ -28,6 +28,7 @@ class GLRenderer:
         self._options = mujoco.MjvOption()
         self._options.geomgroup[:] = 1
         self._options.geomgroup[CEILING_GROUP] = camera == "first_person"
+        self._options.geomgroup[MARKER_GROUP] = camera == "top_down"
         _bind_headless_backend()
         self._renderer = mujoco.Renderer(arena.model, size, size)
 

@@ -59,6 +59,26 @@ def test_top_down_shows_everything_where_it_is(start: tuple[float, float, float]
     assert hue(image[top_down_pixel(1.5, -0.7, 0.0)]) == "grey"  # the floor
 
 
+def test_the_marker_shows_the_body_from_above_and_changes_nothing_else() -> None:
+    start, goal = (-4.0, 0.0, 2.0), (-4.0, 4.0, 1.0)
+    widths = {}
+    for radius in (0.0, 0.5, 1.0):
+        image = look("top_down", start, goal, marker_radius=radius)
+        orange = [[hue(pixel) == "orange" for pixel in row] for row in image]
+        widths[radius] = max(sum(row) for row in orange)
+        assert_array_equal(look("first_person", start, goal, marker_radius=radius), look("first_person", start, goal))
+    assert widths == {0.0: 3, 0.5: 5, 1.0: 11}  # pixels of 0.19 m at that height
+    bare, marked = (Nav3DImageEnv(Nav3DImageConfig(marker_radius=radius)) for radius in (0.0, 1.0))
+    for env in (bare, marked):
+        env.reset(seed=3)
+    for action in np.random.default_rng(0).choice([-1.0, 1.0], (100, 3)):
+        (_, *one), (_, *other) = bare.step(action), marked.step(action)
+        assert one[:3] == other[:3]
+        assert one[3].keys() == other[3].keys()
+    with pytest.raises(ValueError, match="marker_radius"):
+        Nav3DImageConfig(marker_radius=-1.0)
+
+
 def test_hazards_are_see_through() -> None:
     inside = look("top_down", (0.0, 0.2, 1.2), (-4.0, 4.0, 1.0))[top_down_pixel(0.0, 0.2, 1.2)].astype(int)
     outside = look("top_down", (1.5, -0.7, 1.2), (-4.0, 4.0, 1.0))[top_down_pixel(1.5, -0.7, 1.2)].astype(int)
