@@ -57,7 +57,7 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     code, out, _ = run(capsys, "presets")
     assert code == 0
     assert "algorithms: dreamer_v1 dreamer_v2 dreamer_v3 pets planet" in out
-    assert "laptop has settings of its own for: dreamer_v3 pets" in out
+    assert "laptop has settings of its own for: dreamer_v1 dreamer_v2 dreamer_v3 pets planet" in out
 
 
 def test_fidelity_refuses_other_algorithms(

@@ -74,7 +74,8 @@ def test_service_rows() -> None:
     check(rows)
     cases = {row.case for row in rows}
     assert {f"service, {transport}, uniform sample" for transport in ("slots", "objects")} <= cases
-    assert "service, insert blocks of 128, 1 sender" in cases
+    for way in ("shared memory", "objects"):
+        assert f"service, insert blocks of 128, 1 sender, {way}" in cases
     assert "service, slots, uniform sample while inserting" in cases
     assert any(row.peer == "TorchRL on Ray (skipped: not installed)" for row in rows)
 
