@@ -202,7 +202,7 @@ def _sampling(workload: Workload, source: StepSource, rounds: int, peers: Collec
             yield from compared(
                 f"service, {transport}, uniform sample", "batches/s", rates, transport, {name: name for name in theirs}
             )
-        yield from _beside_torchrl(workload, source, ours["slots"], rounds, peers)
+        yield from _beside_torchrl(workload, source, ours["slots"], rounds, repeats, peers)
         prioritized = stack.enter_context(filled_shard_actor(workload, source, selector=PRIORITIZED))
         updating = _updating(remote_batches([prioritized], workload, "slots"), [prioritized], workload)
         rates = alternate(
@@ -254,7 +254,7 @@ def _copying_out(work: Any) -> Work:
 
 
 def _beside_torchrl(
-    workload: Workload, source: StepSource, ours: Work, rounds: int, peers: Collection[str]
+    workload: Workload, source: StepSource, ours: Work, rounds: int, repeats: int, peers: Collection[str]
 ) -> Iterator[BenchRow]:
     if "TorchRL" not in peers:
         return
@@ -272,7 +272,7 @@ def _beside_torchrl(
             steps += workload.episode_steps
             if steps >= TORCHRL_STEPS:
                 break
-        rates = alternate({"ours": ours, "TorchRL": buffer.sample}, rounds, 10)
+        rates = alternate({"ours": ours, "TorchRL": buffer.sample}, rounds, repeats)
     finally:
         buffer.shutdown()
     yield from compared(case, "batches/s", rates, "ours", {"TorchRL": f"{replay_peers.shown('TorchRL')} on Ray"})
