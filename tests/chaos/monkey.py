@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Chaos:
     mean_seconds: float = 4.0
     kills: Counter[str] = field(default_factory=Counter)
     _round: list[str] = field(default_factory=list)  # who is still to be killed in it
-    _log: IO[bytes] | None = None
+    _driver: subprocess.Popen[bytes] | None = None
 
     def run(self, seconds: float) -> dict[str, Any]:
         """Torment a run for `seconds`, let it end, and audit it; the summary.
@@ -77,6 +77,16 @@ class Chaos:
         Raises:
             AssertionError: The run ended by itself, did not reach its target, or its replay is wrong.
         """
+        try:
+            return self._torment(seconds)
+        finally:
+            if self._driver is not None and self._driver.poll() is None:
+                children = descendants(self._driver.pid)
+                self._driver.kill()
+                self._driver.wait()
+                wait_for_end(children)
+
+    def _torment(self, seconds: float) -> dict[str, Any]:
         rng = random.Random(self.seed)
         sets = [word for setting in SETTINGS for word in ("--set", setting)]
         driver = self.start("--env", ENV_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
@@ -100,11 +110,12 @@ class Chaos:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`worldfleet train` with a cluster of its own."""
-        self._log = self.run_dir.with_suffix(".log").open("ab")
         environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "cluster.cli", "train", *arguments]
-        return subprocess.Popen(command, stderr=self._log, stdout=self._log, env=environment, cwd=ROOT)
+        with self.run_dir.with_suffix(".log").open("ab") as log:
+            self._driver = subprocess.Popen(command, stderr=log, stdout=log, env=environment, cwd=ROOT)
+        return self._driver
 
     def kill_one(self, driver: subprocess.Popen[bytes], rng: random.Random) -> subprocess.Popen[bytes]:
         """Kill one process; the driver that goes on."""
