@@ -33,7 +33,7 @@ class Recorder:
         self.steps = int(state["steps"]) if state else 0
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0
-        self._recent: deque[tuple[float, float, float]] = deque(
+        self._recent: deque[tuple[float, float, float | None]] = deque(  # return, length, success where there is one
             state["recent"] if state else (), maxlen=RECENT_EPISODES
         )
         self._done: dict[str, int] = dict(state["done"]) if state else {"log": 0, "eval": 0, "checkpoint": 0}
@@ -53,7 +53,7 @@ class Recorder:
         self.steps += steps
         self.episodes += len(episodes)
         for episode in episodes:
-            self._recent.append((episode.episode_return, float(episode.length), episode.info.get("is_success", 0.0)))
+            self._recent.append((episode.episode_return, float(episode.length), episode.info.get("is_success")))
         for name, value in metrics.items():
             self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "policy/")
 
@@ -110,10 +110,10 @@ class Recorder:
             "timing/updates_per_second": (self.updates - updates) / seconds,
             **extra,
         }
-        if self._recent:
-            names = ("rollout/episode_return", "rollout/episode_length", "rollout/success_rate")
-            for name, column in zip(names, zip(*self._recent, strict=True), strict=True):
-                values[name] = sum(column) / len(column)
+        names = ("rollout/episode_return", "rollout/episode_length", "rollout/success_rate")
+        for name, column in zip(names, zip(*self._recent, strict=True), strict=False):
+            if known := [value for value in column if value is not None]:
+                values[name] = sum(known) / len(known)
         self._progress.show(self._metrics.write(self.steps, values))
 
     def state_dict(self) -> dict[str, Any]:

@@ -81,3 +81,16 @@ def test_recorder_counts_and_continues(tmp_path: Path) -> None:
     assert (line["step"], line["rollout/episode_return"], line["rollout/success_rate"]) == (30, 3.0, 0.5)
     again.close()
     run_dir.close()
+
+
+def test_recorder_invents_no_success(tmp_path: Path) -> None:
+    config = RunConfig()
+    run_dir = RunDir.create(tmp_path / "run", config)
+    recorder = Recorder(config, run_dir, Progress(30, ""))
+    recorder.rollout(12, [Episode(4.0, 6, 0, {}), Episode(2.0, 6, 0, {})], {})
+    recorder.log({})
+    line = json.loads(run_dir.metrics_file.read_text())
+    assert line["rollout/episode_return"] == 3.0
+    assert "rollout/success_rate" not in line
+    recorder.close()
+    run_dir.close()
