@@ -13,8 +13,11 @@ from cluster.report_data import Metrics, read_metrics, read_yaml
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-SUCCESS = ("rollout/success_rate", "eval/success_rate")
-RETURN = ("rollout/episode_return", "eval/return_mean")
+CURVES = {
+    "success rate": ("rollout/success_rate", "eval/success_rate"),
+    "episode return": ("rollout/episode_return", "eval/return_mean"),
+}
+"""(while training, held out) of what is drawn."""
 COLUMNS = ("run", "step", "minutes", "metric", "value")
 
 
@@ -29,7 +32,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
         The picture.
 
     Raises:
-        ValueError: A directory has no metrics, or the picture is of another kind.
+        ValueError: A directory has no metrics or no episode, or the picture is of another kind.
     """
     if output.suffix not in (".png", ".svg"):
         raise ValueError(f"the picture must end in .png or .svg, got {output.name}")
@@ -39,6 +42,8 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     for run_dir, metrics in zip(run_dirs, runs.values(), strict=True):
         if not metrics.rows:
             raise ValueError(f"{run_dir} has no metrics")
+        if not any(names[0] in metrics.names for names in CURVES.values()):
+            raise ValueError(f"{run_dir} has not finished an episode yet")
     output.parent.mkdir(parents=True, exist_ok=True)
     _draw(runs, output)
     with output.with_suffix(".csv").open("w", newline="") as file:
@@ -61,29 +66,32 @@ def _points(label: str, metrics: Metrics) -> list[tuple[str, int, float, str, fl
     return [
         (label, int(row["step"]), round(row["time"] / 60.0, 2), name, round(row[name], 4))
         for row in metrics.rows
-        for name in (*SUCCESS, *RETURN)
+        for names in CURVES.values()
+        for name in names
         if name in row
     ]
 
 
 def _draw(runs: dict[str, Metrics], path: Path) -> None:
-    """Left success or return over environment steps, right over minutes; lines while training, dots held out."""
-    success = all(SUCCESS[0] in metrics.names for metrics in runs.values())
-    trained, held_out = SUCCESS if success else RETURN
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
-    for index, (label, metrics) in enumerate(runs.items()):
+    """What all runs have, a row each; left over environment steps, right over minutes."""
+    curves = {title: names for title, names in CURVES.items() if all(names[0] in m.names for m in runs.values())}
+    figure, grid = plt.subplots(
+        len(curves), 2, figsize=(11, 1 + 3 * len(curves)), sharex="col", sharey="row", squeeze=False
+    )
+    for axes, (title, (trained, held_out)) in zip(grid, curves.items(), strict=True):
         for axis, unit in zip(axes, ("step", "time"), strict=True):
-            for name, line in ((trained, "-"), (held_out, "o")):
-                rows = [row for row in metrics.rows if name in row]
-                x = [row[unit] / (60.0 if unit == "time" else 1.0) for row in rows]
-                y = [row[name] for row in rows]
-                axis.plot(x, y, line, color=f"C{index}", label=label if name == trained else None, markersize=5)
-    for axis, title in zip(axes, ("environment steps", "minutes"), strict=True):
+            axis.grid(alpha=0.3, linewidth=0.4)
+            for index, (label, metrics) in enumerate(runs.items()):
+                for name, line in ((trained, "-"), (held_out, "o")):
+                    rows = [row for row in metrics.rows if name in row]
+                    x = [row[unit] / (60.0 if unit == "time" else 1.0) for row in rows]
+                    y = [row[name] for row in rows]
+                    axis.plot(x, y, line, color=f"C{index}", label=label if name == trained else None, markersize=5)
+        axes[0].set_ylabel(title)
+    for axis, title in zip(grid[-1], ("environment steps", "minutes"), strict=True):
         axis.set_xlabel(title)
-        axis.grid(alpha=0.3, linewidth=0.4)
-    axes[0].set_ylabel("success rate" if success else "episode return")
-    axes[0].set_title("line: training episodes; dots: held-out evaluations", fontsize=9)
-    axes[0].legend(fontsize=8)
+    grid[0, 0].set_title("line: training episodes; dots: held-out evaluations", fontsize=9)
+    grid[-1, 0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -51,6 +51,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     for runs, name, message in (
         ([run], "curves.gif", "must end in .png or .svg, got curves.gif"),
         ([run, tmp_path], "curves.png", "has no metrics"),
+        ([run, write_run(tmp_path / "new", [{"step": 1, "time": 1.0}])], "curves.png", "not finished an episode"),
         ([run, write_run(tmp_path / "sub" / "one", [])], "curves.png", "the same name"),
     ):
         with pytest.raises(ValueError, match=message):
