@@ -42,7 +42,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     for run_dir, metrics in zip(run_dirs, runs.values(), strict=True):
         if not metrics.rows:
             raise ValueError(f"{run_dir} has no metrics")
-        if not any(names[0] in metrics.names for names in CURVES.values()):
+        if CURVES["episode return"][0] not in metrics.names:
             raise ValueError(f"{run_dir} has not finished an episode yet")
     output.parent.mkdir(parents=True, exist_ok=True)
     _draw(runs, output)

@@ -111,7 +111,7 @@ class Recorder:
             **extra,
         }
         names = ("rollout/episode_return", "rollout/episode_length", "rollout/success_rate")
-        for name, column in zip(names, zip(*self._recent, strict=True), strict=False):
+        for name, column in zip(names, zip(*self._recent, strict=True), strict=False):  # no column before an episode
             if known := [value for value in column if value is not None]:
                 values[name] = sum(known) / len(known)
         self._progress.show(self._metrics.write(self.steps, values))

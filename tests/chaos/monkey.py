@@ -81,10 +81,7 @@ class Chaos:
             return self._torment(seconds)
         finally:
             if self._driver is not None and self._driver.poll() is None:
-                children = descendants(self._driver.pid)
-                self._driver.kill()
-                self._driver.wait()
-                wait_for_end(children)
+                kill_tree(self._driver)
 
     def _torment(self, seconds: float) -> dict[str, Any]:
         rng = random.Random(self.seed)
@@ -130,11 +127,8 @@ class Chaos:
                 os.kill(rng.choice(pids), signal.SIGKILL)
                 self.kills[role] += 1
             return driver
-        children = descendants(driver.pid)
-        driver.kill()
-        driver.wait()
+        kill_tree(driver)
         self.kills[role] += 1
-        wait_for_end(children)
         steps = self.steps()
         driver = self.start("--resume", str(self.run_dir))
         self.wait_for_steps(driver, steps + 1)
@@ -198,6 +192,14 @@ def actor_pids(driver: int, class_name: str) -> list[int]:
     """Processes of the actors of a class in the cluster that `driver` started."""
     ours = set(descendants(driver))
     return [pid for pid, _, args in process_table() if args.startswith(f"ray::{class_name}") and pid in ours]
+
+
+def kill_tree(driver: subprocess.Popen[bytes]) -> None:
+    """Kill a driver and wait until its cluster is gone."""
+    children = descendants(driver.pid)
+    driver.kill()
+    driver.wait()
+    wait_for_end(children)
 
 
 def wait_for_end(pids: list[int], seconds: float = 60.0) -> None:

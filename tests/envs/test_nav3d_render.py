@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,9 +157,16 @@ def test_overview_shows_body_and_goal() -> None:
     assert not np.array_equal(env.render(), before)
 
 
-def test_gl_agrees_with_the_rays() -> None:
-    """In a process of its own, where no display was opened before."""
-    code = """
+SHOW_GL_MODULES = 'print(any(name.startswith(("OpenGL", "mujoco.egl", "mujoco.osmesa")) for name in sys.modules))\n'
+
+
+def run_alone(code: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, where no display was opened before."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_gl_agrees_with_the_rays(tmp_path: Path) -> None:
+    result = run_alone(f"""
 import sys
 import numpy as np
 from mujoco.rendering.classic import gl_context
@@ -169,30 +177,26 @@ try:
     _bind_headless_backend()
     gl_context.GLContext(64, 64).free()
 except Exception as error:
-    sys.exit(f"no GL: {error}")
-pictures = []
-for renderer in ("ray", "gl"):
-    env = Nav3DImageEnv(Nav3DImageConfig(renderer=renderer))
-    observation, _ = env.reset(seed=0, options={"start": (-4.0, -3.5, 1.0), "goal": (-4.0, 4.0, 1.0)})
-    pictures.append(observation["image"].astype(int))
-    env.close()
-def green(p):
-    return (p[..., 1] > 1.5 * p[..., 0]) & (p[..., 1] > 1.5 * p[..., 2])
-print("overlap", (green(pictures[0]) & green(pictures[1])).sum() / green(pictures[0]).sum())
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    sys.exit(f"no GL: {{error}}")
+env = Nav3DImageEnv(Nav3DImageConfig(renderer="gl"))
+observation, _ = env.reset(seed=0, options={{"start": (-4.0, -3.5, 1.0), "goal": (-4.0, 4.0, 1.0)}})
+np.save({str(tmp_path / "gl.npy")!r}, observation["image"])
+env.close()
+{SHOW_GL_MODULES}""")
     if result.stderr.startswith("no GL: "):
         pytest.skip(result.stderr.strip())
-    assert result.returncode == 0, result.stderr
-    assert float(result.stdout.split()[-1]) > 0.8
+    assert (result.returncode, result.stdout) == (0, "True\n"), result.stderr
+    drawn = np.load(tmp_path / "gl.npy")
+    rays = look("top_down", (-4.0, -3.5, 1.0), (-4.0, 4.0, 1.0))
+    for colour in ("green", "orange"):  # the goal and the body
+        ours, theirs = (np.array([[hue(p) == colour for p in row] for row in image]) for image in (rays, drawn))
+        assert (ours & theirs).sum() > 0.8 * (ours | theirs).sum() > 0, colour
 
 
 def test_importing_and_stepping_opens_no_display() -> None:
-    code = """
+    result = run_alone(f"""
 import sys, numpy as np
 from envs.registry import make_env
 env = make_env("nav3d_image"); env.reset(0); env.step(np.zeros(3)); env.render()
-print([name for name in sys.modules if name.startswith(("OpenGL", "mujoco.egl", "mujoco.osmesa"))])
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert result.stdout == "[]\n"
+{SHOW_GL_MODULES}""")
+    assert (result.returncode, result.stdout) == (0, "False\n"), result.stderr
