@@ -22,10 +22,11 @@ from learner.algorithms.dreamer_config import DreamerConfig
 from learner.models.heads import PolicyHead, ScalarHead
 from learner.models.rssm import State
 from learner.models.world_model import LatentModel
-from planners.base import PlannerCarry
+from planners.base import Expansion, Planner, PlannerCarry
 from planners.config import PlannerConfig
 from planners.sampling import SamplingPlanner
 from planners.scoring import TorchEvaluator
+from planners.tree import TreePlanner
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class LatentPolicy:
         device: Where to compute.
 
     Raises:
-        ValueError: The environment does not fit the configuration, or a policy would plan discrete actions.
+        ValueError: The environment does not fit the configuration, or the planner fits neither.
     """
 
     def __init__(
@@ -65,14 +66,7 @@ class LatentPolicy:
             self._model = LatentModel(config, spec).to(self._device)
             self._heads = self._make_heads(spec).to(self._device)
         self._action = self._model.action
-        self._planner: SamplingPlanner | None = None
-        if config.acting == "planner":
-            if spec.action.is_discrete:
-                raise ValueError(f"planning in latent space needs a box of actions, but those of {spec.name} are ids")
-            box = np.ones(self._action.size, np.float32)
-            value = self._heads["value"] if config.behaviour is not None else None
-            scored = LatentPlanningModel(self._model, value, planner)
-            self._planner = SamplingPlanner(planner, -box, box, TorchEvaluator(scored, planner.gamma, str(device)))
+        self._planner = self._make_planner(spec, planner) if config.acting == "planner" else None
         self._action_draws = 1 if spec.action.is_discrete else self._action.size
         self._generator = RowGenerator(config.rssm.groups + 2 * self._action_draws)
 
@@ -85,6 +79,22 @@ class LatentPolicy:
         return nn.ModuleDict(
             {"policy": PolicyHead(config.policy, spec.action, *shape), "value": ScalarHead(config.value, *shape)}
         )
+
+    def _make_planner(self, spec: EnvSpec, config: PlannerConfig) -> Planner:
+        """The planner of a policy that plans."""
+        size, device = self._action.size, str(self._device)
+        has_behaviour = self._config.behaviour is not None
+        if config.method == "mcts":
+            if not has_behaviour:
+                raise ValueError(f"planner method mcts needs a policy and a critic, which {self._config.name} lacks")
+            policy, value = self._heads["policy"], self._heads["value"]
+            tree = LatentTreeModel(self._model, policy, value, config.tree.sampled_actions)
+            return TreePlanner(config, size, tree, device)
+        if spec.action.is_discrete:
+            raise ValueError(f"planner method {config.method} needs a box of actions, but those of {spec.name} are ids")
+        box = np.ones(size, np.float32)
+        scored = LatentPlanningModel(self._model, self._heads["value"] if has_behaviour else None, config)
+        return SamplingPlanner(config, -box, box, TorchEvaluator(scored, config.gamma, device))
 
     @property
     def extras(self) -> Mapping[str, ArraySpec]:
@@ -130,7 +140,8 @@ class LatentPolicy:
         else:
             policy = self._heads["policy"](state.features)
             discrete = self._action.spec.is_discrete
-            noise = self._tensor(action_noise[:, 0] if discrete else _normal(action_noise))
+            uniform = self._tensor(action_noise)
+            noise = uniform[:, 0] if discrete else _normals(uniform)
             sampled = explore or self._config.policy.evaluation == "sample"
             action = policy.sample(noise) if sampled else policy.mode()
         if explore and self._config.exploration_noise > 0.0:
@@ -168,14 +179,15 @@ class LatentPolicy:
         """The posterior states [N, ...] after this step's observations."""
         keys = self._model.keys
         observation = {key: self._tensor(step.observation[key])[:, None] for key in (*keys.images, *keys.vectors)}
-        eps = noise if self._config.rssm.latent == "categorical" else _normal(noise)
+        uniform = self._tensor(noise)
+        eps = uniform if self._config.rssm.latent == "categorical" else _normals(uniform)
         before = State(self._tensor(carry.deter), self._tensor(carry.stoch))
         states, _ = self._model.observe(
             observation,
             self._tensor(carry.action)[:, None],
             self._tensor(step.is_first)[:, None],
             before,
-            self._tensor(eps)[:, None],
+            eps[:, None],
         )
         return State(states.deter[:, 0], states.stoch[:, 0])
 
@@ -183,7 +195,7 @@ class LatentPolicy:
         """Actions with Gaussian noise, or now and then a random one where they are ids."""
         amount = self._config.exploration_noise
         if not self._action.spec.is_discrete:
-            return action + amount * self._tensor(_normal(spread))
+            return action + amount * _normals(self._tensor(spread))
         uniform = self._tensor(spread)  # below `amount` it also picks the action
         ids = (uniform[:, 0] / amount * self._action.size).long().clamp(max=self._action.size - 1)
         anything = torch.nn.functional.one_hot(ids, self._action.size).to(action.dtype)
@@ -237,10 +249,52 @@ class LatentPlanningModel:
         return self._value(latent.features).mean  # type: ignore[no-any-return]
 
 
-def _normal(uniform: NDArray[np.float32]) -> NDArray[np.float32]:
+class LatentTreeModel:
+    """The latent dynamics as a tree search sees them; see planners.base.TreeModel.
+
+    Where actions are ids a node has all of them, with the actor's prior. Where they are a box it has samples of the
+    actor, which are then equally likely (Hubert et al. 2021, "Learning and planning in complex action spaces").
+
+    Args:
+        model: The world model.
+        policy: Its actor.
+        value: Its critic.
+        sampled_actions: Samples of a node.
+    """
+
+    def __init__(self, model: LatentModel, policy: nn.Module, value: nn.Module, sampled_actions: int) -> None:
+        self._model, self._policy, self._value = model, policy, value
+        self._discrete = model.action.spec.is_discrete
+        self.num_actions = model.action.size if self._discrete else sampled_actions
+        self._groups = model.rssm.config.groups
+        self.num_draws = self._groups + (0 if self._discrete else sampled_actions * model.action.size)
+
+    def step(self, latent: State, action: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
+        """One imagined step, its reward and the probability that the episode goes on."""
+        eps = noise[:, : self._groups]
+        state = self._model.rssm.step(latent, action, eps if self._is_categorical() else _normals(eps))
+        features = state.features
+        return state, self._model.reward(features).mean, self._model.going_on(features)
+
+    def expand(self, latent: State, noise: Tensor) -> Expansion:
+        """Prior, value and actions of the states."""
+        features = latent.features
+        value = self._value(features).mean
+        size = self._model.action.size
+        if self._discrete:
+            ids = torch.eye(size, device=features.device).expand(len(features), -1, -1)
+            return Expansion(self._policy(features).log_probs, value, ids)
+        eps = _normals(noise[:, self._groups :]).view(-1, self.num_actions, size)
+        actions = self._policy(features[:, None]).sample(eps)
+        return Expansion(actions.new_zeros(actions.shape[:2]), value, actions)
+
+    def _is_categorical(self) -> bool:
+        return self._model.rssm.config.latent == "categorical"
+
+
+def _normals(uniform: Tensor) -> Tensor:
     """Standard normal numbers from uniform multiples of 2^-24 in [0, 1)."""
-    centred = torch.from_numpy(uniform) + 2.0**-25
-    return _array(torch.special.ndtri(centred.double()).float())
+    return torch.special.ndtri(uniform.double() + 2.0**-25).float()  # type: ignore[no-any-return]
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

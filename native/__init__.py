@@ -6,6 +6,7 @@ The NumPy twins in ``native.reference`` are the oracle of the tests, never a fal
 try:
     from native._native import (
         Ensemble,
+        Mcts,
         RowGather,
         Search,
         SearchState,
@@ -13,6 +14,7 @@ try:
         build_info,
         cpu_features,
         crc32,
+        halving_sequence,
         particle_members,
     )
 except ImportError as error:
@@ -22,6 +24,7 @@ except ImportError as error:
 
 __all__ = [
     "Ensemble",
+    "Mcts",
     "RowGather",
     "Search",
     "SearchState",
@@ -29,5 +32,6 @@ __all__ = [
     "build_info",
     "cpu_features",
     "crc32",
+    "halving_sequence",
     "particle_members",
 ]

@@ -101,6 +101,117 @@ class Ensemble:
         Args: state [M, S], action [M, A].
         """
 
+class Mcts:
+    """Monte Carlo tree search over a learned model, for a batch of roots; the caller runs the model.
+
+    ``begin`` names one leaf per root; ``expand`` takes the model's evaluation of the leaves and names the next ones.
+    Node 0 is the root and node s is what simulation s (1 to S) expanded; one that max_depth stopped evaluates an
+    expanded node again. Each node's own evaluation counts as a visit. A root's tree depends on its own inputs and seed
+    alone, whatever its batch and the threads. A search keeps its memory for the next ``begin``.
+
+    Letters: B roots, S simulations, A actions of a node (ids, or sampled actions: Hubert et al. 2021). Arrays must be
+    C-contiguous and of the stated dtype (TypeError otherwise); other invalid arguments raise ValueError before
+    anything changes.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_actions: int,
+        simulations: int,
+        selection: Literal["puct", "gumbel"] = "puct",
+        max_depth: int = 0,
+        c1: float = 1.25,
+        c2: float = 19652.0,
+        dirichlet_alpha: float = 0.3,
+        dirichlet_fraction: float = 0.0,
+        gumbel_scale: float = 0.0,
+        max_considered: int = 16,
+        value_scale: float = 0.1,
+        maxvisit_init: float = 50.0,
+        rescale: bool = True,
+        threads: int = 1,
+    ) -> None:
+        """Configures the search.
+
+        Args:
+            num_actions: A.
+            simulations: S.
+            selection: "puct" (Schrittwieser et al. 2020, appendix B, with Q values scaled by the extremes of a node's
+                own value and its visited children's, the least of them for the others) or "gumbel" (Danihelka et al.
+                2022).
+            max_depth: actions from the root to a leaf at most; 0 for no limit.
+            c1, c2: exploration of PUCT.
+            dirichlet_alpha, dirichlet_fraction: noise in the root's prior, over its valid actions (PUCT).
+            gumbel_scale: of the noise on the root's logits (Gumbel); 0 for none.
+            max_considered: valid actions that the sequential halving starts with (Gumbel).
+            value_scale, maxvisit_init: a completed Q value counts (maxvisit_init + most visits of a child) times
+                value_scale logits (Gumbel).
+            rescale: scale the completed Q values of a node to [0, 1] first (Gumbel).
+            threads: threads of every call, the caller's included.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+
+    @property
+    def simulation(self) -> int:
+        """Simulations done."""
+
+    def begin(
+        self,
+        logits: NDArray[np.float32],
+        value: NDArray[np.float32],
+        seeds: NDArray[np.uint64],
+        invalid: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts a search.
+
+        Args:
+            logits: [B, A] of the root's prior.
+            value: [B] of the root.
+            seeds: [B] of the roots' noise.
+            invalid: [B, A] what the roots may not do, None for nothing.
+
+        Returns:
+            parent [B] and action [B] of the leaves; every ``expand`` overwrites both.
+
+        Raises:
+            ValueError: A root has no valid action, or a number is not finite.
+        """
+
+    def expand(
+        self,
+        logits: NDArray[np.float32],
+        value: NDArray[np.float32],
+        reward: NDArray[np.float32],
+        discount: NDArray[np.float32],
+    ) -> None:
+        """Takes the evaluation of the leaves and names the next ones, unless the search is done.
+
+        Args:
+            logits: [B, A] of the leaves' prior.
+            value: [B] of the leaves.
+            reward: [B] of the step to each leaf.
+            discount: [B] of what comes after that step, 0 behind a terminal one.
+
+        Raises:
+            ValueError: The search is done or not begun, or a number is not finite.
+        """
+
+    def root(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+        """visits [B, A] of the roots' actions, their Q values [B, A] (NaN where not visited), mean values [B]."""
+
+    def policy(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """weights [B, A] to learn from and the best action [B].
+
+        Shares of the visits and the first of the most visited (PUCT); the improved policy and what the sequential
+        halving leaves over (Gumbel).
+        """
+
+    def nodes(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
+        """parent, action (-1 for none), visits and value [B, S + 1] of all nodes; unused ones have 0 visits."""
+
 class RowGather:
     """Copies runs of consecutive rows of several arrays into contiguous outputs.
 
@@ -295,6 +406,13 @@ class SumTree:
         Raises:
             ValueError: the total is 0, or a uniform lies outside [0, 1).
         """
+
+def halving_sequence(considered: int, simulations: int) -> list[int]:
+    """Visits of the considered actions before each simulation of a sequential halving (Karnin et al. 2013).
+
+    Raises:
+        ValueError: considered is below 1 or simulations below 0.
+    """
 
 def particle_members(seed: int, horizon: int, particles: int, num_members: int, propagation: str) -> NDArray[np.int32]:
     """The member [H, P] that moves each particle in each step of a rollout with this seed."""

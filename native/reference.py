@@ -5,7 +5,9 @@ The ensemble's twin draws the same random numbers as the kernel, so that single 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -337,3 +339,144 @@ def chain_rows(
             rows[b, t] = c * chunk_steps + at
             at += 1
     return rows
+
+
+def halving_sequence(considered: int, simulations: int) -> list[int]:
+    """Visits of the considered actions before each simulation; see native.halving_sequence."""
+    sequence: list[int] = []
+    visits, fewest = [0] * considered, min(considered, 2)
+    rounds = math.ceil(math.log2(max(considered, 2)))
+    while len(sequence) < simulations:
+        for _ in range(max(1, simulations // (rounds * considered))):
+            sequence += visits[:considered]
+            visits[:considered] = [n + 1 for n in visits[:considered]]
+        considered = max(fewest, considered // 2)
+    return sequence[:simulations]
+
+
+@dataclass
+class TreeNode:
+    """A node of `MctsReference`."""
+
+    raw_value: float
+    logits: Floats  # [A]
+    parent: int
+    action: int
+    reward: float
+    discount: float
+    value: float = 0.0
+    visits: int = 1
+    child: dict[int, int] = field(default_factory=dict)
+
+
+class MctsReference:
+    """Twin of native.Mcts for one root, without noise."""
+
+    def __init__(
+        self,
+        num_actions: int,
+        simulations: int,
+        selection: str = "puct",
+        max_depth: int = 0,
+        c1: float = 1.25,
+        c2: float = 19652.0,
+        max_considered: int = 16,
+        value_scale: float = 0.1,
+        maxvisit_init: float = 50.0,
+        rescale: bool = True,
+    ) -> None:
+        self.num_actions, self.simulations, self.max_depth = num_actions, simulations, max_depth
+        self.c1, self.c2, self.max_considered = c1, c2, max_considered
+        self.value_scale, self.maxvisit_init, self.rescale = value_scale, maxvisit_init, rescale
+        self.gumbel = selection == "gumbel"
+        self.nodes: dict[int, TreeNode] = {}
+        self.simulation = 0
+        self.path: list[tuple[int, int]] = []  # nodes and actions from the root
+
+    def begin(self, logits: Floats, value: float, invalid: NDArray[np.bool_] | None = None) -> tuple[int, int]:
+        """The first leaf's parent and action, for logits [A] of the root and invalid [A] actions there."""
+        self.valid = np.ones(self.num_actions, np.bool_) if invalid is None else ~invalid
+        self.nodes = {0: TreeNode(value, np.where(self.valid, logits, -np.inf), -1, -1, 0.0, 1.0, value)}
+        self.simulation = 0
+        considered = min(self.max_considered, int(self.valid.sum()))
+        self.sequence = halving_sequence(considered, self.simulations)
+        return self._descend()
+
+    def expand(self, logits: Floats, value: float, reward: float, discount: float) -> tuple[int, int] | None:
+        """The next leaf's parent and action, None when the search is done."""
+        self.simulation += 1
+        parent, action = self.path[-1]
+        index = self.nodes[parent].child.setdefault(action, self.simulation)
+        visits = self.nodes[index].visits + 1 if index in self.nodes else 1
+        self.nodes[index] = TreeNode(value, logits, parent, action, reward, discount, value, visits)
+        for parent, action in reversed(self.path):
+            child = self.nodes[self.nodes[parent].child[action]]
+            value = child.reward + child.discount * value
+            node = self.nodes[parent]
+            node.value = (node.value * node.visits + value) / (node.visits + 1)
+            node.visits += 1
+        return self._descend() if self.simulation < self.simulations else None
+
+    def children(self, node: TreeNode) -> tuple[Floats, Floats]:
+        """Visits [A] and Q values [A], 0 where there is no child."""
+        visits, q = np.zeros(self.num_actions), np.zeros(self.num_actions)
+        for action, index in node.child.items():
+            child = self.nodes[index]
+            visits[action], q[action] = child.visits, child.reward + child.discount * child.value
+        return visits, q
+
+    def policy(self) -> tuple[Floats, int]:
+        """Weights [A] and the best action of the root."""
+        root = self.nodes[0]
+        visits, _ = self.children(root)
+        if self.gumbel:
+            return _softmax(root.logits + self._completed(root)), self._considered(root, visits.max())
+        weights = visits / visits.sum() if visits.any() else _softmax(root.logits)
+        return weights, int(np.argmax(weights))
+
+    def _descend(self) -> tuple[int, int]:
+        index, self.path = 0, []
+        while True:
+            action = self._select(index)
+            self.path.append((index, action))
+            following = self.nodes[index].child.get(action)
+            if following is None or len(self.path) == self.max_depth:
+                return index, action
+            index = following
+
+    def _select(self, index: int) -> int:
+        node = self.nodes[index]
+        visits, q = self.children(node)
+        if self.gumbel and index == 0:
+            return self._considered(node, self.sequence[self.simulation])
+        if self.gumbel:
+            return int(np.argmax(_softmax(node.logits + self._completed(node)) - visits / (1 + visits.sum())))
+        seen = np.where(visits > 0, q, node.value)
+        low, high = min(seen.min(), node.value), max(seen.max(), node.value)
+        scaled = (np.where(visits > 0, q, low) - low) / max(high - low, 1e-8)
+        explore = math.sqrt(node.visits) * (self.c1 + math.log((node.visits + self.c2 + 1) / self.c2))
+        score = explore * _softmax(node.logits) / (visits + 1) + scaled
+        return int(np.argmax(np.where(node.logits > -np.inf, score, -np.inf)))
+
+    def _considered(self, root: TreeNode, visits: float) -> int:
+        score = np.maximum(-1e9, root.logits - root.logits.max() + self._completed(root))
+        considered = (self.children(root)[0] == visits) & self.valid
+        return int(np.argmax(np.where(considered, score, -np.inf)))
+
+    def _completed(self, node: TreeNode) -> Floats:
+        """Q values in logits [A]; those of unvisited actions are the mixed value."""
+        visits, q = self.children(node)
+        prior = np.maximum(_softmax(node.logits), np.finfo(np.float32).tiny)[visits > 0]
+        weighted = float((prior * q[visits > 0]).sum() / prior.sum()) if visits.any() else 0.0
+        mixed = (node.raw_value + visits.sum() * weighted) / (1 + visits.sum())
+        completed = np.where(visits > 0, q, mixed)
+        if self.rescale:
+            completed = (completed - completed.min()) / max(np.ptp(completed), 1e-8)
+        scaled: Floats = (self.maxvisit_init + visits.max()) * self.value_scale * completed
+        return scaled
+
+
+def _softmax(logits: Floats) -> Floats:
+    weights = np.exp(logits - logits.max())
+    probabilities: Floats = weights / weights.sum()
+    return probabilities

@@ -72,6 +72,30 @@ class PlanningModel(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Expansion:
+    """What a model says of B states that a tree search expands, as torch tensors."""
+
+    logits: Any  # [B, N] of the prior over the state's actions
+    value: Any  # [B]
+    actions: Any  # [B, N, A]
+
+
+class TreeModel(Protocol):
+    """A world model as a tree search sees it. Its latents are named tuples of tensors [B, ...]."""
+
+    num_actions: int  # N of every state
+    num_draws: int  # random numbers that a state takes, for the step to it and its actions
+
+    def step(self, latent: Any, action: Any, noise: Any) -> tuple[Any, Any, Any]:
+        """(next latent, reward [B], continuation probability [B]) of actions [B, A]; noise [B, draws] in [0, 1)."""
+        ...
+
+    def expand(self, latent: Any, noise: Any) -> Expansion:
+        """Prior, value and actions of the states; the same noise as for the step to them."""
+        ...
+
+
 class Planner(Protocol):
     """Plans actions for B problems at once."""
 
@@ -79,7 +103,7 @@ class Planner(Protocol):
 
     def plan(
         self,
-        observation: NDArray[np.float32],  # [B, S]
+        observation: Any,  # [B, S], or the latent states of B problems
         carry: PlannerCarry,
         is_first: NDArray[np.bool_],  # [B] rows whose warm start is cleared before planning
     ) -> tuple[Plan, PlannerCarry]: ...

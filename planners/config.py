@@ -1,22 +1,70 @@
-"""Configuration of sampling planners."""
+"""Configuration of planners."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Method = Literal["icem", "cem", "mppi", "random_shooting"]
+Method = Literal["icem", "cem", "mppi", "random_shooting", "mcts"]
 Propagation = Literal["ts_inf", "ts1"]
 Precision = Literal["auto", "fp32", "bf16"]
 ObjectiveName = Literal["mean", "mean_std"]
+Selection = Literal["puct", "gumbel"]
+
+
+@dataclass(frozen=True)
+class TreeConfig:
+    """How a tree search spends its simulations; see native.Mcts for what the fields of each selection do.
+
+    Args:
+        simulations: Model steps per plan, S.
+        selection: "puct" (Schrittwieser et al. 2020) or "gumbel" (Danihelka et al. 2022).
+        sampled_actions: Actions of a node, drawn from the policy, where actions are continuous (Hubert et al. 2021).
+        max_depth: Actions from the root to a leaf at most, 0 for no limit.
+        c1: Exploration (puct).
+        c2: Growth of the exploration with the visits (puct).
+        dirichlet_alpha: Concentration of the noise in the root's prior (puct).
+        dirichlet_fraction: Its share (puct).
+        gumbel_scale: Of the noise on the root's logits (gumbel).
+        max_considered: Actions that the root's sequential halving starts with (gumbel).
+        value_scale: Logits per unit of Q and visit (gumbel).
+        maxvisit_init: Visits that Q counts from the start (gumbel).
+
+    Raises:
+        ValueError: A field is out of range.
+    """
+
+    simulations: int = 50
+    selection: Selection = "gumbel"
+    sampled_actions: int = 16
+    max_depth: int = 0
+    c1: float = 1.25
+    c2: float = 19652.0
+    dirichlet_alpha: float = 0.3
+    dirichlet_fraction: float = 0.0
+    gumbel_scale: float = 0.0
+    max_considered: int = 16
+    value_scale: float = 0.1
+    maxvisit_init: float = 50.0
+
+    def __post_init__(self) -> None:
+        _check_choice("tree.selection", self.selection, get_args(Selection))
+        for name in ("simulations", "sampled_actions", "max_considered"):
+            _check(f"tree.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("max_depth", "c1", "gumbel_scale", "value_scale", "maxvisit_init"):
+            value = getattr(self, name)
+            _check(f"tree.{name}", value, 0.0 <= value < math.inf, "finite and not negative")
+        for name in ("c2", "dirichlet_alpha"):
+            _check(f"tree.{name}", getattr(self, name), 0.0 < getattr(self, name) < math.inf, "positive")
+        _check("tree.dirichlet_fraction", self.dirichlet_fraction, 0.0 <= self.dirichlet_fraction <= 1.0, "in [0, 1]")
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """How action sequences are searched and scored.
+    """How actions are searched and scored.
 
-    One search serves every method; a method ignores the fields that it does not name:
+    One search of action sequences serves every method but mcts; a method ignores the fields that it does not name:
 
     - ``icem`` (Pinneri et al., 2020, arXiv:2008.06389): elites refit a Gaussian with coloured noise, join the next
       candidates, and the population decays.
@@ -24,6 +72,8 @@ class PlannerConfig:
     - ``mppi`` (Williams et al., 2017, arXiv:1707.02342): all candidates, weighted by exp(score / temperature), move the
       mean of a Gaussian whose standard deviation stays init_std; executes the mean.
     - ``random_shooting``: one iteration, uniform in the box; executes the best candidate.
+    - ``mcts``: a tree of actions, see TreeConfig; needs a model with a policy and a critic. Uses `tree`, `gamma` and
+      `threads` alone.
 
     Args:
         method: See above.
@@ -50,6 +100,7 @@ class PlannerConfig:
         precision: Of the matrix products; "auto" is bf16 where the processor has it, else fp32.
         threads: Threads of one planning call.
         warm_start: Start from the last plan, shifted by one step, except on the first step of an episode.
+        tree: The tree search (mcts).
 
     Raises:
         ValueError: A field is out of range.
@@ -78,6 +129,7 @@ class PlannerConfig:
     precision: Precision = "auto"
     threads: int = 1
     warm_start: bool = True
+    tree: TreeConfig = field(default_factory=TreeConfig)
 
     def __post_init__(self) -> None:
         _check_choice("method", self.method, get_args(Method))

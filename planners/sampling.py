@@ -20,7 +20,7 @@ def make_search(config: PlannerConfig, low: NDArray[np.float32], high: NDArray[n
     """The native search that `config` describes, in the box [low, high] of shape [A].
 
     Raises:
-        ValueError: The box is empty or unbounded, or the population is too small.
+        ValueError: The box is empty or unbounded, the population is too small, or the method needs another model.
     """
     options: dict[str, Any] = {
         "horizon": config.horizon,
@@ -51,6 +51,8 @@ def make_search(config: PlannerConfig, low: NDArray[np.float32], high: NDArray[n
             }
         case "random_shooting":
             options |= {"iterations": 1, "elites": 1, "momentum": 0.0, "sampling": "uniform", "execute_best": True}
+        case "mcts":
+            raise ValueError("planner method mcts needs a model with a policy and a critic, as dreamer_v3 has")
     return Search(_row(low), _row(high), **options)
 
 

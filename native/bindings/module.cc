@@ -5,6 +5,7 @@ PYBIND11_MODULE(_native, m) {
     init_crc32(m);
     init_ensemble(m);
     init_gather(m);
+    init_mcts(m);
     init_search(m);
     init_sum_tree(m);
 }

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from actors.carry import concatenate_rows, leaves, take_rows, with_leaves
 from actors.latent_policy import LatentCarry, LatentPolicy
+from actors.random_policy import RandomCarry, RowGenerator
 from actors.rollout import RolloutConfig, RolloutLoop
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from learner.algorithms.dreamer import LATENT_KEYS, DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.models.rssm import State
-from planners.config import PlannerConfig
+from planners.config import PlannerConfig, TreeConfig
 from tests.fakes import COUNTER_SPEC, CounterVectorEnv
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, make, tiny
 
@@ -315,3 +316,50 @@ def test_a_planner_may_be_told_to_use_the_critic() -> None:
     output = follow(policy, steps(SPEC, 3, 2), policy.initial(seeds(3)))[-1]
     assert output.metrics.keys() == {"return_mean", "return_variance"}
     assert output.extras.keys() == set(LATENT_KEYS)
+
+
+@pytest.mark.parametrize("latent", ["categorical", "gaussian"])
+@pytest.mark.parametrize("spec", [SPEC, DISCRETE], ids=["box", "ids"])
+def test_a_tree_search_finds_the_rewarded_action(spec: EnvSpec, latent: Any) -> None:
+    """The memory's first feature follows the first action, and the reward that feature; the actor knows of neither."""
+    config = tiny("dreamer_v2", acting="planner", exploration_noise=0.0)
+    config = replace(config, rssm=replace(config.rssm, latent=latent, cell="gru"))
+    algorithm = make(config, spec)
+    rssm = algorithm.world.rssm
+    action = rssm.stoch + (0 if spec is SPEC else 1)
+    with torch.no_grad():
+        for parameter in algorithm.world.parameters():
+            parameter.mul_(0.1)
+        rssm.cell.input.linear.weight[0, action] = 2.0  # type: ignore[union-attr]
+        rssm.cell.gates.weight[rssm.deter, 0] = 2.0
+        algorithm.world.reward.mlp[0].linear.weight[0, 0] = 2.0
+        algorithm.world.reward.out.weight[0, 0] = 2.0
+    planner = PlannerConfig(method="mcts", gamma=0.5, tree=TreeConfig(simulations=40))
+    policy = LatentPolicy(spec, config, planner)
+    policy.update(1, algorithm.export_weights())
+    outputs = follow(policy, steps(spec, 20, 3), policy.initial(seeds(20)), explore=False)
+    chosen = np.stack([output.action for output in outputs])
+    if spec is SPEC:
+        assert (chosen[..., 0] > 0.0).mean() > 0.9, chosen  # 0.5 by chance
+    else:
+        assert (chosen == 1).mean() > 0.6, chosen  # 0.33 by chance
+    assert all(np.isfinite(output.metrics["return_mean"]).all() for output in outputs)
+
+
+def test_a_tree_search_needs_an_actor() -> None:
+    with pytest.raises(ValueError, match="mcts needs a policy and a critic, which planet lacks"):
+        LatentPolicy(SPEC, tiny("planet"), PlannerConfig(method="mcts"))
+
+
+@pytest.mark.parametrize("extreme", [0.0, 1.0 - 2.0**-24])
+def test_the_most_extreme_random_numbers_give_finite_actions(extreme: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1 - 2^-24 was rounded to 1, whose normal number is infinite."""
+
+    def uniform(self: RowGenerator, carry: RandomCarry) -> tuple[NDArray[np.float32], RandomCarry]:
+        return np.full((len(carry.state), self._offset.size), extreme, np.float32), carry
+
+    monkeypatch.setattr(RowGenerator, "uniform", uniform)
+    policy = policy_of(tiny("dreamer_v1", exploration_noise=0.3))
+    for output in follow(policy, steps(SPEC, 2, 3), policy.initial(seeds(2))):
+        assert np.isfinite(output.action).all()
+        assert np.isfinite(output.carry.stoch).all()

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from planners.config import PlannerConfig
+from planners.config import PlannerConfig, TreeConfig
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,25 @@ def test_refuses_a_bad_value_and_names_it(field: str, value: Any) -> None:
 
 def test_the_defaults_are_valid() -> None:
     assert PlannerConfig().method == "icem"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("selection", "ucb"),
+        ("simulations", 0),
+        ("sampled_actions", 0),
+        ("max_considered", 0),
+        ("max_depth", -1),
+        ("c1", -0.5),
+        ("c2", 0.0),
+        ("dirichlet_alpha", 0.0),
+        ("dirichlet_fraction", 1.5),
+        ("gumbel_scale", float("inf")),
+        ("value_scale", -1.0),
+        ("maxvisit_init", float("nan")),
+    ],
+)
+def test_refuses_a_bad_tree_and_names_it(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"tree\.{field}.*{value}"):
+        TreeConfig(**{field: value})
