@@ -41,6 +41,7 @@ _WALL_COLOURS = {
 }
 _PLANE_OVERLAP = 0.1
 """Planes reach past the room's edges when drawn, so no gap shows between them, m."""
+_GOAL_COLOUR = "0.10 0.80 0.20 1"
 _AGENT_COLOUR = "1.0 0.50 0.05"
 _PILLAR_COLOUR = "0.34 0.48 0.82"
 _BOX_COLOUR = "0.58 0.63 0.74"
@@ -89,11 +90,22 @@ def _obstacles_xml() -> str:
     return "\n".join(lines)
 
 
-def _ghost_xml(name: str, radius: float, group: int, rgba: str) -> str:
+def _ghost_xml(name: str, radius: float, group: int, rgba: str, marker: str = "") -> str:
     """A sphere that collides with nothing."""
     return (
         f'<body name="{name}" mocap="true"><geom name="{name}" type="sphere" size="{radius:g}" contype="0" '
-        f'conaffinity="0" group="{group}" rgba="{rgba}"/></body>'
+        f'conaffinity="0" group="{group}" rgba="{rgba}"/>{marker}</body>'
+    )
+
+
+def _marker_xml(config: Nav3DConfig, of: str, radius: float, rgba: str) -> str:
+    """The sphere that stands for a sphere of `radius` in pictures from above, if it is larger."""
+    if not isinstance(config, Nav3DImageConfig) or config.marker_radius <= radius:
+        return ""
+    # Nothing has contacts of type 2, but rays pass a body's geoms of no type.
+    return (
+        f'<geom name="{of}_marker" type="sphere" size="{config.marker_radius!r}" mass="0" contype="2" conaffinity="0" '
+        f'group="{MARKER_GROUP}" rgba="{rgba}"/>'
     )
 
 
@@ -102,15 +114,11 @@ def _agent_xml(config: Nav3DConfig) -> str:
         f'<joint name="{name}" type="slide" axis="{axis}" damping="{config.drag * config.drag_scale!r}"/>'
         for name, axis in (("x", "1 0 0"), ("y", "0 1 0"), ("z", "0 0 1"))
     )
-    marker = ""
-    if isinstance(config, Nav3DImageConfig) and config.marker_radius > 0.0:
-        marker = (  # nothing has contacts of type 2, but rays pass a body's geoms of no type
-            f'<geom name="marker" type="sphere" size="{config.marker_radius!r}" mass="0" contype="2" conaffinity="0" '
-            f'group="{MARKER_GROUP}" rgba="{_AGENT_COLOUR} 1"/>'
-        )
+    colour = f"{_AGENT_COLOUR} 1"
+    marker = _marker_xml(config, "agent", BODY_RADIUS, colour)
     return (
         f'<body name="agent">{joints}<geom name="agent" type="sphere" size="{BODY_RADIUS:g}" '
-        f'mass="{config.mass * config.mass_scale!r}" group="{AGENT_GROUP}" rgba="{_AGENT_COLOUR} 1"/>{marker}</body>'
+        f'mass="{config.mass * config.mass_scale!r}" group="{AGENT_GROUP}" rgba="{colour}"/>{marker}</body>'
     )
 
 
@@ -118,6 +126,7 @@ def arena_xml(config: Nav3DConfig) -> str:
     """The MJCF document of the arena under `config`."""
     hazards = (_ghost_xml(f"hazard_{k}", r, HAZARD_GROUP, "0.90 0.12 0.12 0.4") for k, r in enumerate(HAZARD_RADII))
     motors = "".join(f'<motor joint="{axis}" gear="{config.max_force!r}" ctrllimited="false"/>' for axis in "xyz")
+    goal_marker = _marker_xml(config, "goal", config.goal_radius, _GOAL_COLOUR)
     size = max(64, config.render_size, getattr(config, "image_size", 64))
     return f"""
 <mujoco model="nav3d">
@@ -132,7 +141,7 @@ def arena_xml(config: Nav3DConfig) -> str:
     {_room_xml()}
     {_obstacles_xml()}
     {"".join(hazards)}
-    {_ghost_xml("goal", config.goal_radius, GOAL_GROUP, "0.10 0.80 0.20 1")}
+    {_ghost_xml("goal", config.goal_radius, GOAL_GROUP, _GOAL_COLOUR, goal_marker)}
     {_agent_xml(config)}
     <camera name="top_down" pos="0 0 14" fovy="53"/>
     <camera name="overview" pos="0 -9.5 13.5" xyaxes="1 0 0 0 0.8 0.6" fovy="42"/>

@@ -71,7 +71,8 @@ class RayRenderer:
         self._rays = _pinhole_rays(size, self._focal)  # [size * size, 3], camera frame
         self._palette = _palette(self._model)
         self._floor = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_GEOM, "floor")
-        solids = (SOLID_GROUP, GOAL_GROUP)
+        self._body = mujoco.mj_name2id(self._model, mujoco.mjtObj.mjOBJ_BODY, "agent")
+        solids = (SOLID_GROUP, GOAL_GROUP, MARKER_GROUP) if camera == "top_down" else (SOLID_GROUP, GOAL_GROUP)
         self._static_mask = group_mask(*solids)
         body = {"first_person": (), "top_down": (AGENT_GROUP, MARKER_GROUP)}.get(camera, (AGENT_GROUP,))
         self._full_mask = group_mask(*solids, *(body or (CEILING_GROUP,)))
@@ -101,7 +102,8 @@ class RayRenderer:
         if self._world_rays is None:
             self._world_rays = self._rays @ rotation.T
         if self._background is None:
-            self._background = self._shade(origin, self._world_rays, self._static_mask).reshape(size, size, 3)
+            background = self._shade(origin, self._world_rays, self._static_mask, without=self._body)
+            self._background = background.reshape(size, size, 3)
         picture = self._background.copy()
         rows, columns = self._window(origin, rotation)
         rays = self._world_rays.reshape(size, size, 3)[rows, columns]
@@ -121,13 +123,15 @@ class RayRenderer:
     def _span(self, centre: float, radius: float) -> slice:
         return slice(max(int(centre - radius), 0), min(int(centre + radius) + 1, self._size))
 
-    def _shade(self, origin: NDArray[np.float64], rays: NDArray[np.float64], mask: NDArray[np.uint8]) -> Picture:
-        """Colours [n, 3] of the pixels whose unit rays [n, 3] start at `origin`."""
+    def _shade(
+        self, origin: NDArray[np.float64], rays: NDArray[np.float64], mask: NDArray[np.uint8], without: int = -1
+    ) -> Picture:
+        """Colours [n, 3] of the pixels whose unit rays [n, 3] start at `origin` and pass the body `without`."""
         count = len(rays)
         flat = np.ascontiguousarray(rays).reshape(-1)
         geoms, distances, normals = self._geoms[:count], self._distances[:count], self._normals[: 3 * count]
         mujoco.mj_multiRay(
-            self._model, self._data, origin, flat, mask, True, -1, geoms, distances, normals, count, _FAR
+            self._model, self._data, origin, flat, mask, True, without, geoms, distances, normals, count, _FAR
         )
         self._checker_floor(origin, rays, geoms, distances)
         light = np.abs(normals.reshape(-1, 3) @ _LIGHT)

@@ -60,15 +60,16 @@ def test_top_down_shows_everything_where_it_is(start: tuple[float, float, float]
     assert hue(image[top_down_pixel(1.5, -0.7, 0.0)]) == "grey"  # the floor
 
 
-def test_the_marker_shows_the_body_from_above_and_changes_nothing_else() -> None:
+def test_markers_show_body_and_goal_from_above_and_change_nothing_else() -> None:
     start, goal = (-4.0, 0.0, 2.0), (-4.0, 4.0, 1.0)
-    widths = {}
+    widths: dict[float, list[int]] = {}
     for radius in (0.0, 0.5, 1.0):
         image = look("top_down", start, goal, marker_radius=radius)
-        orange = [[hue(pixel) == "orange" for pixel in row] for row in image]
-        widths[radius] = max(sum(row) for row in orange)
+        hues = [[hue(pixel) for pixel in row] for row in image]
+        widths[radius] = [max(row.count(colour) for row in hues) for colour in ("orange", "green")]
         assert_array_equal(look("first_person", start, goal, marker_radius=radius), look("first_person", start, goal))
-    assert widths == {0.0: 3, 0.5: 5, 1.0: 11}  # pixels of 0.19 m at that height
+    # Pixels of 0.19 m at the body's height, of 0.20 m at the goal's.
+    assert widths == {0.0: [3, 5], 0.5: [5, 5], 1.0: [11, 10]}
     bare, marked = (Nav3DImageEnv(Nav3DImageConfig(marker_radius=radius)) for radius in (0.0, 1.0))
     for env in (bare, marked):
         env.reset(seed=3)
@@ -88,11 +89,14 @@ def test_hazards_are_see_through() -> None:
     assert inside[0] > 150
 
 
-def test_redrawing_only_around_the_body_equals_drawing_all(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("marker_radius", [0.0, 0.5, 1.0])
+def test_redrawing_only_around_the_body_equals_drawing_all(
+    marker_radius: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     actions = np.random.default_rng(0).choice([-1.0, 1.0], (60, 3))
 
     def pictures() -> list[np.ndarray]:
-        env = Nav3DImageEnv()
+        env = Nav3DImageEnv(Nav3DImageConfig(marker_radius=marker_radius))
         env.reset(seed=2)
         return [env.step(action)[0]["image"] for action in actions]
 
