@@ -95,8 +95,8 @@ class Nav3DImageConfig(Nav3DConfig):
     Args:
         view: "top_down" looks at the whole room from above; "first_person" looks along the heading.
         image_size: Height and width of the observation, pixels.
-        marker_radius: Radius of the spheres that stand for the body and the goal in the top-down view, m, where they are
-            larger; what they hide and touch is no matter. The body, of 0.25 m, is 3 pixels wide in 64; 0 draws it.
+        marker_radius: Radius of the spheres that stand for the body and the goal in the top-down view where they are
+            larger, m; what they hide and touch is no matter. The body, of 0.25 m, is 3 pixels wide in 64; 0 draws it.
         grey: One luminance channel instead of red, green and blue.
         renderer: "ray" casts rays with MuJoCo on the CPU; "gl" uses OpenGL, opened in the process that renders.
     """
