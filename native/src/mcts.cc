@@ -152,7 +152,7 @@ Mcts::Mcts(const MctsConfig& config, int threads) : config_(config) {
     const int A = config_.num_actions, S = config_.simulations;
     lanes_ = (A + kLanes - 1) / kLanes * kLanes;
     const bool gumbel = config_.selection == Selection::kGumbel;
-    node_size_ = sizeof(Header) / sizeof(float) + static_cast<std::size_t>(gumbel ? 5 : 4) * lanes_;
+    node_size_ = sizeof(Header) + (gumbel ? 5 : 4) * lanes_ * sizeof(float);
     for (int visits = 0; visits <= S + 1; ++visits)
         exploration_.push_back(
             static_cast<float>(std::sqrt(static_cast<double>(visits)) *
@@ -167,8 +167,8 @@ Mcts::Mcts(const MctsConfig& config, int threads) : config_(config) {
 }
 
 Mcts::Node Mcts::node(std::int64_t root, int index) const {
-    float* start = &memory_[(root * (config_.simulations + 1) + index) * node_size_];
-    float* lanes = start + sizeof(Header) / sizeof(float);
+    std::byte* start = &memory_[(root * (config_.simulations + 1) + index) * node_size_];
+    float* lanes = reinterpret_cast<float*>(start + sizeof(Header));
     return {*reinterpret_cast<Header*>(start),
             lanes,
             lanes + lanes_,
@@ -214,7 +214,7 @@ void Mcts::begin(std::int64_t num_roots, const float* logits, const float* value
                                         " has none");
     }
     if (num_roots > capacity_) {
-        memory_ = std::make_unique_for_overwrite<float[]>(num_roots * nodes_per_root * node_size_);
+        memory_ = std::make_unique_for_overwrite<std::byte[]>(num_roots * nodes_per_root * node_size_);
         path_ = std::make_unique_for_overwrite<std::int32_t[]>(num_roots * nodes_per_root);
         capacity_ = num_roots;
     }

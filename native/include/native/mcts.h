@@ -11,6 +11,7 @@
 // are row-major. A root's tree depends on its own inputs and seed alone, never on its batch or on threads.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -124,7 +125,7 @@ class Mcts {
 
     MctsConfig config_;
     int lanes_;                              // A rounded up to whole vectors
-    std::size_t node_size_;                  // in floats
+    std::size_t node_size_;                  // in bytes
     std::vector<float> exploration_;         // [S + 2] factor of the prior, by the visits of the node
     std::vector<std::vector<int>> halving_;  // sequences, by the number of considered actions
     std::vector<float> mask_;                // [lanes_] 0, or -inf for lanes that are no action
@@ -132,7 +133,7 @@ class Mcts {
 
     std::int64_t num_roots_ = 0, capacity_ = 0;
     int simulation_ = 0;
-    std::unique_ptr<float[]> memory_;       // [B, S + 1] nodes
+    std::unique_ptr<std::byte[]> memory_;   // [B, S + 1] nodes
     std::unique_ptr<std::int32_t[]> path_;  // [B, S + 1]
     std::vector<Path> paths_;               // [B]
     std::vector<float> gumbel_;             // [B, lanes_]
