@@ -20,7 +20,7 @@ from envs.specs import ArraySpec, EnvSpec, StepBatch
 from learner.algorithms.dreamer import LATENT_KEYS
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.models.heads import PolicyHead, ScalarHead
-from learner.models.rssm import State
+from learner.models.rssm import RssmConfig, State
 from learner.models.world_model import LatentModel
 from planners.base import Expansion, Planner, PlannerCarry
 from planners.config import PlannerConfig
@@ -179,8 +179,7 @@ class LatentPolicy:
         """The posterior states [N, ...] after this step's observations."""
         keys = self._model.keys
         observation = {key: self._tensor(step.observation[key])[:, None] for key in (*keys.images, *keys.vectors)}
-        uniform = self._tensor(noise)
-        eps = uniform if self._config.rssm.latent == "categorical" else _normals(uniform)
+        eps = _latent_noise(self._config.rssm, self._tensor(noise))
         before = State(self._tensor(carry.deter), self._tensor(carry.stoch))
         states, _ = self._model.observe(
             observation,
@@ -271,8 +270,8 @@ class LatentTreeModel:
 
     def step(self, latent: State, action: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         """One imagined step, its reward and the probability that the episode goes on."""
-        eps = noise[:, : self._groups]
-        state = self._model.rssm.step(latent, action, eps if self._is_categorical() else _normals(eps))
+        rssm = self._model.rssm
+        state = rssm.step(latent, action, _latent_noise(rssm.config, noise[:, : self._groups]))
         features = state.features
         return state, self._model.reward(features).mean, self._model.going_on(features)
 
@@ -288,8 +287,10 @@ class LatentTreeModel:
         actions = self._policy(features[:, None]).sample(eps)
         return Expansion(actions.new_zeros(actions.shape[:2]), value, actions)
 
-    def _is_categorical(self) -> bool:
-        return self._model.rssm.config.latent == "categorical"
+
+def _latent_noise(config: RssmConfig, uniform: Tensor) -> Tensor:
+    """Noise for a sample of the latents, from uniform numbers in [0, 1)."""
+    return uniform if config.latent == "categorical" else _normals(uniform)
 
 
 def _normals(uniform: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Letters: B problems, S simulations, N actions of a node, A action size.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from native import Mcts
 from planners.base import Plan, PlannerCarry, TreeModel
-from planners.config import PlannerConfig, TreeConfig
+from planners.config import PlannerConfig
 from planners.sampling import initial_carry
 
 
@@ -33,7 +34,9 @@ class TreePlanner:
     def __init__(self, config: PlannerConfig, action_size: int, model: TreeModel, device: str = "cpu") -> None:
         self.config = config
         self._model, self._device, self._action_size = model, torch.device(device), action_size
-        self._search = make_tree_search(config.tree, model.num_actions, config.threads)
+        options = asdict(config.tree)
+        del options["sampled_actions"]  # the model's
+        self._search = Mcts(num_actions=model.num_actions, threads=config.threads, **options)
 
     def initial(self, seeds: NDArray[np.uint64]) -> PlannerCarry:
         """The carry of len(seeds) problems before their first plan; a tree is not kept from step to step."""
@@ -79,25 +82,6 @@ class TreePlanner:
             seeds[row] = rng.integers(2**64, dtype=np.uint64)
             noise[:, row] = rng.random(shape, np.float32)
         return seeds, torch.from_numpy(noise).to(self._device)
-
-
-def make_tree_search(config: TreeConfig, num_actions: int, threads: int = 1) -> Mcts:
-    """The native search that `config` describes."""
-    return Mcts(
-        num_actions=num_actions,
-        simulations=config.simulations,
-        selection=config.selection,
-        max_depth=config.max_depth,
-        c1=config.c1,
-        c2=config.c2,
-        dirichlet_alpha=config.dirichlet_alpha,
-        dirichlet_fraction=config.dirichlet_fraction,
-        gumbel_scale=config.gumbel_scale,
-        max_considered=config.max_considered,
-        value_scale=config.value_scale,
-        maxvisit_init=config.maxvisit_init,
-        threads=threads,
-    )
 
 
 def _variance(visits: NDArray[np.int32], q: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "native/rng.h"
+#include "require.h"
 
 namespace native {
 namespace {
@@ -92,20 +93,22 @@ double gamma(double alpha, Uniforms& uniforms) {
     }
 }
 
-// Probabilities of logits that have `masks` added, in place; lanes at -inf get 0.
+// The largest logit where the mask is not -inf.
+float largest(const float* logits, const float* mask, int lanes) {
+    float found = -kInfinity;
+    for (int i = 0; i < lanes; ++i) found = std::max(found, logits[i] + mask[i]);
+    return found;
+}
+
+// Probabilities of logits, in place; lanes whose mask is -inf get 0.
 void softmax(float* logits, const float* mask, int lanes) {
-    float highest = -kInfinity;
-    for (int i = 0; i < lanes; ++i) highest = std::max(highest, logits[i] + mask[i]);
+    const float shift = largest(logits, mask, lanes);
     float total = 0.0f;
     for (int i = 0; i < lanes; ++i) {
-        logits[i] = mask[i] == 0.0f ? std::exp(logits[i] - highest) : 0.0f;
+        logits[i] = mask[i] == 0.0f ? std::exp(logits[i] - shift) : 0.0f;
         total += logits[i];
     }
     for (int i = 0; i < lanes; ++i) logits[i] /= total;
-}
-
-void require(bool valid, const char* rule, double value) {
-    if (!valid) throw std::invalid_argument(std::string(rule) + ", not " + std::to_string(value));
 }
 
 void check(const MctsConfig& c) {
@@ -232,7 +235,7 @@ void Mcts::begin(std::int64_t num_roots, const float* logits, const float* value
     }
     for_roots(num_roots, [&](std::int64_t root) {
         Node top = node(root, 0);
-        top.header = {0.0f, 0.0f, 0.0f, 1.0f, 0, -1, -1, 0};
+        top.header = {0.0f, 0.0f, 0.0f, 1.0f, 0, -1, -1};
         evaluate(top, logits + root * A, value[root], mask(root));
         if (config_.selection == Selection::kGumbel) {
             shift_logits(top, mask(root));
@@ -279,9 +282,8 @@ void Mcts::evaluate(Node node, const float* logits, float value, const float* ma
 
 // Makes the largest of the root's valid logits 0, so that they compare with kLowest.
 void Mcts::shift_logits(Node root, const float* mask) const {
-    float highest = -kInfinity;
-    for (int i = 0; i < lanes_; ++i) highest = std::max(highest, root.logits[i] + mask[i]);
-    for (int i = 0; i < lanes_; ++i) root.logits[i] -= highest;
+    const float shift = largest(root.logits, mask, lanes_);
+    for (int i = 0; i < lanes_; ++i) root.logits[i] -= shift;
 }
 
 // Mixes noise over the valid actions into the root's prior.
@@ -316,7 +318,7 @@ void Mcts::grow(std::int64_t root, const float* logits, float value, float rewar
     const bool is_new = child < 0;
     if (is_new) child = simulation_;
     Node leaf = node(root, child);
-    leaf.header = {0.0f, 0.0f, reward, discount, is_new ? 0 : leaf.header.visits, parent, path.action, 0};
+    leaf.header = {0.0f, 0.0f, reward, discount, is_new ? 0 : leaf.header.visits, parent, path.action};
     evaluate(leaf, logits, value, mask_.data());
     back_up(root, child);
 }

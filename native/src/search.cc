@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "require.h"
+
 namespace native {
 namespace {
 
@@ -43,10 +45,6 @@ std::vector<float> colour_matrix(int horizon, double beta) {
         }
     }
     return matrix;
-}
-
-void require(bool valid, const char* rule, double value) {
-    if (!valid) throw std::invalid_argument(std::string(rule) + ", not " + std::to_string(value));
 }
 
 void require_size(const char* name, size_t actual, size_t expected) {

@@ -6,19 +6,12 @@
 #include <vector>
 
 #include "../src/crc32_state.h"
+#include "check.h"
 #include "native/cpu.h"
 
 using namespace native;
 
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what) {
-    if (condition) return;
-    std::fprintf(stderr, "FAILED: %s\n", what);
-    ++failures;
-}
 
 // The definition: one bit at a time.
 std::uint32_t by_bits(const std::byte* data, std::size_t bytes, std::uint32_t crc) {

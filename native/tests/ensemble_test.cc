@@ -16,20 +16,13 @@
 #include "../src/ensemble_net_tiles.h"
 #include "../src/ensemble_panel.h"
 #include "../src/lanes_portable.h"
+#include "check.h"
 #include "native/rng.h"
 #include "native/threads.h"
 
 using namespace native;
 
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what) {
-    if (condition) return;
-    std::fprintf(stderr, "FAILED: %s\n", what);
-    ++failures;
-}
 
 void expect_refused(const std::function<void()>& call, const char* value, const char* what) {
     try {

@@ -3,28 +3,12 @@
 
 #include <cstdio>
 #include <numeric>
-#include <stdexcept>
+
+#include "check.h"
 
 using namespace native;
 
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what) {
-    if (condition) return;
-    std::fprintf(stderr, "FAILED: %s\n", what);
-    ++failures;
-}
-
-bool raises(auto&& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument&) {
-        return true;
-    }
-    return false;
-}
 
 template <class T>
 RowArray rows_of(const std::vector<T>& values, int64_t rows) {

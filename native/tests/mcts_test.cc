@@ -4,28 +4,12 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <stdexcept>
+
+#include "check.h"
 
 using namespace native;
 
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what) {
-    if (condition) return;
-    std::fprintf(stderr, "FAILED: %s\n", what);
-    ++failures;
-}
-
-bool raises(auto&& call) {
-    try {
-        call();
-    } catch (const std::invalid_argument&) {
-        return true;
-    }
-    return false;
-}
 
 // A model whose evaluations are a function of the root, the node's parent and the action.
 struct Model {

@@ -4,19 +4,12 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <stdexcept>
+
+#include "check.h"
 
 using namespace native;
 
 namespace {
-
-int failures = 0;
-
-void expect(bool condition, const char* what) {
-    if (condition) return;
-    std::fprintf(stderr, "FAILED: %s\n", what);
-    ++failures;
-}
 
 SearchCarry fresh_carry(const Search& search, int problems) {
     SearchCarry carry;
@@ -126,14 +119,6 @@ void test_all_candidates_fail() {
 void test_turns_and_arguments() {
     auto search = std::make_shared<Search>(icem(), std::vector<float>{-1, -1}, std::vector<float>{1, 1});
     SearchState state(search, fresh_carry(*search, 1), {1});
-    const auto raises = [](auto&& call) {
-        try {
-            call();
-        } catch (const std::invalid_argument&) {
-            return true;
-        }
-        return false;
-    };
     expect(raises([&] { state.tell(nullptr); }), "tell before ask is refused");
     state.ask();
     expect(raises([&] { state.ask(); }), "two asks are refused");

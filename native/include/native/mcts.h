@@ -85,11 +85,11 @@ class Mcts {
 
   private:
     // A node is a header and then `lanes_` floats each of prior, q, visits and child, and logits for Gumbel.
-    struct Header {
+    struct alignas(16) Header {
         float value;             // mean of its own evaluation and of what was backed up
         float raw_value;         // its own evaluation
         float reward, discount;  // of the step to it
-        std::int32_t visits, parent, action, unused;
+        std::int32_t visits, parent, action;
     };
     struct Node {
         Header& header;
