@@ -98,7 +98,8 @@ class Nav3DImageConfig(Nav3DConfig):
         marker_radius: Radius of the spheres that stand for the body and the goal in the top-down view where they are
             larger, m; what they hide and touch is no matter. The body, of 0.25 m, is 3 pixels wide in 64; 0 draws it.
         grey: One luminance channel instead of red, green and blue.
-        renderer: "ray" casts rays with MuJoCo on the CPU; "gl" uses OpenGL, opened in the process that renders.
+        renderer: "ray" casts rays with MuJoCo on the CPU; "gl" uses OpenGL, opened in the process that renders, and
+            draws no shadows, so that heights show by size alone.
     """
 
     view: ViewName = "top_down"

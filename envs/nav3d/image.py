@@ -1,8 +1,9 @@
 """The navigation task from pixels: `nav3d_image`.
 
 The only observation is `image` uint8 [size, size, 3] (or [size, size, 1] grey); the true state stays in info. The
-top-down view shows height by size and brightness only, and no view shows velocity. The first-person camera looks along
-the heading, which follows the direction of travel; walls differ in colour, so the heading can be read off the picture.
+top-down view shows height by the shadows of body and goal, and no view shows velocity. The first-person camera looks
+along the heading, which follows the direction of travel; walls differ in colour, so the heading can be read off the
+picture.
 """
 
 from __future__ import annotations

@@ -23,16 +23,21 @@ from envs.nav3d.arena import (
     Arena,
     group_mask,
 )
+from envs.nav3d.layout import ROOM_LOW
 
 Picture = NDArray[np.uint8]
 
-_LIGHT = np.array([0.35, -0.45, 0.82])
+_LIGHT = np.array([0.35, -0.45, 0.82]) / math.hypot(0.35, -0.45, 0.82)  # toward the lamp
+_ASIDE = np.array([0.45, 0.35, 0.0]) / math.hypot(0.45, 0.35)
+_LAMP_AXES = np.stack([_ASIDE, np.cross(_LIGHT, _ASIDE), _LIGHT])
+"""Two axes across the light and one toward the lamp: rows of a rotation [3, 3]."""
 _AMBIENT, _DIFFUSE = 0.7, 0.35
 _FOG_PER_METRE = 0.015
 _SKY = np.array([24.0, 26.0, 32.0])
 _HAZARD_TINT = np.array([230.0, 25.0, 25.0], np.float32)
 _HAZARD_OPACITY = 0.45
 _CHECKER_DARKENING = 0.86
+_SHADOW_DARKENING = 0.5
 _FAR = 100.0
 
 
@@ -60,7 +65,10 @@ def make_renderer(kind: str, arena: Arena, camera: str, size: int) -> Renderer:
 
 
 class RayRenderer:
-    """Flat colours by geom, shaded by the surface normal and faded by distance; hazards are see-through."""
+    """Flat colours by geom, shaded by the surface normal and faded by distance; hazards are see-through.
+
+    Body and goal throw shadows, by which a camera above sees how high they are.
+    """
 
     def __init__(self, arena: Arena, camera: str, size: int) -> None:
         self._model, self._data = arena.model, arena.data
@@ -77,6 +85,9 @@ class RayRenderer:
         body = {"first_person": (), "top_down": (AGENT_GROUP, MARKER_GROUP)}.get(camera, (AGENT_GROUP,))
         self._full_mask = group_mask(*solids, *(body or (CEILING_GROUP,)))
         self._radius = self._model.geom_size[np.isin(self._model.geom_group, body), 0].max(initial=0.0)
+        self._solid = np.append(self._model.geom_group == SOLID_GROUP, [True, False])  # for each of the palette
+        throwing = self._full_mask * group_mask(AGENT_GROUP, GOAL_GROUP, MARKER_GROUP)
+        self._casters = throwing[self._model.geom_group].nonzero()[0]
         self._hazards = (self._model.geom_group == HAZARD_GROUP).nonzero()[0]
         self._hazard_squares = self._model.geom_size[self._hazards, 0] ** 2
         pixels = size * size
@@ -112,16 +123,23 @@ class RayRenderer:
         return picture
 
     def _window(self, origin: NDArray[np.float64], rotation: NDArray[np.float64]) -> tuple[slice, slice]:
-        """Rows and columns of the pixels that may show the body."""
-        right, up, back = (rotation.T @ (self._data.qpos - origin)).tolist()
-        depth = max(-back - self._radius, 0.1)
-        radius = self._focal * self._radius / depth * 1.2 + 1.0
-        row = 0.5 * self._size - self._focal * up / -back
-        column = 0.5 * self._size + self._focal * right / -back
-        return self._span(row, radius), self._span(column, radius)
+        """Rows and columns of the pixels that may show the body or its shadow."""
+        body = self._data.qpos
+        shadow = body - _LIGHT * ((body[2] - ROOM_LOW[2]) / _LIGHT[2])  # on the floor, if nothing is in the way
+        rows: list[float] = []
+        columns: list[float] = []
+        for centre, radius in ((body, self._radius), (shadow, self._radius / _LIGHT[2])):
+            right, up, back = (rotation.T @ (centre - origin)).tolist()
+            row = 0.5 * self._size + self._focal * up / back
+            column = 0.5 * self._size - self._focal * right / back
+            reach = self._focal * radius / max(-back - radius, 0.1) * 1.2 + 1.0
+            rows += (row - reach, row + reach)
+            columns += (column - reach, column + reach)
+        return self._span(rows), self._span(columns)
 
-    def _span(self, centre: float, radius: float) -> slice:
-        return slice(max(int(centre - radius), 0), min(int(centre + radius) + 1, self._size))
+    def _span(self, marks: list[float]) -> slice:
+        """The pixels from the lowest mark to the highest."""
+        return slice(max(int(min(marks)), 0), min(int(max(marks)) + 1, self._size))
 
     def _shade(
         self, origin: NDArray[np.float64], rays: NDArray[np.float64], mask: NDArray[np.uint8], without: int = -1
@@ -139,6 +157,7 @@ class RayRenderer:
         shade[geoms < 0] = 1.0
         colours: NDArray[np.float32] = self._palette.take(geoms, axis=0, mode="wrap")
         colours *= shade[:, None].astype(np.float32)
+        self._throw_shadows(origin, rays, geoms, distances, colours, without)
         self._tint_hazards(origin, rays, distances, colours)
         return np.minimum(colours, 255.0, out=colours).astype(np.uint8)
 
@@ -153,6 +172,26 @@ class RayRenderer:
         hits = (geoms == self._floor).nonzero()[0]
         tile = np.floor(origin[:2] + rays[hits, :2] * distances[hits, None]).astype(np.int32)
         geoms[hits[((tile[:, 0] ^ tile[:, 1]) & 1) == 1]] = len(self._palette) - 2
+
+    def _throw_shadows(
+        self,
+        origin: NDArray[np.float64],
+        rays: NDArray[np.float64],
+        geoms: NDArray[np.int32],
+        distances: NDArray[np.float64],
+        colours: NDArray[np.float32],
+        without: int,
+    ) -> None:
+        """Darken the `colours` [n, 3] of solids where a sphere of a body other than `without` hides the lamp."""
+        hits = self._solid.take(geoms, mode="wrap").nonzero()[0]
+        points = origin + rays[hits] * distances[hits, None]
+        aside, above, along = _LAMP_AXES @ points.T
+        dark = np.zeros(len(hits), np.bool_)
+        for caster in self._casters[self._model.geom_bodyid[self._casters] != without]:
+            x, y, z = (_LAMP_AXES @ self._data.geom_xpos[caster]).tolist()
+            square = self._model.geom_size[caster, 0].item() ** 2
+            dark |= ((aside - x) ** 2 + (above - y) ** 2 < square) & (along < z)
+        colours[hits[dark]] *= _SHADOW_DARKENING
 
     def _tint_hazards(
         self,

@@ -81,6 +81,29 @@ def test_markers_show_body_and_goal_from_above_and_change_nothing_else() -> None
         Nav3DImageConfig(marker_radius=-1.0)
 
 
+SUN = np.array([0.35, -0.45, 0.82])
+
+
+def shadow_on_floor(x: float, y: float, z: float) -> tuple[int, int]:
+    """Row and column in the top-down view of where the light past a point reaches the floor."""
+    return top_down_pixel(x - z * SUN[0] / SUN[2], y - z * SUN[1] / SUN[2], 0.0)
+
+
+def test_shadows_show_how_high_body_and_goal_are() -> None:
+    goal = (-4.0, 4.0, 1.0)
+    low, high = (look("top_down", (-1.0, -4.3, height), goal, marker_radius=0.0).astype(float) for height in (0.5, 2.5))
+    under_low, under_high = (shadow_on_floor(-1.0, -4.3, height) for height in (0.5, 2.5))
+    assert abs(under_low[0] - under_high[0]) > 4  # the shadow of a body two metres higher is elsewhere
+    np.testing.assert_allclose(high[under_high], 0.5 * low[under_high], atol=1.0)
+    assert hue(low[under_high].astype(np.uint8)) == "grey"
+    assert low[under_low].mean() < high[under_low].mean()
+    # The goal throws one too, and what reaches no floor falls on a wall, here the northern one, 1.2 m high.
+    far = look("top_down", (-1.0, -4.3, 0.5), (0.0, 4.3, 2.475)).astype(float)
+    x, z = -0.7 * SUN[0] / -SUN[1], 2.475 - 0.7 * SUN[2] / -SUN[1]
+    on_wall = top_down_pixel(x, 5.0, z)
+    np.testing.assert_allclose(far[on_wall], 0.5 * low[on_wall], atol=1.0)
+
+
 def test_hazards_are_see_through() -> None:
     inside = look("top_down", (0.0, 0.2, 1.2), (-4.0, 4.0, 1.0))[top_down_pixel(0.0, 0.2, 1.2)].astype(int)
     outside = look("top_down", (1.5, -0.7, 1.2), (-4.0, 4.0, 1.0))[top_down_pixel(1.5, -0.7, 1.2)].astype(int)
