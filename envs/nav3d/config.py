@@ -37,15 +37,17 @@ class Nav3DConfig:
         wind_time: Correlation time of the gusts, s.
         frame: Axes of the action: "world", or "heading" (forward, left, up of the body's heading).
         turn_rate: How fast the heading follows the direction of travel, rad/s.
-        step_seconds: Simulated time per environment step, s.
-        substeps: Physics steps per environment step.
-        max_episode_steps: Steps after which an episode is truncated.
+        step_seconds: Simulated time per control step, s.
+        substeps: Physics steps per control step.
+        action_repeat: Control steps per environment step; rewards and costs add up.
+        max_episode_steps: Control steps after which an episode is truncated.
         goal_radius: Distance to the goal that counts as reaching it, m.
         min_goal_distance: Least distance from start to goal, m.
         progress_scale: Reward per metre of progress toward the goal.
-        effort_penalty: Reward lost per step at full effort (mean squared action of 1).
+        effort_penalty: Reward lost per control step at full effort (mean squared action of 1).
         goal_bonus: Reward for reaching the goal.
-        collision_penalty: Reward lost per step that ends in contact with an obstacle, the floor, a wall or the ceiling.
+        collision_penalty: Reward lost per control step that ends in contact with an obstacle, the floor, a wall or the
+            ceiling.
         lidar_range: Range of the lidar, m; farther is read as 1.
         render_size: Height and width of the pictures of `render()`, pixels.
     """
@@ -62,6 +64,7 @@ class Nav3DConfig:
     turn_rate: float = 2.0
     step_seconds: float = 0.1
     substeps: int = 4
+    action_repeat: int = 1
     max_episode_steps: int = 200
     goal_radius: float = 0.5
     min_goal_distance: float = 3.0
@@ -84,7 +87,12 @@ class Nav3DConfig:
         check_range(self, "wind_std", 0.0, 10.0)
         check_range(self, "goal_radius", 0.1, 2.0)
         check_range(self, "min_goal_distance", self.goal_radius, 8.0)
-        for name, high in (("substeps", 100), ("max_episode_steps", 1_000_000), ("render_size", 4096)):
+        for name, high in (
+            ("substeps", 100),
+            ("action_repeat", 100),
+            ("max_episode_steps", 1_000_000),
+            ("render_size", 4096),
+        ):
             check_integer(self, name, 1, high)
 
 

@@ -80,11 +80,11 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     @property
     def max_episode_steps(self) -> int:
-        return self.config.max_episode_steps
+        return -(-self.config.max_episode_steps // self.config.action_repeat)
 
     @property
     def step_seconds(self) -> float:
-        return self.config.step_seconds
+        return self.config.step_seconds * self.config.action_repeat
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -141,7 +141,7 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
             self._overview.begin_episode()
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Apply a thrust for one step.
+        """Apply a thrust for `action_repeat` control steps, fewer if the episode ends; rewards and costs add up.
 
         Args:
             action: [3] fractions of the greatest force per axis, in [-1, 1].
@@ -153,6 +153,19 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
         thrust = _checked(action)
         if not self._running:
             raise RuntimeError("the episode is over; call reset first")
+        reward, cost = 0.0, 0.0
+        success = collision = truncated = False
+        for _ in range(self.config.action_repeat):
+            gain, expense, contact, success = self._simulate(thrust)
+            reward, cost, collision = reward + gain, cost + expense, collision or contact
+            truncated = not success and self._steps >= self._episode.max_episode_steps
+            if success or truncated:
+                break
+        self._running = not (success or truncated)
+        return self._observe(), reward, success, truncated, self._info(cost, success, collision)
+
+    def _simulate(self, thrust: tuple[float, float, float]) -> tuple[float, float, bool, bool]:
+        """One control step: its reward, its cost, whether it ends in contact, whether the goal is reached."""
         control = self._control(thrust)
         if self._wind is not None:
             self._wind *= self._gust_decay
@@ -171,9 +184,7 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
         if success:
             reward += config.goal_bonus
         self._distance = distance
-        truncated = not success and self._steps >= config.max_episode_steps
-        self._running = not (success or truncated)
-        return self._observe(), reward, success, truncated, self._info(self._cost(x, y, z), success, collision)
+        return reward, self._cost(x, y, z), collision, success
 
     def render(self) -> NDArray[np.uint8]:  # type: ignore[override]
         """The room from above at a slant, [render_size, render_size, 3]."""

@@ -196,6 +196,38 @@ def test_time_limit_truncates() -> None:
     assert ends == [(False, False)] * 6 + [(False, True)]
 
 
+@pytest.mark.parametrize("name", registration.GYMNASIUM_IDS)
+def test_repeated_actions_equal_single_ones_added_up(name: str) -> None:
+    options = {"wind_std": 0.5, "max_episode_steps": 20, "frame": "heading"}
+    single, repeated = (registration.make_gymnasium_env(name, {**options, "action_repeat": n}) for n in (1, 3))
+    assert getattr(repeated, "max_episode_steps", None) == 7
+    assert getattr(repeated, "step_seconds", 0.0) == pytest.approx(0.3)
+    for env in (single, repeated):
+        env.reset(seed=3, options={"start": (0.0, 0.2, 1.8), "goal": (-3.4, 0.2, 1.8)})
+    for action in np.random.default_rng(0).uniform(-1, 1, (7, 3)):
+        reward, cost, contact, truncated = 0.0, 0.0, False, False
+        for _ in range(3):
+            if truncated:
+                break
+            ours, gain, _, truncated, info = single.step(action)
+            reward, cost, contact = reward + float(gain), cost + info["cost"], contact or info["collision"]
+        theirs, total, terminated, truncated_too, info = repeated.step(action)
+        assert ours.keys() == theirs.keys()
+        for key, values in ours.items():
+            assert_array_equal(values, theirs[key])
+        assert [total, info["cost"], info["collision"]] == [reward, cost, contact]
+        assert [terminated, truncated_too] == [False, truncated]
+    assert truncated
+
+
+def test_a_repeated_action_ends_at_the_goal() -> None:
+    env = Nav3DEnv(Nav3DConfig(action_repeat=100))
+    env.reset(seed=0, options={"start": OPEN_START, "goal": OPEN_GOAL})
+    _, _, terminated, truncated, info = env.step(np.array([0.0, 1.0, 0.0]))
+    assert [terminated, truncated, info["is_success"]] == [True, False, True]
+    assert 0.3 < np.linalg.norm(info["goal"] - info["qpos"]) <= 0.5
+
+
 def test_cost_is_one_inside_a_hazard() -> None:
     env = Nav3DEnv()
     centre, radius = np.array([0.0, 0.2, 1.8]), 1.0
