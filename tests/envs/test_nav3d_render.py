@@ -81,12 +81,12 @@ def test_markers_show_body_and_goal_from_above_and_change_nothing_else() -> None
         Nav3DImageConfig(marker_radius=-1.0)
 
 
-SUN = np.array([0.35, -0.45, 0.82])
+LAMP = np.array([0.35, -0.45, 0.82])
 
 
 def shadow_on_floor(x: float, y: float, z: float) -> tuple[int, int]:
     """Row and column in the top-down view of where the light past a point reaches the floor."""
-    return top_down_pixel(x - z * SUN[0] / SUN[2], y - z * SUN[1] / SUN[2], 0.0)
+    return top_down_pixel(x - z * LAMP[0] / LAMP[2], y - z * LAMP[1] / LAMP[2], 0.0)
 
 
 def test_shadows_show_how_high_body_and_goal_are() -> None:
@@ -99,7 +99,7 @@ def test_shadows_show_how_high_body_and_goal_are() -> None:
     assert low[under_low].mean() < high[under_low].mean()
     # The goal throws one too, and what reaches no floor falls on a wall, here the northern one, 1.2 m high.
     far = look("top_down", (-1.0, -4.3, 0.5), (0.0, 4.3, 2.475)).astype(float)
-    x, z = -0.7 * SUN[0] / -SUN[1], 2.475 - 0.7 * SUN[2] / -SUN[1]
+    x, z = -0.7 * LAMP[0] / -LAMP[1], 2.475 - 0.7 * LAMP[2] / -LAMP[1]
     on_wall = top_down_pixel(x, 5.0, z)
     np.testing.assert_allclose(far[on_wall], 0.5 * low[on_wall], atol=1.0)
 
