@@ -6,8 +6,9 @@ in [-1, 1]^3. With
     progress = |goal - position_t| - |goal - position_{t+1}|
 
 the reward is progress_scale * progress - effort_penalty * mean(action^2) - collision_penalty * [in contact]
-+ goal_bonus * [goal reached]; reaching the goal terminates, `max_episode_steps` truncates. Time spent in a hazard is a
-separate `cost` in info, never part of the reward.
++ goal_bonus * [goal reached] of every control step, of which an environment step has `action_repeat`; reaching the goal
+terminates, `max_episode_steps` truncates. Time spent in a hazard is a separate `cost` in info, never part of the
+reward.
 """
 
 from __future__ import annotations

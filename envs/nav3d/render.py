@@ -28,7 +28,7 @@ from envs.nav3d.layout import ROOM_LOW
 Picture = NDArray[np.uint8]
 
 _LIGHT = np.array([0.35, -0.45, 0.82]) / math.hypot(0.35, -0.45, 0.82)  # toward the lamp
-_ASIDE = np.array([0.45, 0.35, 0.0]) / math.hypot(0.45, 0.35)
+_ASIDE = np.array([-_LIGHT[1], _LIGHT[0], 0.0]) / math.hypot(_LIGHT[0], _LIGHT[1])
 _LAMP_AXES = np.stack([_ASIDE, np.cross(_LIGHT, _ASIDE), _LIGHT])
 """Two axes across the light and one toward the lamp: rows of a rotation [3, 3]."""
 _AMBIENT, _DIFFUSE = 0.7, 0.35
@@ -157,7 +157,9 @@ class RayRenderer:
         shade[geoms < 0] = 1.0
         colours: NDArray[np.float32] = self._palette.take(geoms, axis=0, mode="wrap")
         colours *= shade[:, None].astype(np.float32)
-        self._throw_shadows(origin, rays, geoms, distances, colours, without)
+        solid = self._solid.take(geoms, mode="wrap").nonzero()[0]
+        dark = self._in_shadow(origin + rays[solid] * distances[solid, None], without)
+        colours[solid[dark]] *= _SHADOW_DARKENING
         self._tint_hazards(origin, rays, distances, colours)
         return np.minimum(colours, 255.0, out=colours).astype(np.uint8)
 
@@ -173,25 +175,15 @@ class RayRenderer:
         tile = np.floor(origin[:2] + rays[hits, :2] * distances[hits, None]).astype(np.int32)
         geoms[hits[((tile[:, 0] ^ tile[:, 1]) & 1) == 1]] = len(self._palette) - 2
 
-    def _throw_shadows(
-        self,
-        origin: NDArray[np.float64],
-        rays: NDArray[np.float64],
-        geoms: NDArray[np.int32],
-        distances: NDArray[np.float64],
-        colours: NDArray[np.float32],
-        without: int,
-    ) -> None:
-        """Darken the `colours` [n, 3] of solids where a sphere of a body other than `without` hides the lamp."""
-        hits = self._solid.take(geoms, mode="wrap").nonzero()[0]
-        points = origin + rays[hits] * distances[hits, None]
+    def _in_shadow(self, points: NDArray[np.float64], without: int) -> NDArray[np.bool_]:
+        """Which of the points [n, 3] a sphere hides from the lamp, of any body but `without`."""
         aside, above, along = _LAMP_AXES @ points.T
-        dark = np.zeros(len(hits), np.bool_)
+        dark = np.zeros(len(points), np.bool_)
         for caster in self._casters[self._model.geom_bodyid[self._casters] != without]:
             x, y, z = (_LAMP_AXES @ self._data.geom_xpos[caster]).tolist()
             square = self._model.geom_size[caster, 0].item() ** 2
             dark |= ((aside - x) ** 2 + (above - y) ** 2 < square) & (along < z)
-        colours[hits[dark]] *= _SHADOW_DARKENING
+        return dark
 
     def _tint_hazards(
         self,
