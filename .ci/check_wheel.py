@@ -38,7 +38,7 @@ def check_contents(wheel: Path) -> None:
     problems += [f"lacks {name}" for name in ("native/_native.pyi", "native/py.typed") if name not in names]
     if not any(name.startswith("native/_native.") and name.endswith(".so") for name in names):
         problems.append("lacks the extension native/_native")
-    if "cluster/report.css" not in names:
+    if "cluster/report/report.css" not in names:
         problems.append("lacks the style of the report")
     if not any(name.startswith("cluster/presets/") and name.endswith(".yaml") for name in names):
         problems.append("lacks the presets")

@@ -239,7 +239,7 @@ class LatentPlanningModel:
         rows = len(latent.deter) // self.num_particles
         state = self._model.rssm.step(latent, action, noise.repeat(rows, 1))
         features = state.features
-        return state, self._model.reward(features).mean, self._model.going_on(features)
+        return state, self._model.reward(features).mean, self._model.predict_continuation(features)
 
     def value(self, latent: State) -> Tensor:
         """The critic's value of the last states [rows]."""
@@ -273,7 +273,7 @@ class LatentTreeModel:
         rssm = self._model.rssm
         state = rssm.step(latent, action, _latent_noise(rssm.config, noise[:, : self._groups]))
         features = state.features
-        return state, self._model.reward(features).mean, self._model.going_on(features)
+        return state, self._model.reward(features).mean, self._model.predict_continuation(features)
 
     def expand(self, latent: State, noise: Tensor) -> Expansion:
         """Prior, value and actions of the states."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from actors.replay.wire import block_spans
+from actors.replay.wire.blocks import block_spans
 
 
 class Ledger:

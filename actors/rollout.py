@@ -210,7 +210,7 @@ class RolloutLoop:
             self._write(step, output)
             self._track(step, episodes)
             if self._filled == self._length:
-                blocks += self._cut()
+                blocks += self._take_blocks()
             start = perf_counter()
             self._step = self.env.step(output.action)
             env_seconds += perf_counter() - start
@@ -220,7 +220,7 @@ class RolloutLoop:
 
     def flush(self) -> list[Block]:
         """The steps that fill no block yet, as shorter blocks; the streams go on behind them."""
-        return self._cut() if self._filled else []
+        return self._take_blocks() if self._filled else []
 
     def _write(self, step: StepBatch, output: PolicyOutput) -> None:
         row = self._filled
@@ -268,7 +268,7 @@ class RolloutLoop:
             length = int(self._episode_steps[n]) - 1
             episodes.append(Episode(float(self._return[n]), length, int(self._episode_version[n]), info))
 
-    def _cut(self) -> list[Block]:
+    def _take_blocks(self) -> list[Block]:
         """Hand the buffers over as one block per environment; new buffers come with the next step."""
         blocks = [
             Block(

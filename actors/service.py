@@ -3,7 +3,7 @@
 The launcher wraps these classes with `ray.remote` and names the actors. Factories run inside the actor's
 process, so simulators and models live only there.
 
-Backpressure: a rollout actor runs only on a permit (`run`), and waits before a shard has more than
+Backpressure: a rollout actor runs only on a lease (`run`), and waits before a shard has more than
 `max_pending` of its messages, or its share of `unapplied_bytes`, still to acknowledge. A serving actor
 holds at most one request of each rollout actor, because a rollout loop waits for its actions.
 """
@@ -29,10 +29,10 @@ from actors.batching import DynamicBatcher
 from actors.evaluate import Evaluation, Evaluator
 from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
-from actors.replay.credits import Message, MessageWindow
-from actors.replay.parcels import make_parcel_box
-from actors.replay.routing import route
+from actors.replay.flow.credits import Message, MessageWindow
+from actors.replay.flow.routing import route
 from actors.replay.service import RayInserts
+from actors.replay.wire.buffers import make_buffer_pool
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
 from envs.specs import ArraySpec
@@ -44,7 +44,7 @@ BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 
 @dataclass(frozen=True)
 class RolloutSummary:
-    """What one permit of a rollout actor came to."""
+    """What one lease of a rollout actor came to."""
 
     actor: int
     incarnation: int
@@ -54,7 +54,7 @@ class RolloutSummary:
     episodes: list[Episode]
     metrics: dict[str, float]  # means of the policy's metrics
     policy_version: int  # of the policy that took the steps
-    policy_lag: int  # versions the policy was behind before this permit
+    policy_lag: int  # versions the policy was behind before this lease
     env_seconds: float
     policy_seconds: float
     push_seconds: float  # encoding, sending and waiting for acknowledgements
@@ -106,7 +106,7 @@ class RolloutActor:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
-        box = make_parcel_box()
+        box = make_buffer_pool()
         self._ports = [RayInserts(shard, box) for shard in shards]
         self._windows = [MessageWindow(port, max_pending, share, note) for port in self._ports]
         self._loop = make_loop()
@@ -179,7 +179,7 @@ class _RolloutMetrics:
         self._episodes = Counter("worldfleet_rollout_episodes", "Episodes finished", tag_keys=keys)
         self._return = Gauge("worldfleet_rollout_episode_return", "Return of the last episode", tag_keys=keys)
         self._lag = Gauge("worldfleet_rollout_policy_lag", "Versions the policy was behind", tag_keys=keys)
-        self._rate = Gauge("worldfleet_rollout_steps_per_second", "Steps per second inside a permit", tag_keys=keys)
+        self._rate = Gauge("worldfleet_rollout_steps_per_second", "Steps per second inside a lease", tag_keys=keys)
         for metric in (self._steps, self._episodes, self._return, self._lag, self._rate):
             metric.set_default_tags(tags)
 

@@ -19,7 +19,7 @@ from learner.algorithms.pets import PetsConfig
 if TYPE_CHECKING:
     from actors.evaluate import Evaluator
     from actors.records import Policy
-    from actors.replay.limiter import SampleLimiter
+    from actors.replay.flow.limiter import SampleLimiter
     from actors.replay.service import RemoteBatches
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
@@ -119,7 +119,7 @@ def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool =
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
     """The limiter between collects and trainings of `sample_steps` trained steps."""
-    from actors.replay.limiter import SampleLimiter
+    from actors.replay.flow.limiter import SampleLimiter
 
     return SampleLimiter(config.replay.limiter, collect_steps(config), sample_steps)
 
@@ -129,11 +129,11 @@ def algorithm(config: RunConfig) -> Algorithm:
     return _family(config).algorithm(config)
 
 
-def learner(config: RunConfig, batches: Iterator[SequenceBatch], feedback: ResultSink) -> Learner:
-    """The learner of this rank, training on `batches`; `feedback` takes priorities and write-backs to the replay."""
+def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: ResultSink) -> Learner:
+    """The learner of this rank, training on `batches`; `write_back` takes priorities and write-backs to the replay."""
     from learner.learner import Learner
 
-    sink = feedback if config.learner.minibatches == 1 else None
+    sink = write_back if config.learner.minibatches == 1 else None
     return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), sink)
 
 

@@ -122,7 +122,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from cluster.report import write_report
+    from cluster.report.page import write_report
 
     if not options.recorded:
         _imagine(options.run_dir)
@@ -131,7 +131,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from cluster.compare import compare
+    from cluster.report.compare import compare
 
     sys.stdout.write(f"{compare(options.run_dirs, options.output)}\n")
     return 0
@@ -157,14 +157,14 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _fidelity(options: argparse.Namespace) -> int:
     if options.run_dir is not None:
-        from cluster.run_fidelity import QUICK, RunStudyConfig, measure_run
+        from cluster.report.run_fidelity import QUICK, RunStudyConfig, measure_run
 
         chosen = {name: getattr(options, name) for name in ("steps", "horizon") if getattr(options, name) is not None}
         config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
         sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
         return 0
     from cluster.config import load_preset
-    from cluster.fidelity import run
+    from cluster.report.fidelity import run
 
     name = load_preset("algorithms", options.algo)["algorithm"]["name"]
     if name != "pets":

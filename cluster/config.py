@@ -93,7 +93,7 @@ class ClusterConfig:
     learner_cpus: float = 1.0  # logical CPUs a learner rank reserves
     learner_gpus: float = 1.0  # GPUs of a rank, used when the cluster has any
     broadcast: BroadcastPrecision = "fp32"  # of the weights that actors pull; "bf16" halves their bytes
-    updates_per_permit: int = 16  # learner updates between two reports to the driver
+    updates_per_lease: int = 16  # learner updates between two reports to the driver
     sample_in_flight: int = 2  # batches a rank requests ahead
     stop_budget_seconds: float = 20.0  # time the calls in flight may take before the last checkpoint
     stop_exit_code: int = 0  # of a run that a signal stopped; non-zero where a stop is to be retried

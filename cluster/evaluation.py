@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster import build, imagination
+from cluster import build
 from cluster.config import RunConfig, override
-from cluster.pictures import write_gif
+from cluster.report import imagination
+from cluster.report.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
 from learner import checkpoint
 from learner.algorithms.base import Algorithm
@@ -81,7 +82,7 @@ def evaluate_run(
     """Evaluate the newest checkpoint of a run without exploration.
 
     Writes `eval/step<...>_seed<...>.json`, the episodes as CSV, a GIF of the first ones and the models beside it; for a
-    latent world model also what it imagines of them, see `cluster.imagination`.
+    latent world model also what it imagines of them, see `cluster.report.imagination`.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.

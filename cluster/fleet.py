@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from actors.replay.layout import Layout, open_layout
 from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor, begin_checkpoint, retain_checkpoints
+from actors.replay.store.layout import Layout, open_layout
 from actors.rollout import RolloutLoop, next_incarnation
 from actors.service import EvaluatorActor, RayPolicyServer, RolloutActor, ServingActor
 from cluster import build

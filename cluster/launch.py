@@ -1,6 +1,6 @@
 """The run on Ray: the parts of `cluster.local` as actors.
 
-               permits                              permits
+               leases                              leases
     driver ---------------> rollout-i      driver ----------> learner-r --publish--> weights
       ^    <-- summaries --    |  ^ actions  ^  <-- metrics --    ^                     |
       |                        |  +----- server-j <---------------|------ pull --------+
@@ -15,17 +15,18 @@ Who waits for whom (backpressure):
 
 | queue                | holds at most               | the producer then        | unblocked by                |
 |----------------------|-----------------------------|--------------------------|-----------------------------|
-| permits to rollout-i | 2 collects                  | driver issues no more    | a summary, or the limiter   |
+| leases to rollout-i | 2 collects                  | driver issues no more    | a summary, or the limiter   |
 | blocks to replay-k   | 4 messages of an actor, and | rollout actor waits      | the shard's acknowledgement |
 |                      | `unapplied_bytes` of all    |                          |                             |
 | requests to server-j | 1 of a rollout actor        | rollout actor waits      | its actions                 |
-| permits to learner-r | 1 of `updates_per_permit`   | driver issues no more    | its metrics, or the limiter |
+| leases to learner-r | 1 of `updates_per_lease`   | driver issues no more    | its metrics, or the limiter |
 | batches to learner-r | `sample_in_flight` + 1      | learner asks for no more | the learner's next update   |
 | weights              | the newest version          | older ones are dropped   |                             |
 
-The limiter lives in the driver and is leased by permits: what a permit may insert or train is counted when it
-is issued, so neither sampling nor inserting asks anyone. A checkpoint is a cut: books, learner and manifests are
-taken in passing, and the shards write while everything goes on. What happens when a part dies: `cluster.supervise`.
+The limiter lives in the driver and is counted by leases: what a lease may insert or train is counted when it
+is issued, so neither sampling nor inserting asks anyone. A checkpoint is consistent: counters, learner and manifests
+are taken in passing, and the shards write while everything goes on. What happens when a part dies:
+`cluster.supervise`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.replay.limiter import SampleLimiter
+from actors.replay.flow.limiter import SampleLimiter
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
@@ -52,7 +53,7 @@ from cluster.supervise import RunFailed
 
 logger = logging.getLogger(__name__)
 
-PERMITS_AHEAD = 2
+LEASES_AHEAD = 2
 """Collects a rollout actor may hold, so that it never waits for the driver."""
 
 SAVE_SECONDS = 600.0
@@ -72,17 +73,17 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Cut:
+class PendingCheckpoint:
     """A checkpoint on its way to the disk."""
 
     name: str
     step: int
-    books: dict[str, Any]  # limiter and recorder when the cut was made
+    books: dict[str, Any]  # limiter and recorder when it was begun
     calls: list[Any]  # the learner's state, then the shards' manifests
 
 
 class Run:
-    """The driver's loop: issues permits within the limiter's allowance and books what comes back."""
+    """The driver's loop: issues leases within the limiter's allowance and books what comes back."""
 
     def __init__(
         self,
@@ -97,9 +98,9 @@ class Run:
         self.fleet, self.limiter, self.run_dir = fleet, limiter, run_dir
         self.pending: dict[Any, Task] = {}
         self.collect_steps = build.collect_steps(config)
-        self.permit_steps = permit_steps(config)
+        self.lease_steps = lease_steps(config)
         self._filled = False
-        self._cut: Cut | None = None
+        self._pending_checkpoint: PendingCheckpoint | None = None
         self._retaining: list[Any] = []
 
     def loop(self, stopping: Callable[[], bool]) -> None:
@@ -118,23 +119,23 @@ class Run:
         self.finish(self.config.cluster.stop_budget_seconds if stopping() else math.inf)
 
     def issue(self) -> None:
-        """Give every actor the permits that the limiter allows."""
-        permits = Counter(task.index for task in self.pending.values() if task.role == "rollout")
-        left = self.config.schedule.total_steps - self.recorder.steps - permits.total() * self.collect_steps
+        """Give every actor the leases that the limiter allows."""
+        leases = Counter(task.index for task in self.pending.values() if task.role == "rollout")
+        left = self.config.schedule.total_steps - self.recorder.steps - leases.total() * self.collect_steps
         for index, actor in enumerate(self.fleet.rollouts):
-            held = permits[index]
-            while held < PERMITS_AHEAD and left > 0 and self.limiter.can_insert(self.collect_steps):
+            held = leases[index]
+            while held < LEASES_AHEAD and left > 0 and self.limiter.can_insert(self.collect_steps):
                 self.limiter.inserted(self.collect_steps)
                 self.send(actor.run.remote(self.config.actors.ticks_per_collect), "rollout", index, self.collect_steps)
                 held, left = held + 1, left - self.collect_steps
         training = any(task.role == "learner" for task in self.pending.values())
-        if not training and self.limiter.can_sample(self.permit_steps) and self.filled():
-            self.limiter.sampled(self.permit_steps)
+        if not training and self.limiter.can_sample(self.lease_steps) and self.filled():
+            self.limiter.sampled(self.lease_steps)
             for rank, learner in enumerate(self.fleet.learners):
                 self.send(
-                    learner.train.remote(self.config.cluster.updates_per_permit), "learner", rank, self.permit_steps
+                    learner.train.remote(self.config.cluster.updates_per_lease), "learner", rank, self.lease_steps
                 )
-        self.limiter.watch(self.collect_steps, self.permit_steps, idle=not self.pending)
+        self.limiter.watch(self.collect_steps, self.lease_steps, idle=not self.pending)
 
     def filled(self) -> bool:
         """Whether the shards hold enough to start on; leased inserts are counted before they are there."""
@@ -207,7 +208,7 @@ class Run:
     def restart_learners(self, reason: str) -> None:
         """Start the group of ranks from the newest checkpoint; the limiter gives back the updates that are lost."""
         self.forget("learner")
-        self._cut = None  # it waits for a learner that is gone
+        self._pending_checkpoint = None  # it waits for a learner that is gone
         state = self.checkpoints.newest_learner()
         lost = self.recorder.updates - (int(state["updates"]) if state is not None else 0)
         updates = self.fleet.replace_learners(state, reason)
@@ -236,27 +237,33 @@ class Run:
             self.send(self.fleet.evaluator().run.remote(), "evaluator", 0, 0)
 
     def begin_checkpoint(self) -> None:
-        """Make a cut, unless one is on its way."""
-        if self._cut is None:
+        """Begin a checkpoint, unless one is pending."""
+        if self._pending_checkpoint is None:
             name = self.checkpoints.next_name(self.recorder.steps)
             books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
-            self._cut = Cut(name, self.recorder.steps, books, self.fleet.begin_checkpoint(name))
+            self._pending_checkpoint = PendingCheckpoint(
+                name, self.recorder.steps, books, self.fleet.begin_checkpoint(name)
+            )
 
     def end_checkpoint(self, timeout: float) -> bool:
-        """Commit the cut if its calls have ended within the timeout; whether there is none left.
+        """Commit the pending checkpoint if its calls have ended within the timeout; whether there is none left.
 
-        A cut whose learner or shard has died is given up: the next one is due later.
+        A pending checkpoint whose learner or shard has died is given up: the next one is due later.
         """
-        cut = self._cut
-        if cut is None or len(ray.wait(cut.calls, num_returns=len(cut.calls), timeout=timeout)[0]) < len(cut.calls):
-            return cut is None
-        self._cut = None
+        pending = self._pending_checkpoint
+        if pending is None or len(ray.wait(pending.calls, num_returns=len(pending.calls), timeout=timeout)[0]) < len(
+            pending.calls
+        ):
+            return pending is None
+        self._pending_checkpoint = None
         try:
-            learner, *_ = ray.get(cut.calls)
+            learner, *_ = ray.get(pending.calls)
         except RayActorError as error:
-            logger.warning("checkpoint %s is given up: %s", cut.name, first_line(error))
+            logger.warning("checkpoint %s is given up: %s", pending.name, first_line(error))
             return False
-        self.checkpoints.commit(cut.step, {"learner": learner, "replay": {"manifest": cut.name}, **cut.books})
+        self.checkpoints.commit(
+            pending.step, {"learner": learner, "replay": {"manifest": pending.name}, **pending.books}
+        )
         self._retaining = self.fleet.retain(self.checkpoints.names())
         return True
 
@@ -278,7 +285,7 @@ class Run:
         idle = [actor.flush.remote() for index, actor in enumerate(self.fleet.rollouts) if index not in busy]
         ray.wait(idle, num_returns=len(idle), timeout=None if math.isinf(budget_seconds) else budget_seconds)
         for _ in range(1 + self.config.actors.restarts):
-            self._cut = None
+            self._pending_checkpoint = None
             self.begin_checkpoint()
             if self.end_checkpoint(timeout=SAVE_SECONDS):
                 ray.wait(self._retaining, num_returns=len(self._retaining), timeout=SAVE_SECONDS)
@@ -309,7 +316,7 @@ def run(
         OSError: The disk is full.
         RunFailed: A part died more often than it may, or a call failed.
     """
-    limiter = build.limiter(config, permit_steps(config))
+    limiter = build.limiter(config, lease_steps(config))
     if state is not None:
         limiter.load_state_dict(state["limiter"])
     fleet: Fleet | None = None
@@ -331,6 +338,6 @@ def run(
             fleet.stop()
 
 
-def permit_steps(config: RunConfig) -> int:
-    """Trained steps of one learner permit."""
-    return config.cluster.updates_per_permit * build.batch_steps(config)
+def lease_steps(config: RunConfig) -> int:
+    """Trained steps of one learner lease."""
+    return config.cluster.updates_per_lease * build.batch_steps(config)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.rollout import next_incarnation
-from cluster import build, imagination
+from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.recorder import Recorder
+from cluster.report import imagination
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class LocalRun:
         if state is None:
             shutil.rmtree(directory, ignore_errors=True)  # of a run that died before its first checkpoint
         self.replay = build.replay(config, directory, state["replay"]["manifest"] if state is not None else None)
-        self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.feedback)
+        self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
         self.policy = build.policy(config, config.learner.device)
         self.loops = [build.rollout_loop(config, self.policy, index) for index in range(config.actors.rollout_actors)]
         self.batch_steps = build.batch_steps(config)

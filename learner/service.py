@@ -21,7 +21,7 @@ from learner.prefetch import Prefetcher
 class RemoteSource(Iterator[SequenceBatch], Protocol):
     """Endless batches, and where the results of their updates go."""
 
-    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None: ...
+    def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None: ...
 
 
 class LearnerActor:
@@ -57,7 +57,7 @@ class LearnerActor:
         self._learner: Learner | None = None
         tags = {"rank": str(rank)}
         self._updates = Counter("worldfleet_learner_updates", "Updates of this rank", tag_keys=("rank",))
-        self._loss = Gauge("worldfleet_learner_loss", "Mean loss of the last permit", tag_keys=("rank",))
+        self._loss = Gauge("worldfleet_learner_loss", "Mean loss of the last lease", tag_keys=("rank",))
         self._updates.set_default_tags(tags)
         self._loss.set_default_tags(tags)
 
@@ -70,7 +70,7 @@ class LearnerActor:
         if self._world_size > 1:
             distributed.initialise(host, port, self._rank, self._world_size)
         source = self._make_batches()
-        self._learner = self._make_learner(Prefetcher(source, resolve_device(self._device)), source.feedback)
+        self._learner = self._make_learner(Prefetcher(source, resolve_device(self._device)), source.write_back)
         if state is not None:
             self._learner.load_state_dict(state)
             self._publish()

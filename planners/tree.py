@@ -62,9 +62,9 @@ class TreePlanner:
             above = torch.from_numpy(parent).to(self._device)
             taken = actions[above, rows, torch.from_numpy(action).to(self._device)]
             before = type(latent)(*(parts[above, rows] for parts in latents))
-            latent, reward, going_on = model.step(before, taken, noise[node])
+            latent, reward, continuation = model.step(before, taken, noise[node])
             found = model.expand(latent, noise[node])
-            discount = self.config.gamma * going_on
+            discount = self.config.gamma * continuation
             search.expand(_floats(found.logits), _floats(found.value), _floats(reward), _floats(discount))
         chosen = torch.from_numpy(search.policy()[1]).to(self._device)
         best = _floats(actions[0, rows, chosen])

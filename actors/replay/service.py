@@ -3,7 +3,7 @@
 Blocks come in as a header and their bytes: small ones inside the call, large ones through shared memory of the
 sender, from other nodes as one object. The shard copies them at once, so nothing pins the object store. Batches
 go out through slots of shared memory on the learner's node, elsewhere as one object each. What to do when a call
-fails is decided in `batches`, `feedback` and `credits`, which know no Ray.
+fails is decided in `batches`, `write_back` and `credits`, which know no Ray.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 from ray.util.metrics import Counter, Gauge
 
 from actors.records import Block
-from actors.replay.batches import BatchQueue, SampleRequest, ShardUnavailable, Transport
 from actors.replay.config import ReplayConfig
-from actors.replay.credits import Message
-from actors.replay.draws import ShardReport
-from actors.replay.feedback import FeedbackSender
-from actors.replay.parcels import OpenParcels, Parcel, ParcelBox, ParcelTicket
-from actors.replay.schema import Schema
-from actors.replay.segments import SplitBatch, join, split
+from actors.replay.draw.masses import ShardReport
+from actors.replay.flow.batches import BatchQueue, SampleRequest, ShardUnavailable, Transport
+from actors.replay.flow.credits import Message
+from actors.replay.flow.writebacks import WriteBackSender
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
-from actors.replay.shared import SlotError
-from actors.replay.slots import OpenSlots, SlotLayout
-from actors.replay.wire import Scratch, decode_blocks, encode_pieces
+from actors.replay.store.schema import Schema
+from actors.replay.wire.blocks import Scratch, decode_blocks, encode_pieces
+from actors.replay.wire.buffers import BufferTicket, OpenBuffers, SharedBuffer, SharedBufferPool
+from actors.replay.wire.segments import SplitBatch, join, split
+from actors.replay.wire.shared import SlotError
+from actors.replay.wire.slots import OpenSlots, SlotLayout
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
 REPORT_SECONDS = 0.5  # least time between two updates of a shard's metrics
 INLINE_BYTES = 64 << 10  # payloads up to this size travel inside the call, larger ones through the object store
 MAX_BATCH_SHAPES = 4  # shapes of batches a shard keeps memory for; mixed batches have many
-Payload: TypeAlias = "NDArray[np.uint8] | list[NDArray[np.uint8]] | ParcelTicket"
+Payload: TypeAlias = "NDArray[np.uint8] | list[NDArray[np.uint8]] | BufferTicket"
 CONCURRENCY_GROUPS = {"checkpoint": 1}
 """Groups of the shard's methods: waiting for a checkpoint goes on beside everything else."""
 
@@ -79,7 +79,7 @@ class ReplayShardActor:
         self._index = index
         self._session = secrets.randbits(63)
         self._slots = OpenSlots()
-        self._parcels = OpenParcels()
+        self._buffers = OpenBuffers()
         self._scratch = Scratch()
         self._batches: dict[tuple[int, int], SequenceBatch] = {}
         self._layouts: dict[tuple[int, int], SlotLayout] = {}
@@ -97,10 +97,10 @@ class ReplayShardActor:
         return self._session
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def shares_memory(self, mark: ParcelTicket) -> bool:
-        """Whether this process can read the parcels of the box with this mark."""
+    def shares_memory(self, mark: BufferTicket) -> bool:
+        """Whether this process can read the buffers of the box with this mark."""
         try:
-            self._parcels.read(mark)
+            self._buffers.read(mark)
         except SlotError:
             return False
         return True
@@ -110,12 +110,12 @@ class ReplayShardActor:
         """Store the blocks of one message; the steps stored, without those stored before.
 
         Args:
-            header: See `actors.replay.wire`.
+            header: See `actors.replay.wire.blocks`.
             payload: The bytes, whole or in pieces, or where they are.
             session: Whom the message is for; None for whoever gets it.
 
         Raises:
-            ShardUnavailable: The message is for an earlier process; see `actors.replay.credits`.
+            ShardUnavailable: The message is for an earlier process; see `actors.replay.flow.credits`.
             ValueError: The message is damaged, a stream has a gap, or the schema differs.
             SlotError: The payload is in memory that this process cannot read.
         """
@@ -228,7 +228,7 @@ class ReplayShardActor:
         return self._shard.stats()
 
     def checkpoint_begin(self, name: str) -> str:
-        """Take a checkpoint's cut now and start to write it; see `ReplayShard.checkpoint`. Its name."""
+        """Begin a checkpoint of the present state; see `ReplayShard.checkpoint`. Its name."""
         self._checkpoints[name] = self._shard.checkpoint(name)
         return name
 
@@ -253,8 +253,8 @@ class ReplayShardActor:
 
     def _whole(self, payload: Payload) -> NDArray[np.uint8]:
         """The bytes of a message, valid until the next one."""
-        if isinstance(payload, ParcelTicket):
-            return self._parcels.read(payload)
+        if isinstance(payload, BufferTicket):
+            return self._buffers.read(payload)
         if isinstance(payload, list):
             whole = self._scratch.take(sum(piece.nbytes for piece in payload))
             join(payload, whole)
@@ -312,7 +312,7 @@ class _ShardMetrics:
 
 
 class RayShards:
-    """Calls of a learner to shard actors; a `ShardPort` and a `FeedbackPort`.
+    """Calls of a learner to shard actors; a `ShardPort` and a `WriteBackPort`.
 
     Args:
         shards: Handles of the shard actors, in the order of their indices.
@@ -358,7 +358,7 @@ class RayInserts:
         box: Where large messages are packed if the shard shares our memory; without one they are objects.
     """
 
-    def __init__(self, shard: Any, box: ParcelBox | None = None) -> None:
+    def __init__(self, shard: Any, box: SharedBufferPool | None = None) -> None:
         self._shard, self._box = shard, box
         self._session: int | None = None  # until the first message
         self._shares_memory = False
@@ -372,8 +372,8 @@ class RayInserts:
         self._connect_first()
         if self._box is not None and self._shares_memory:
             with suppress(SlotError):  # it is full
-                parcel = self._box.pack(pieces)
-                return Message(header, parcel, num_bytes, num_steps, partial(self._box.take_back, parcel))
+                buffer = self._box.pack(pieces)
+                return Message(header, buffer, num_bytes, num_steps, partial(self._box.take_back, buffer))
         parts = [part for piece in pieces for part in split(piece)]
         return Message(header, ray.put(parts), num_bytes, num_steps)
 
@@ -385,7 +385,7 @@ class RayInserts:
     def insert(self, message: Message) -> Any:
         self._connect_first()
         payload = message.payload
-        if isinstance(payload, Parcel):
+        if isinstance(payload, SharedBuffer):
             payload = payload.ticket if self._shares_memory else split(payload.content)
         elif isinstance(payload, np.ndarray) and payload.nbytes > INLINE_BYTES:
             payload = split(payload)
@@ -430,15 +430,15 @@ class RemoteBatches(BatchQueue):
     ) -> None:
         port = RayShards(shards)
         super().__init__(port, batch_size, length, seed, in_flight, mixed, transport, wait_seconds, stall_seconds)
-        self._feedback = FeedbackSender(port)
+        self._writebacks = WriteBackSender(port)
 
-    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
+    def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None:
         """Send an update's priorities and write-backs to the shards; waits for none, and counts failures."""
-        self._feedback.send(batch, result, self.present)
+        self._writebacks.send(batch, result, self.present)
 
     def stats(self) -> dict[str, float]:
-        """See `BatchQueue.stats`; with the calls of `feedback` and how many failed."""
-        counts = {"feedback_calls": float(self._feedback.sent), "feedback_failed": float(self._feedback.failed)}
+        """See `BatchQueue.stats`; with the calls of `write_back` and how many failed."""
+        counts = {"writeback_calls": float(self._writebacks.sent), "writeback_failed": float(self._writebacks.failed)}
         return super().stats() | counts
 
 
@@ -459,7 +459,7 @@ def begin_checkpoint(shards: Sequence[Any], name: str) -> list[Any]:
     """Checkpoint all shards at once while they go on serving; calls that end with the `CheckpointInfo` of each."""
     begun = [shard.checkpoint_begin.remote(name) for shard in shards]
     waiting = (shard.checkpoint_wait.options(concurrency_group="checkpoint") for shard in shards)
-    return [wait.remote(cut) for wait, cut in zip(waiting, begun, strict=True)]  # Ray runs it once the cut is made
+    return [wait.remote(name) for wait, name in zip(waiting, begun, strict=True)]  # Ray runs it once it is made
 
 
 def retain_checkpoints(shards: Sequence[Any], names: Sequence[str]) -> list[Any]:

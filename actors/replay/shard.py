@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Block
-from actors.replay.chunks import ChunkStore
 from actors.replay.config import ReplayConfig
-from actors.replay.durable import open_folder
-from actors.replay.journal import Journal
-from actors.replay.manifest import AUTO, Manifest, check_name
-from actors.replay.mixture import Mixture, selector_bytes, selector_fractions
-from actors.replay.pending import PendingCheckpoint
-from actors.replay.prioritized import check_priorities
-from actors.replay.recovery import Content, Recovery
-from actors.replay.schema import Schema
+from actors.replay.draw.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.draw.prioritized import check_priorities
+from actors.replay.store.chunks import ChunkStore
+from actors.replay.store.durable import open_folder
+from actors.replay.store.journal import Journal
+from actors.replay.store.manifest import AUTO, Manifest, check_name
+from actors.replay.store.pending import PendingCheckpoint
+from actors.replay.store.recovery import Content, Recovery
+from actors.replay.store.schema import Schema
 from learner.batch import SequenceBatch
 
 
@@ -282,7 +282,7 @@ class ReplayShard:
         return dict(self._next_step)
 
     def checkpoint(self, name: str) -> PendingCheckpoint:
-        """Take a consistent cut now and write it in the background while the shard is used.
+        """Begin a checkpoint of the present state and write it in the background while the shard is used.
 
         Args:
             name: What to restore it by; an earlier checkpoint of the name is replaced.

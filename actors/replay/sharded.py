@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig
-from actors.replay.layout import Layout, open_layout
-from actors.replay.manifest import Manifest, list_manifests, manifest_path, write_manifest
-from actors.replay.mixture import effective_fractions
-from actors.replay.pending import CheckpointInfo
-from actors.replay.prioritized import check_priorities
-from actors.replay.routing import route, route_many
+from actors.replay.draw.mixture import effective_fractions
+from actors.replay.draw.prioritized import check_priorities
+from actors.replay.flow.routing import route, route_many
 from actors.replay.shard import ReplayShard
+from actors.replay.store.layout import Layout, open_layout
+from actors.replay.store.manifest import Manifest, list_manifests, manifest_path, write_manifest
+from actors.replay.store.pending import CheckpointInfo
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
 
 def shard_probabilities(masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability [n] of each shard; see `actors.replay.mixture`.
+    """Probability [n] of each shard; see `actors.replay.draw.mixture`.
 
     Args:
         masses: Mass [n, K] of every component in every shard.
@@ -188,7 +188,7 @@ class ShardedReplay:
         """Overwrite a key of sequences of streams [B] with values [B, T, ...]; see `ReplayShard.write`."""
         return sum(shard.write(handle[rows], key, values[rows], skip) for shard, rows in self._by_shard(stream_id))
 
-    def feedback(self, batch: SequenceBatch, result: UpdateResult) -> None:
+    def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None:
         """Store the priorities and write-backs that an update made for a batch; a `learner.learner.ResultSink`.
 
         Raises:

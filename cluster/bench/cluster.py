@@ -26,7 +26,7 @@ from envs.specs import VectorEnv
 
 ENV, NUM_ENVS, NUM_ACTORS, NUM_SHARDS = "nav3d", 16, 2, 2
 TICKS = 64 * 16  # per round and environment
-PERMIT = 64 * 16  # ticks of one call of a rollout actor
+LEASE_TICKS = 64 * 16  # ticks of one call of a rollout actor
 ROUNDS = 15
 SPLIT = 4  # rounds in this process are shorter and more: other processes disturb the pairs less
 MakeEnv = Callable[[], VectorEnv]
@@ -40,8 +40,8 @@ def run(make_env: MakeEnv | None = None, rounds: int = ROUNDS, ticks: int = TICK
         rounds: Rounds of each side.
         ticks: Vector steps per round, a multiple of 1024.
     """
-    if rounds < 1 or ticks < PERMIT or ticks % PERMIT:
-        raise ValueError(f"rounds must be positive and ticks a multiple of {PERMIT}, got {rounds} and {ticks}")
+    if rounds < 1 or ticks < LEASE_TICKS or ticks % LEASE_TICKS:
+        raise ValueError(f"rounds must be positive and ticks a multiple of {LEASE_TICKS}, got {rounds} and {ticks}")
     make_env = make_env or partial(_make_env, ENV, NUM_ENVS)
     name = make_env().spec.name
     loop, bare = _in_process(make_env, rounds, ticks)
@@ -152,9 +152,9 @@ def _run_actors(actors: list[Any], ticks: int) -> int:
     """Steps that the shards have acknowledged."""
     import ray
 
-    permits = [actor.run.remote(PERMIT) for _ in range(ticks // PERMIT) for actor in actors]
+    leases = [actor.run.remote(LEASE_TICKS) for _ in range(ticks // LEASE_TICKS) for actor in actors]
     flushes = [actor.flush.remote() for actor in actors]
-    return sum(int(summary.acknowledged) for summary in ray.get(permits)) + sum(map(int, ray.get(flushes)))
+    return sum(int(summary.acknowledged) for summary in ray.get(leases)) + sum(map(int, ray.get(flushes)))
 
 
 @contextmanager

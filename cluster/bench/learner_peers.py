@@ -89,7 +89,7 @@ def _torchrl_loss(work: Workload, device: torch.device) -> tuple[Any, list[nn.Pa
         parts.actor,
         parts.value,
         parts.dream,
-        continuation_model=parts.going_on,
+        continuation_model=parts.continuation,
         imagination_horizon=behaviour.horizon,
         use_reinforce=True,
         return_normalization_rate=0.01,
@@ -139,7 +139,7 @@ class _TorchRlParts:
                 [("next", "posterior_logits"), ("next", "state")],
             ),
         )
-        reward, going_on, value = self._mlp(255, 1, 0.0), self._mlp(1, 1), self._mlp(255, 3, 0.0)
+        reward, continuation, value = self._mlp(255, 1, 0.0), self._mlp(1, 1), self._mlp(255, 3, 0.0)
         bins = SymExpTwoHot(255)
 
         def head(net: nn.Module, key: str, then: Callable[..., Any], out: str, prefix: str = "") -> Any:
@@ -152,9 +152,9 @@ class _TorchRlParts:
             rollout,
             self._decoder(),
             head(reward, "reward_logits", bins, "reward", "next"),
-            Module(going_on, [("next", "belief"), ("next", "state")], [("next", "continue_pred")]),
+            Module(continuation, [("next", "belief"), ("next", "state")], [("next", "continue_pred")]),
         )
-        self.going_on = head(going_on, "continue_logits", nn.Sigmoid(), "continuation")
+        self.continuation = head(continuation, "continue_logits", nn.Sigmoid(), "continuation")
         self.value = head(value, "state_value_logits", SymExpTwoHot(255), "state_value")
         self.actor = self._actor()
         step = Chain(Module(prior, ["state", "belief", "action"], ["_", "state", "belief"]))

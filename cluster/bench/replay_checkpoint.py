@@ -13,7 +13,7 @@ import numpy as np
 
 from actors.replay.config import DurabilityConfig, ReplayConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.shared import SHARED_MEMORY
+from actors.replay.wire.shared import SHARED_MEMORY
 from cluster.bench.replay_bounds import read_seconds, write_seconds
 from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, median_ratio, replay_config
 from cluster.bench.row import BenchRow
@@ -118,10 +118,10 @@ def _checkpoint_while_sampling(shard: ReplayShard, workload: Workload, name: str
         return seconds.result(), rate
 
 
-def _sample_while(shard: ReplayShard, workload: Workload, going_on: Callable[[], bool]) -> float:
+def _sample_while(shard: ReplayShard, workload: Workload, busy: Callable[[], bool]) -> float:
     """Batches per second, of one batch at least."""
     count, start = 0, perf_counter()
-    while going_on() or not count:
+    while busy() or not count:
         shard.sample(workload.batch_size, workload.length)
         count += 1
     return count / (perf_counter() - start)

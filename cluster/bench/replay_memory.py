@@ -24,7 +24,7 @@ import numpy as np
 from actors.records import Block
 from actors.replay.config import ReplayConfig, SelectorConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.shared import SHARED_MEMORY
+from actors.replay.wire.shared import SHARED_MEMORY
 from cluster.bench.replay_data import PRIORITIZED
 from cluster.bench.replay_service import Sender, actor, ray_cluster
 from cluster.bench.row import BenchRow
@@ -144,7 +144,7 @@ class _Sight:
     object_store: int  # used, on this node
     driver: int  # resident and private
     shard: int  # the same of the shard's process
-    shared_files: int  # slots of the learner and parcels of the sender
+    shared_files: int  # slots of the learner and buffers of the sender
 
 
 def object_store(seconds: float, rate: float) -> Iterator[BenchRow]:
@@ -193,7 +193,7 @@ class _Traffic:
 
         batches = self.batches[number % len(self.batches)]
         batch = next(batches)
-        batches.feedback(batch, UpdateResult({}, np.ones(len(batch.handle), np.float32)))
+        batches.write_back(batch, UpdateResult({}, np.ones(len(batch.handle), np.float32)))
 
 
 def _watch(traffic: _Traffic, pid: int, seconds: float, rate: float) -> list[_Sight]:

@@ -138,11 +138,11 @@ class Sender:
     """
 
     def __init__(self, shard: Any, in_memory: bool = True) -> None:
-        from actors.replay.credits import MessageWindow
-        from actors.replay.parcels import ParcelBox
+        from actors.replay.flow.credits import MessageWindow
         from actors.replay.service import RayInserts
+        from actors.replay.wire.buffers import SharedBufferPool
 
-        self._port = RayInserts(shard, ParcelBox() if in_memory else None)
+        self._port = RayInserts(shard, SharedBufferPool() if in_memory else None)
         self._window = MessageWindow(self._port, MESSAGES_AHEAD, UNAPPLIED_BYTES)
 
     def send(self, block: Block) -> int:
@@ -221,7 +221,7 @@ def _updating(batches: Any, shards: list[Any], workload: Workload) -> Work:
     result = UpdateResult({}, np.random.default_rng(0).uniform(0.1, 1.0, workload.batch_size).astype(np.float32))
 
     def work() -> None:
-        batches.feedback(next(batches), result)
+        batches.write_back(next(batches), result)
 
     return work
 
@@ -346,10 +346,10 @@ def _pending(call: Any) -> bool:
     return not ray.wait([call], timeout=0)[0]
 
 
-def _rate_while(batches: Iterator[Any], going_on: Callable[[], bool]) -> float:
+def _rate_while(batches: Iterator[Any], busy: Callable[[], bool]) -> float:
     """Batches per second, looking every 4 batches whether to go on."""
     count, start = 0, perf_counter()
-    while going_on() or not count:
+    while busy() or not count:
         for _ in range(4):
             next(batches)
         count += 4

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from actors.replay.config import DurabilityConfig, LimiterConfig, ReplayConfig
-from actors.replay.limiter import SampleLimiter
+from actors.replay.flow.limiter import SampleLimiter
 from cluster.bench.replay_service import actor, ray_cluster
 from cluster.bench.row import BenchRow
 from cluster.config import ActorsConfig, RunConfig, ScheduleConfig
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # they import Ray, which reads RAY_AUTH_MODE when it is first
     from cluster.launch import Run
 
 BLOCK_STEPS = 64
-"""Steps of a block, and of a permit."""
+"""Steps of a block, and of a lease."""
 
 ACTORS = (1, 8, 64, 512)
 SHARDS = (1, 4, 16, 64)
@@ -67,7 +67,7 @@ def run(
 
         hosts = [stack.enter_context(actor(StubHost)) for _ in range(min(HOSTS, max(counts)))]
         ray.get([host.ping.remote() for host in hosts])  # so that no start is measured
-        yield from permits(hosts, counts, seconds)
+        yield from leases(hosts, counts, seconds)
         yield from weights(hosts, counts, seconds)
         for number in sizes:
             yield from _with_shards(number, hosts, counts, seconds)
@@ -80,15 +80,15 @@ def _numbers(text: str, what: str) -> list[int]:
     return sorted(numbers)
 
 
-def permits(hosts: Sequence[Any], counts: Sequence[int], seconds: float) -> Iterator[BenchRow]:
-    """Permits that the driver's loop issues and books, beside bare Ray calls with as many in flight."""
+def leases(hosts: Sequence[Any], counts: Sequence[int], seconds: float) -> Iterator[BenchRow]:
+    """Leases that the driver's loop issues and books, beside bare Ray calls with as many in flight."""
     for number in counts:
         with _driver(hosts, number) as (run, logical):
             issued = _rate(lambda run=run: _turn(run), seconds)  # type: ignore[misc]
         bare = _rate(_bare_calls(logical), seconds)
         case = f"driver, {number} actors"
-        yield _row(f"{case}: permits", issued.rate, "permits/s", "bare Ray calls", bare.rate)
-        yield _row(f"{case}: driver CPU per permit", 1e6 * issued.own_cpu, "us", "bare Ray calls", 1e6 * bare.own_cpu)
+        yield _row(f"{case}: leases", issued.rate, "leases/s", "bare Ray calls", bare.rate)
+        yield _row(f"{case}: driver CPU per lease", 1e6 * issued.own_cpu, "us", "bare Ray calls", 1e6 * bare.own_cpu)
 
 
 def _turn(run: Run) -> int:

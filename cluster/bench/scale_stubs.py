@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from actors.records import Block, Episode
-from actors.replay.credits import Message, MessageWindow
-from actors.replay.routing import route
+from actors.replay.flow.credits import Message, MessageWindow
+from actors.replay.flow.routing import route
 from actors.replay.service import RayInserts
-from actors.replay.wire import encode_blocks
+from actors.replay.wire.blocks import encode_blocks
 from actors.service import RolloutSummary
 from cluster.bench.scale import BLOCK_STEPS
 
@@ -36,7 +36,7 @@ class StubHost:
         """Answers when the process is up."""
 
     def run(self, actor: int, num_ticks: int) -> RolloutSummary:
-        """What a rollout actor answers to a permit, at once."""
+        """What a rollout actor answers to a lease, at once."""
         episode = Episode(1.0, 100, 0, {"is_success": 1.0})
         metrics = {"planning_ms": 1.0, "elite_return": 1.0}
         return RolloutSummary(actor, 0, num_ticks, num_ticks, 0, [episode], metrics, 0, 0, 1e-3, 1e-3, 1e-3)

@@ -358,7 +358,7 @@ class DreamerAlgorithm:
         fixed += [behaviour.value, behaviour.slow_value]
         with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
             features, action = self._imagine(behaviour.policy, start, noise)  # [H + 1, N, D + S], [H, N, A]
-            going_on = self.world.going_on(features)
+            continuation = self.world.predict_continuation(features)
             reward = self._imagined_reward(features, action)
         visited = features[:-1].detach()
         value = behaviour.value(visited)
@@ -367,9 +367,9 @@ class DreamerAlgorithm:
             predicted = config.discount_in_continuation and self.world.continuation is not None
             discount = 1.0 if predicted else config.discount
             returns = lambda_returns(
-                reward.T, going_on.T * discount, target_value.T, config.lambda_, torch.ones_like(going_on.T)
+                reward.T, continuation.T * discount, target_value.T, config.lambda_, torch.ones_like(continuation.T)
             ).T
-        weight = cumulative_weight(going_on.detach().T, discount).T[:-1]
+        weight = cumulative_weight(continuation.detach().T, discount).T[:-1]
         scale = self.return_range.update(returns.detach(), self._collective) if config.normalise_returns else 1.0
         advantage = (returns.detach() - target_value.detach()[:-1]) / scale
         actor, entropy = actor_loss(
@@ -380,19 +380,19 @@ class DreamerAlgorithm:
             "actor": actor.mean(),
             "critic": (weight * critic_loss(value, returns.detach(), slow, config.slow_regulariser)).mean(),
         }
-        replayed, going_on_in_replay = self._replayed_returns(behaviour, data, returns.detach()[0])
+        replayed, continues = self._replayed_returns(behaviour, data, returns.detach()[0])
         if config.replay_value > 0.0:
             losses["replay_value"] = config.replay_value * self._replay_value_loss(
-                behaviour, states.features, replayed, going_on_in_replay
+                behaviour, states.features, replayed, continues
             )
         report = {
             "policy_entropy": entropy.detach().mean(),
             "imagined/reward": reward.detach().mean(),
             "imagined/return": returns.detach().mean(),
             "imagined/value": target_value.detach().mean(),
-            "imagined/going_on": going_on.detach().mean(),
+            "imagined/continuation": continuation.detach().mean(),
             "replayed/reward": data.reward.mean(),
-            "replayed/return": self._masked_mean(replayed, going_on_in_replay),
+            "replayed/return": self._masked_mean(replayed, continues),
         }
         if config.normalise_returns:
             report["return_scale"] = torch.as_tensor(scale)
@@ -433,23 +433,25 @@ class DreamerAlgorithm:
         """
         config = behaviour.config
         discount = config.discount * (1.0 - data.is_terminal.to(self._dtype))
-        going_on = 1.0 - data.is_last.to(self._dtype)
-        returns = lambda_returns(data.reward, discount, first.view(data.reward.shape), config.lambda_, going_on)
-        return returns, going_on[:, :-1]
+        continuation = 1.0 - data.is_last.to(self._dtype)
+        returns = lambda_returns(data.reward, discount, first.view(data.reward.shape), config.lambda_, continuation)
+        return returns, continuation[:, :-1]
 
     def _masked_mean(self, values: Tensor, mask: Tensor) -> Tensor:
         """The mean of values over where the mask of their shape is 1, over all ranks."""
         total, count = self._collective.mean(torch.stack([(values * mask).mean(), mask.mean()]))
         return total / count.clamp(min=torch.finfo(count.dtype).tiny)  # type: ignore[no-any-return]
 
-    def _replay_value_loss(self, behaviour: Behaviour, features: Tensor, returns: Tensor, going_on: Tensor) -> Tensor:
+    def _replay_value_loss(
+        self, behaviour: Behaviour, features: Tensor, returns: Tensor, continuation: Tensor
+    ) -> Tensor:
         """The critic's loss on replayed returns [B, T - 1], where the sequence goes on."""
         config = behaviour.config
         visited = (features if config.value_gradient_to_model else features.detach())[:, :-1]
         with torch.no_grad():
             slow = behaviour.slow_value(visited).mean
         loss = critic_loss(behaviour.value(visited), returns, slow, config.slow_regulariser)
-        return (going_on * loss).mean()
+        return (continuation * loss).mean()
 
     def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
         """Sum gradients over the ranks, average the figures, step the optimisers, read the figures."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from learner.distributed import Collective
 
 
-def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lambda_: float, going_on: Tensor) -> Tensor:
+def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lambda_: float, continues: Tensor) -> Tensor:
     """TD(lambda) returns (Sutton and Barto 2018, eq. 12.18) of all steps but the last.
 
     R_t = r_{t+1} + d_{t+1} ((1 - l_{t+1}) v_{t+1} + l_{t+1} R_{t+1}), with R of the last step its value and
@@ -22,12 +22,12 @@ def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lambda_: flo
         discount: [N, H + 1] of what follows each step, 0 at a terminal one; the first is not used.
         value: [N, H + 1] to bootstrap from.
         lambda_: Share of the longer returns.
-        going_on: [N, H + 1] 1 where the next step belongs to the same sequence, 0 where a return must bootstrap.
+        continues: [N, H + 1] 1 where the next step belongs to the same sequence, 0 where a return must bootstrap.
 
     Returns:
         [N, H].
     """
-    mixing = lambda_ * going_on[:, 1:]
+    mixing = lambda_ * continues[:, 1:]
     interim = reward[:, 1:] + (1.0 - mixing) * discount[:, 1:] * value[:, 1:]
     weight = discount[:, 1:] * mixing
     following = value[:, -1]

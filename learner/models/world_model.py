@@ -96,7 +96,7 @@ class LatentModel(nn.Module):
         tokens = self.encoder(flat).unflatten(0, (batch, steps))
         return self.rssm.observe(tokens, action, is_first, state, noise)
 
-    def going_on(self, features: Tensor) -> Tensor:
+    def predict_continuation(self, features: Tensor) -> Tensor:
         """Probability [...] that the episode goes on behind states [..., D + S]; 1 without such a head."""
         if self.continuation is None:
             return features.new_ones(features.shape[:-1])

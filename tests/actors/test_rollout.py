@@ -150,7 +150,7 @@ def recurrent_loop(num_envs: int = 4) -> RolloutLoop:
     return RolloutLoop(CounterVectorEnv(num_envs), RecurrentPolicy(COUNTER_SPEC.action), seed=3, actor=2)
 
 
-def test_extras_are_stored_with_their_step_and_refreshed_by_feedback() -> None:
+def test_extras_are_stored_with_their_step_and_refreshed_by_writebacks() -> None:
     loop = recurrent_loop()
     replay = ShardedReplay.from_config(ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=100), seed=0)
     for ticks in (100, 220):
@@ -162,7 +162,7 @@ def test_extras_are_stored_with_their_step_and_refreshed_by_feedback() -> None:
         check_extras(batch, seed=3, num_envs=4)
     batch = replay.sample(1, 150)
     fresh = {key: 200 - batch.data[key][:, 110:] for key in ("latent_deter", "latent_stoch")}
-    replay.feedback(batch, UpdateResult({}, writebacks=fresh))
+    replay.write_back(batch, UpdateResult({}, writebacks=fresh))
     stream, first = int(batch.stream_id[0]), int(batch.first_step[0])
     check_extras(replay.read(stream, first, 110), seed=3, num_envs=4)  # so much of the sequence was not refreshed
     for key, value in fresh.items():

@@ -13,7 +13,7 @@ import pytest
 
 from actors.evaluate import EvalConfig, Evaluator
 from actors.replay.config import ReplayConfig
-from actors.replay.routing import route
+from actors.replay.flow.routing import route
 from actors.rollout import RolloutLoop, pack_stream_id
 from actors.serving import RemotePolicy
 from learner.batch import SequenceBatch
@@ -90,11 +90,11 @@ def test_no_step_is_lost_doubled_or_misaligned_in_1e5(shards: list[Any]) -> None
     from actors.replay.service import RemoteBatches
     from actors.service import RolloutActor
 
-    num_actors, num_envs, ticks, permits = 2, 16, 320, 10
+    num_actors, num_envs, ticks, leases = 2, 16, 320, 10
     actors = [remote(RolloutActor, partial(make_loop, a, num_envs), shards, actor=a) for a in range(num_actors)]
     taken = acknowledged = sampled = 0
     batches: Iterator[SequenceBatch] | None = None
-    for _ in range(permits):
+    for _ in range(leases):
         for summary in ray.get([actor.run.remote(ticks) for actor in actors]):
             taken += summary.steps
             acknowledged += summary.acknowledged
@@ -105,7 +105,7 @@ def test_no_step_is_lost_doubled_or_misaligned_in_1e5(shards: list[Any]) -> None
             sampled += batch.data["reward"].size
     acknowledged += sum(ray.get([actor.flush.remote() for actor in actors]))
 
-    assert taken == acknowledged == num_actors * num_envs * ticks * permits >= 100_000
+    assert taken == acknowledged == num_actors * num_envs * ticks * leases >= 100_000
     ledger: dict[int, tuple[int, int]] = {}
     for index, shard in enumerate(shards):
         for stream_id, span in ray.get(shard.streams.remote()).items():
@@ -115,7 +115,7 @@ def test_no_step_is_lost_doubled_or_misaligned_in_1e5(shards: list[Any]) -> None
             check_sequences(ray.get(shard.read.remote(stream_id, span[0], span[1] - span[0])))
     expected = {pack_stream_id(a, 0, n) for a in range(num_actors) for n in range(num_envs)}
     assert ledger.keys() == expected
-    assert set(ledger.values()) == {(0, ticks * permits)}
+    assert set(ledger.values()) == {(0, ticks * leases)}
     stats = ray.get([shard.stats.remote() for shard in shards])
     assert sum(s["inserted_steps"] for s in stats) == taken
     assert all(s["duplicate_steps"] == s["evicted_steps"] == 0 for s in stats)
@@ -123,7 +123,7 @@ def test_no_step_is_lost_doubled_or_misaligned_in_1e5(shards: list[Any]) -> None
 
 
 def test_a_repeated_message_is_acknowledged_and_stored_once(shards: list[Any]) -> None:
-    from actors.replay.wire import encode_blocks
+    from actors.replay.wire.blocks import encode_blocks
 
     message = encode_blocks(counter_blocks(5, 3))
     assert [ray.get(shards[0].insert.remote(*message)) for _ in range(3)] == [192, 0, 0]
@@ -131,7 +131,7 @@ def test_a_repeated_message_is_acknowledged_and_stored_once(shards: list[Any]) -
 
 
 def test_errors_of_a_shard_reach_the_sender(shards: list[Any]) -> None:
-    from actors.replay.wire import encode_blocks
+    from actors.replay.wire.blocks import encode_blocks
 
     header, payload = encode_blocks(counter_blocks(5, 3)[1:])
     with pytest.raises(ValueError, match="64 steps are missing"):
@@ -141,7 +141,7 @@ def test_errors_of_a_shard_reach_the_sender(shards: list[Any]) -> None:
 @pytest.mark.parametrize("mixed", [False, True])
 def test_remote_batches_follow_the_masses_and_are_owned(shards: list[Any], mixed: bool) -> None:
     from actors.replay.service import RemoteBatches
-    from actors.replay.wire import encode_blocks
+    from actors.replay.wire.blocks import encode_blocks
 
     ray.get(shards[0].insert.remote(*encode_blocks(counter_blocks(5, 2))))
     ray.get(shards[1].insert.remote(*encode_blocks(counter_blocks(6, 8))))

@@ -18,7 +18,7 @@ from cluster.config import build as from_tree
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
 from cluster.metrics import without_incidentals
-from cluster.report import write_report
+from cluster.report.page import write_report
 from cluster.run_dir import RunDir
 from cluster.train import train
 from learner import checkpoint

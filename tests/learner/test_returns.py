@@ -15,14 +15,14 @@ REWARD = [99.0, 1.0, 2.0, 3.0]  # the first belongs to what came before
 VALUE = [99.0, 4.0, 8.0, 16.0]
 
 
-def returns(discount: list[float], going_on: list[float], lambda_: float = 0.5) -> list[float]:
+def returns(discount: list[float], continues: list[float], lambda_: float = 0.5) -> list[float]:
     rows = (torch.tensor([row]) for row in (REWARD, discount, VALUE))
     reward, per_step, value = rows
-    return lambda_returns(reward, per_step, value, lambda_, torch.tensor([going_on]))[0].tolist()
+    return lambda_returns(reward, per_step, value, lambda_, torch.tensor([continues]))[0].tolist()
 
 
 @pytest.mark.parametrize(
-    ("discount", "going_on", "lambda_", "expected"),
+    ("discount", "continues", "lambda_", "expected"),
     [
         # R_2 = 3 + 16 / 2, R_1 = 2 + (8 / 2 + 11 / 2) / 2, R_0 = 1 + (4 / 2 + 6.75 / 2) / 2
         ([99.0, 0.5, 0.5, 0.5], [99.0, 1.0, 1.0, 1.0], 0.5, [3.6875, 6.75, 11.0]),
@@ -33,8 +33,8 @@ def returns(discount: list[float], going_on: list[float], lambda_: float = 0.5) 
         ([99.0, 0.5, 0.0, 0.5], [99.0, 1.0, 0.0, 1.0], 0.5, [2.5, 2.0, 11.0]),  # step 2 is both
     ],
 )
-def test_lambda_returns(discount: list[float], going_on: list[float], lambda_: float, expected: list[float]) -> None:
-    assert returns(discount, going_on, lambda_) == pytest.approx(expected)
+def test_lambda_returns(discount: list[float], continues: list[float], lambda_: float, expected: list[float]) -> None:
+    assert returns(discount, continues, lambda_) == pytest.approx(expected)
 
 
 def test_gradients_flow_through_rewards_discounts_and_values() -> None:

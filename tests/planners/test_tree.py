@@ -81,8 +81,8 @@ def test_finds_what_is_three_actions_away(selection: Selection) -> None:
 def test_nothing_counts_behind_the_end_of_an_episode() -> None:
     class Endless(Lock):
         def step(self, latent: Word, action: Tensor, noise: Tensor) -> tuple[Word, Tensor, Tensor]:
-            following, reward, going_on = super().step(latent, action, noise)
-            return following, torch.ones_like(reward), going_on
+            following, reward, continuation = super().step(latent, action, noise)
+            return following, torch.ones_like(reward), continuation
 
     config = PlannerConfig(method="mcts", tree=TreeConfig(simulations=200))
     plan, _ = TreePlanner(config, 4, Endless([0])).plan(start(1), planner_carry(1), np.ones(1, np.bool_))
@@ -134,9 +134,9 @@ def test_deeper_trees_only_as_far_as_they_are_allowed() -> None:
         longest = 0
 
         def step(self, latent: Word, action: Tensor, noise: Tensor) -> tuple[Word, Tensor, Tensor]:
-            following, reward, going_on = super().step(latent, action, noise)
+            following, reward, continuation = super().step(latent, action, noise)
             self.longest = max(self.longest, len(str(int(following.letters.max()))) - 1)
-            return following, reward, going_on
+            return following, reward, continuation
 
     for depth in (1, 2):
         model = Counting([1222])

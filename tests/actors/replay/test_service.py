@@ -16,14 +16,14 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.records import Block
-from actors.replay.batches import ShardUnavailable
 from actors.replay.config import DurabilityConfig, ReplayConfig
-from actors.replay.credits import MessageWindow
-from actors.replay.parcels import Parcel, ParcelBox
-from actors.replay.routing import route
+from actors.replay.flow.batches import ShardUnavailable
+from actors.replay.flow.credits import MessageWindow
+from actors.replay.flow.routing import route
 from actors.replay.shard import ReplayShard
-from actors.replay.shared import SHARED_MEMORY
-from actors.replay.wire import encode_blocks
+from actors.replay.wire.blocks import encode_blocks
+from actors.replay.wire.buffers import SharedBuffer, SharedBufferPool
+from actors.replay.wire.shared import SHARED_MEMORY
 from actors.rollout import RolloutLoop, pack_stream_id
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
@@ -207,16 +207,16 @@ def check_ledger(handles: list[Any], num_actors: int, ticks: int) -> float:
     return float(sum(row["duplicate_steps"] for row in stats))
 
 
-def kill_while_inserting(handles: list[Any], kills: int, permits: int, ticks: int) -> tuple[int, int]:
+def kill_while_inserting(handles: list[Any], kills: int, leases: int, ticks: int) -> tuple[int, int]:
     """Run two rollout actors of four environments while shards are killed; the steps taken and those acknowledged."""
     from actors.service import RolloutActor
 
     actors = [ray.remote(RolloutActor).options(num_cpus=0).remote(partial(make_loop, a), handles) for a in range(2)]
     rng = np.random.default_rng(0)
     acknowledged = taken = 0
-    for permit in range(permits):
+    for lease in range(leases):
         runs = [actor.run.remote(ticks) for actor in actors]
-        if permit % (permits // kills) == 1:
+        if lease % (leases // kills) == 1:
             time.sleep(rng.random() * 0.2)
             ray.kill(handles[int(rng.integers(2))], no_restart=False)
         for summary in ray.get(runs, timeout=120):
@@ -232,7 +232,7 @@ def test_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -
     handles = [
         start(JournalledShardActor, CONFIG, i, i, str(tmp_path / f"journal-{i}"), max_restarts=-1) for i in range(2)
     ]
-    taken, acknowledged = kill_while_inserting(handles, kills=4, permits=12, ticks=256)
+    taken, acknowledged = kill_while_inserting(handles, kills=4, leases=12, ticks=256)
     assert acknowledged == taken == 2 * 4 * 256 * 12
     check_ledger(handles, 2, 256 * 12)
     for handle in handles:
@@ -243,7 +243,7 @@ def test_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -
 def test_durable_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -> None:
     config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("sync"))
     handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), max_restarts=-1) for i in range(2)]
-    taken, acknowledged = kill_while_inserting(handles, kills=4, permits=12, ticks=256)
+    taken, acknowledged = kill_while_inserting(handles, kills=4, leases=12, ticks=256)
     assert acknowledged == taken == 2 * 4 * 256 * 12
     check_ledger(handles, 2, 256 * 12)
     for handle in handles:
@@ -294,17 +294,17 @@ def picture_block(step: int) -> Block:
 def test_large_messages_survive_a_shard_that_is_killed(tmp_path: Path, way: str) -> None:
     config = ReplayConfig(1, 1 << 24, 512, durability=DurabilityConfig("sync"))
     handle = start(ReplayShardActor, config, 0, 0, str(tmp_path / "shard"), max_restarts=-1)
-    box = ParcelBox() if way != "objects" else None
+    box = SharedBufferPool() if way != "objects" else None
     port = RayInserts(handle, box)
     window = MessageWindow(port, 4, 1 << 30)
     acknowledged, packed = 0, []
     for number in range(24):
         message = port.message([picture_block(64 * number)])
-        packed.append(isinstance(message.payload, Parcel))
+        packed.append(isinstance(message.payload, SharedBuffer))
         acknowledged += window.send(message)
         if number == 10:
             if box is not None and way != "memory":  # the restarted shard looks like one on another node
-                box._mark.path.rename(box._mark.path.with_name("worldfleet-parcel-moved"))
+                box._mark.path.rename(box._mark.path.with_name("worldfleet-buffer-moved"))
             ray.kill(handle, no_restart=False)
             acknowledged += window.settle(wait=True)
     acknowledged += window.settle(wait=True)
@@ -314,7 +314,7 @@ def test_large_messages_survive_a_shard_that_is_killed(tmp_path: Path, way: str)
     if box is not None:
         assert len(box._free) <= 5  # those that were on the way at once
         box.close()
-        (SHARED_MEMORY / "worldfleet-parcel-moved").unlink(missing_ok=True)
+        (SHARED_MEMORY / "worldfleet-buffer-moved").unlink(missing_ok=True)
     assert ray.get(handle.streams.remote()) == {0: (0, 24 * 64)}
     stored = ray.get(handle.read.remote(0, 0, 24 * 64)).data["image"][0]
     for number in range(24):
@@ -379,15 +379,15 @@ def _answer(actor: Any, method: str) -> Any:
 
 
 @pytest.mark.skipif(not hasattr(ReplayShard, "update_priorities"), reason="needs shards with priorities")
-def test_feedback_reaches_the_shards_and_failures_are_only_counted(shards: list[Any]) -> None:
+def test_write_backs_reaches_the_shards_and_failures_are_only_counted(shards: list[Any]) -> None:
     batches = RemoteBatches(shards, 8, 30, seed=0, mixed=True)
     for _ in range(5):
         batch = next(batches)
-        batches.feedback(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
-    batches._feedback.settle()
+        batches.write_back(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
+    batches._writebacks.settle()
     stats = batches.stats()
-    assert 10 <= stats["feedback_calls"] <= 20  # two for every shard that a batch is from
-    assert stats["feedback_failed"] == stats["feedback_calls"] / 2  # no shard has such a key
+    assert 10 <= stats["writeback_calls"] <= 20  # two for every shard that a batch is from
+    assert stats["writeback_failed"] == stats["writeback_calls"] / 2  # no shard has such a key
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from actors.replay.config import ReplayConfig
-from actors.replay.routing import route, route_many
-from actors.replay.schema import Schema
+from actors.replay.flow.routing import route, route_many
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import ShardedReplay
+from actors.replay.store.schema import Schema
 from tests.actors.replay.blocks import STEP_BYTES, tag_block
 from tests.fakes import check_sequences, counter_blocks
 

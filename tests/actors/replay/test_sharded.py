@@ -10,7 +10,7 @@ import pytest
 
 from actors.records import Block
 from actors.replay.config import ReplayConfig, SelectorConfig
-from actors.replay.mixture import effective_fractions, selector_fractions
+from actors.replay.draw.mixture import effective_fractions, selector_fractions
 from actors.replay.sharded import ShardedReplay, draw_shard, shard_probabilities
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
@@ -60,13 +60,13 @@ def test_a_shard_without_mass_is_never_drawn() -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_feedback_reaches_the_right_shards(mixed: bool) -> None:
+def test_write_backs_reaches_the_right_shards(mixed: bool) -> None:
     replay = make_replay(SelectorConfig(uniform=0.5, prioritized=0.5, priority_exponent=1.0), 3, mixed=mixed)
     fill(replay, 0, 40)
     for k in range(20):
         batch = replay.sample(4, 20)
         latent = (batch.data["tag"][..., None] + np.array([0.0, 0.25, 0.5]) + k).astype(np.float32)
-        replay.feedback(batch, UpdateResult({}, np.full(4, 7.0, np.float32), {"latent": latent}))
+        replay.write_back(batch, UpdateResult({}, np.full(4, 7.0, np.float32), {"latent": latent}))
         for row, (stream, step) in enumerate(starts_of(batch)):
             stored = replay.read(stream, step, 20).data["latent"][0]
             last = max(r for r, other in enumerate(starts_of(batch)) if other[0] == stream and other[1] == step)
@@ -76,7 +76,7 @@ def test_feedback_reaches_the_right_shards(mixed: bool) -> None:
     known = replay.masses(20)[1]
     assert known > replay.num_items(20)  # priorities of 7 among those of 1
     assert replay.stats()["stale_writes"] == replay.stats()["stale_updates"] == 0
-    replay.feedback(batch, UpdateResult({}))
+    replay.write_back(batch, UpdateResult({}))
     assert replay.masses(20)[1] == known
 
 
@@ -143,7 +143,7 @@ def test_a_replay_with_every_selector_resumes_exactly(tmp_path: Path, mixed: boo
 
     def train(replay: ShardedReplay, batch: SequenceBatch, priorities: np.ndarray) -> None:
         latent = np.broadcast_to(priorities.astype(np.float32)[:, None, None], (*batch.shape, 3))
-        replay.feedback(batch, UpdateResult({}, priorities, {"latent": latent}))
+        replay.write_back(batch, UpdateResult({}, priorities, {"latent": latent}))
 
     for first in range(0, 200, 10):
         fill(one, first, first + 10)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from actors.replay.wire import WireError, decode_blocks, encode_blocks, seal
+from actors.replay.wire.blocks import WireError, decode_blocks, encode_blocks, seal
 from tests.fakes import counter_blocks
 
 HEADER, PAYLOAD = encode_blocks(counter_blocks(7, 2, 64))

@@ -15,14 +15,14 @@ def test_every_part_has_its_rows() -> None:
     assert all(row.value > 0 for row in rows if row not in idle)
     cases = [row.case for row in rows]
     for actors in (1, 3):
-        assert f"driver, {actors} actors: permits" in cases
+        assert f"driver, {actors} actors: leases" in cases
         assert f"weight store, {actors} processes poll" in cases
         assert f"insert, {actors} actors, 2 shards" in cases
     assert "nothing to do, 2 shards: CPU time of all processes" in cases
     assert "mixed batches of 2 x 8 steps, 2 shards" in cases
     assert "checkpoint of 2 shards, nothing new" in cases
-    permits = [row for row in rows if row.unit == "permits/s"]
-    assert all(row.peer == "bare Ray calls" and row.ratio is not None for row in permits)
+    leases = [row for row in rows if row.unit == "leases/s"]
+    assert all(row.peer == "bare Ray calls" and row.ratio is not None for row in leases)
 
 
 def test_bad_numbers_are_refused() -> None:

@@ -1,0 +1,1 @@
+"""What moves when: batches, credits, write-backs, the limiter."""

@@ -1,0 +1,1 @@
+"""What a shard holds, in memory and on disk."""

@@ -1,0 +1,1 @@
+"""Reports, studies and pictures of runs."""

@@ -1,0 +1,147 @@
+"""`worldfleet fidelity --run-dir`: how far the world model of a run can be trusted open loop.
+
+The trained model looks ahead in episodes that it was not trained on: of the agent itself, exploring, and of uniformly
+random actions. Definitions are those of `learner.fidelity`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.random_policy import RandomPolicy
+from actors.records import Policy
+from cluster import build
+from cluster.evaluation import Trained, load_trained
+from cluster.report.fidelity import collect
+from cluster.report.imagination import error_record
+from cluster.report.run_fidelity_page import write_markdown, write_plot
+from cluster.seeding import derive_seed
+from envs.registry import make_vector_env
+from learner.algorithms.dreamer import DreamerAlgorithm
+from learner.algorithms.pets import PetsAlgorithm
+from learner.dataset import Stream
+from learner.fidelity import constant_velocity, cut_windows, horizon_error, persistence, rollout
+from learner.imagination import find_starts, follow, pad
+from learner.open_loop import open_loop_errors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunStudyConfig:
+    """Size of the study.
+
+    Args:
+        steps: Steps of each test set.
+        horizon: Longest open-loop horizon, steps.
+        stride: Steps between two start states.
+        seen: Steps of its episode that a latent model has observed at least before it looks ahead.
+        samples: Imagined futures of a latent model, whose mean is a prediction of its own.
+        max_starts: Start states at most.
+        max_image_starts: Those of a model of images.
+        num_envs: Environments stepped together.
+    """
+
+    steps: int = 4000
+    horizon: int = 30
+    stride: int = 3
+    seen: int = 5
+    samples: int = 8
+    max_starts: int = 1024
+    max_image_starts: int = 64
+    num_envs: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+QUICK = RunStudyConfig(steps=400, horizon=5, samples=2, max_starts=32, max_image_starts=8, num_envs=4)
+
+
+def measure_run(path: Path, config: RunStudyConfig, seed: int = 0) -> Path:
+    """Study the newest checkpoint of a run; writes `fidelity/open_loop.{md,json,png}` into its directory.
+
+    Args:
+        path: Run directory; a run that is going on may be studied.
+        config: Size of the study.
+        seed: Chooses the episodes, and what is imagined.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        ValueError: No run, no checkpoint or a damaged one, or episodes shorter than the horizon.
+    """
+    start = time.perf_counter()
+    trained = load_trained(path)
+    spec = build.env_spec(trained.config)
+    behaviours: dict[str, Policy] = {"agent": trained.policy, "uniform": RandomPolicy(spec.action)}
+    tests = {}
+    for name, policy in behaviours.items():
+        env = trained.config.env
+        vector = make_vector_env(env.name, config.num_envs, mode=env.mode, **env.options)
+        streams = collect(vector, policy, config.steps, derive_seed(seed, f"fidelity {name}"))
+        tests[name] = measure(trained, streams, config, seed)
+        logger.info("%s: %d start states", name, tests[name]["starts"])
+    record = {
+        "env": trained.config.env.name,
+        "algorithm": trained.config.algorithm.name,
+        "train_steps": trained.steps,
+        "step_seconds": spec.step_seconds,
+        "seed": seed,
+        "config": asdict(config),
+        "seconds": round(time.perf_counter() - start, 1),
+        "tests": tests,
+    }
+    folder = trained.run_dir.fidelity
+    folder.mkdir(exist_ok=True)
+    (folder / "open_loop.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_plot(record, folder / "open_loop.png")
+    return write_markdown(record, folder / "open_loop.md")
+
+
+def measure(trained: Trained, streams: list[Stream], config: RunStudyConfig, seed: int) -> dict[str, Any]:
+    """Error curves of the model and its baselines on one test set: observation key -> predictor -> plain lists."""
+    algorithm = trained.algorithm
+    if isinstance(algorithm, DreamerAlgorithm):
+        return _measure_latent(algorithm, streams, config, seed)
+    assert isinstance(algorithm, PetsAlgorithm)
+    return _measure_ensemble(algorithm, streams, config)
+
+
+def _measure_latent(
+    algorithm: DreamerAlgorithm, streams: list[Stream], config: RunStudyConfig, seed: int
+) -> dict[str, Any]:
+    model = algorithm.world
+    belief = follow(model, pad(streams), seed=seed)
+    starts = find_starts(belief.data, config.seen, config.horizon, config.stride)
+    most = config.max_image_starts if model.keys.images else config.max_starts
+    if len(starts) > most:
+        starts = starts.take(np.linspace(0, len(starts) - 1, most).round().astype(np.int64))
+    errors = open_loop_errors(model, belief, starts, config.horizon, config.samples, seed)
+    return {
+        "starts": len(starts),
+        "episodes": len(np.unique(starts.episode)),
+        "keys": error_record(model, errors),
+    }
+
+
+def _measure_ensemble(algorithm: PetsAlgorithm, streams: list[Stream], config: RunStudyConfig) -> dict[str, Any]:
+    key = algorithm.config.observation_key
+    windows = cut_windows(streams, key, config.horizon, config.stride)
+    predictions = {
+        "persistence": persistence(windows),
+        "constant_velocity": constant_velocity(windows),
+        "ensemble": rollout(algorithm.model, windows),
+    }
+    curves = {name: horizon_error(windows, prediction).as_dict() for name, prediction in predictions.items()}
+    return {"starts": len(windows.state), "episodes": int(windows.episode.max()) + 1, "keys": {key: curves}}
