@@ -1,7 +1,8 @@
 """The typed configuration of a run: composed from presets, a YAML file and dotted overrides.
 
-A run is algorithm x env x scale + overrides. An env or scale preset may hold a section `algorithms`: trees by
-the name of an algorithm preset; the one of the chosen algorithm goes over all presets. Unknown keys and wrong
+A run is algorithm x env x scale + overrides. An env preset may hold a section `scales`, trees by the name of a scale
+preset, and all of these a section `algorithms`, trees by the name of an algorithm preset; what is meant for the chosen
+scale goes over the presets, and what is meant for the chosen algorithm over all of them. Unknown keys and wrong
 types are refused with the dotted path; the resolved configuration is printed by `worldfleet config` and stored
 with the run.
 """
@@ -219,7 +220,9 @@ def resolve(
         ValueError: An unknown preset or key (with the nearest name), a wrong type or an invalid value.
     """
     presets = load_preset("algorithms", algo)
-    others = [_env_preset(env), load_preset("scales", scale)]
+    of_env = _env_preset(env)
+    of_env_at_scale = of_env.pop("scales", {}).get(scale, {})
+    others = [of_env, load_preset("scales", scale), of_env_at_scale]
     own = [preset.pop("algorithms", {}).get(algo, {}) for preset in others]
     for layer in (*others, *own):
         merge(presets, layer)
@@ -288,9 +291,12 @@ def preset_names(kind: str) -> list[str]:
 
 
 def tuned_algorithms() -> dict[str, list[str]]:
-    """The algorithm presets that each env and scale preset has settings of its own for, if any."""
+    """The algorithm presets that env and scale presets have settings of their own for, by `env`, `scale` or both."""
     presets = {name: load_preset(kind, name) for kind in ("envs", "scales") for name in preset_names(kind)}
-    return {name: sorted(preset["algorithms"]) for name, preset in presets.items() if "algorithms" in preset}
+    both = {
+        f"{name} {scale}": tree for name, preset in presets.items() for scale, tree in preset.get("scales", {}).items()
+    }
+    return {name: sorted(tree["algorithms"]) for name, tree in (presets | both).items() if "algorithms" in tree}
 
 
 def load_preset(kind: str, name: str) -> dict[str, Any]:

@@ -211,6 +211,12 @@ def test_presets_have_settings_for_algorithms_that_exist() -> None:
     for name, algorithms in tuned_algorithms().items():
         assert set(algorithms) <= set(preset_names("algorithms")), name
     assert "pets" in tuned_algorithms()["laptop"]
+    assert tuned_algorithms()["nav3d_image laptop_pixels"] == ["dreamer_v3"]
+
+
+def test_an_env_has_settings_for_a_scale() -> None:
+    assert resolve("dreamer_v3", "nav3d_image", "laptop_pixels").env.options["action_repeat"] == 4
+    assert resolve("dreamer_v3", "nav3d_image", "laptop").env.options == {}
 
 
 def acting_by_a_network(config: RunConfig) -> RunConfig:

@@ -34,6 +34,7 @@ from cluster.reader import dump_yaml, read_yaml
         ("2001-01-01", "2001-01-01"),
         ("'1e1'", "1e1"),
         ("{a: [1, 2e0]}", {"a": [1, 2.0]}),
+        ("a: &a {b: 1, c: 2}\nd: {<<: *a, c: 3}", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
     ],
 )
 def test_plain_text_means_what_yaml_1_2_says(text: str, value: Any) -> None:
