@@ -24,6 +24,7 @@ from cluster.tree import build as from_tree
 from cluster.tree import to_tree
 from learner import checkpoint
 from tests.cluster import fake_family
+from tests.docs.glossary import unexplained
 
 pytestmark = pytest.mark.integration
 
@@ -59,6 +60,7 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     lines = [without_incidentals((run / "metrics.jsonl").read_text().splitlines()) for run in (whole, parts)]
     assert len(lines[0]) >= 4
     assert lines[0] == lines[1]
+    assert unexplained(set().union(*lines[0])) == set()
     states = [checkpoint.load(_newest(run)) for run in (whole, parts)]
     assert_equal(states[0]["learner"], states[1]["learner"], "learner")
     replays = [build.replay(config, run / "replay", None) for run in (whole, parts)]
