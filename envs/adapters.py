@@ -128,12 +128,17 @@ class ActionDecoder:
     def __init__(self, space: spaces.Space[Any] | ArraySpec) -> None:
         self.spec = space if isinstance(space, ArraySpec) else _action_spec(space)
         self._dtype = np.dtype(space.dtype)
+        bounds = [np.asarray(bound, np.float64) for bound in (self.spec.low, self.spec.high)]
+        self._box = [bound.reshape(self.spec.shape if bound.ndim else ()) for bound in bounds]
+        self._rounded = any((bound.astype(np.float32) != bound).any() for bound in bounds)  # perhaps outwards
         self._first = int(self.spec.low) if self.spec.is_discrete and not isinstance(self.spec.low, tuple) else 0
 
     def decode(self, action: NDArray[Any]) -> Any:
         """One action of the environment's own."""
         if self.spec.is_discrete:
             return int(action) + self._first
+        if self._rounded:
+            return np.clip(action.astype(np.float64), *self._box)
         return action.astype(self._dtype, copy=False)
 
 
