@@ -15,7 +15,7 @@ SANITIZERS ?= address,undefined thread
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := cluster learner actors envs planners native
+PACKAGES := worldfleet cluster learner actors envs planners native
 NATIVE_SOURCES := $(shell find native \( -name '*.cc' -o -name '*.h' -o -name CMakeLists.txt \) -not -path '*/build/*')
 NATIVE_BUILD := build/native
 CMAKE := $(BIN)/cmake -S native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja)

@@ -119,7 +119,7 @@ class Evaluator:
         self._config = config
         self._env = make_env(min(config.num_envs, config.episodes))
         states = np.random.SeedSequence(config.seed).generate_state(2 * config.episodes, np.uint64).astype(np.uint64)
-        self._env_seeds = [int(s >> np.uint64(33)) for s in states[0::2]]
+        self.env_seeds = [int(s >> np.uint64(33)) for s in states[0::2]]
         self._policy_seeds = states[1::2]
 
     def evaluate(self, policy: Policy, algorithm: str = "") -> Evaluation:
@@ -131,7 +131,7 @@ class Evaluator:
         for begin in range(0, self._config.episodes, self._env.num_envs):
             wave = _Wave(self._env, self._config, begin)
             count = min(self._env.num_envs, self._config.episodes - begin)
-            wave.run(policy, self._env_seeds[begin : begin + count], self._policy_seeds[begin : begin + count])
+            wave.run(policy, self.env_seeds[begin : begin + count], self._policy_seeds[begin : begin + count])
             episodes += wave.episodes
             frames += wave.frames
             streams += wave.streams

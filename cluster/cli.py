@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 0
     except RunFailed as error:
         code = _complain(str(error), 1)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         logger.debug("traceback", exc_info=True)
         code = _complain(_describe(error), 2)
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
-def _describe(error: ValueError | OSError) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full: {error.filename or 'a write'} failed; what was saved before is intact"
     return str(error)
@@ -297,7 +297,3 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="one JSON object a row instead of a table")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an argument of the benchmark")
     return parser
-
-
-if __name__ == "__main__":
-    main()

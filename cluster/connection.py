@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import secrets
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+WORKER_SETUP = "worldfleet.bind"
+"""What every Ray worker calls before anything else, so that it finds our packages by their names."""
 
 
 @contextmanager
@@ -30,9 +36,11 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
         import ray
 
         if joining:
-            ray.init(namespace=namespace)
+            ray.init(namespace=namespace, runtime_env=_runtime_env())
         else:
-            ray.init(namespace=namespace, num_cpus=max(os.cpu_count() or 1, math.ceil(num_cpus)))
+            os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())
+            cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
+            ray.init(namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
         try:
             yield
         finally:
@@ -44,3 +52,19 @@ def _set_token(path: Path) -> None:
     path.write_text(secrets.token_hex(32))
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def _runtime_env() -> dict[str, str]:
+    """What is added to the runtime environment of the job that this process was submitted as, if it was."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    if "worker_process_setup_hook" in job:  # Ray runs one
+        logger.warning("the job has a worker_process_setup_hook of its own: let it call %s too", WORKER_SETUP)
+        return {}
+    return {"worker_process_setup_hook": WORKER_SETUP}
+
+
+def _leading_path() -> list[str]:
+    """What this process searches before the standard library: workers do so too, from their start."""
+    library = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    entries = takewhile(lambda entry: entry not in library and not entry.endswith(".zip"), sys.path)
+    return [os.path.abspath(entry) for entry in entries]

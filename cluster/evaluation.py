@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import logging
 import re
@@ -81,8 +79,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
-    Writes `eval/step<...>_seed<...>.json`, the episodes as CSV, a GIF of the first ones and the models beside it; for a
-    latent world model also what it imagines of them, see `cluster.report.imagination`.
+    Writes `eval/step<...>_seed<...>.json`, the episodes as JSON lines, a GIF of the first ones and the models beside it;
+    for a latent world model also what it imagines of them, see `cluster.report.imagination`.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.
@@ -115,7 +113,8 @@ def evaluate_run(
     changes = [re.sub(r"[^\w.=-]+", "-", change) for change in ([precision] if precision else []) + [*overrides]]
     name = "_".join([f"step{trained.steps}", f"seed{seed}", *changes])
     write_atomic(run_dir.eval / f"{name}.json", json.dumps(summary, indent=1) + "\n")
-    write_atomic(run_dir.eval / f"{name}.csv", episode_table(evaluation.episodes))
+    records = map(episode_record, evaluator.env_seeds, evaluation.episodes)
+    write_atomic(run_dir.eval / f"{name}.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
     if evaluation.frames:
         write_gif(run_dir.eval / f"{name}.gif", np.concatenate(evaluation.frames))
     imagination.write_study(run_dir, trained.algorithm, evaluation.streams, trained.steps)
@@ -141,12 +140,19 @@ def study_imagination(path: Path) -> None:
     imagination.write_study(trained.run_dir, trained.algorithm, streams, trained.steps)
 
 
-def episode_table(episodes: Sequence[Episode]) -> str:
-    """Episodes as CSV: return, length and the last value of every info key, in the order of their seeds."""
-    text = io.StringIO()
-    names = list(episodes[0].info) if episodes else []
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["episode", "return", "length", *names])
-    for index, episode in enumerate(episodes):
-        writer.writerow([index, episode.episode_return, episode.length, *(episode.info[name] for name in names)])
-    return text.getvalue()
+def episode_record(seed: int, episode: Episode) -> dict[str, Any]:
+    """One line of the episodes' file.
+
+    Args:
+        seed: The environment was reset with it.
+        episode: What came of it.
+    """
+    success = episode.info.get("is_success")
+    return {
+        "seed": seed,
+        "return": episode.episode_return,
+        "length": episode.length,
+        "success": None if success is None else success > 0,
+        "faults": 0,
+        "metrics": episode.info,
+    }

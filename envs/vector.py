@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import mmap
-import multiprocessing
 import os
 import pickle
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs import spawn
 from envs.adapters import ActionCheck, GymnasiumEnv
 from envs.specs import Env, EnvSpec, StepBatch
 from envs.step_arrays import allocate, allocate_like, copy_batch, memory_size, rows_of, shared_views, write_row
@@ -253,9 +253,8 @@ class _Worker:
     """This process's end of one worker process."""
 
     def __init__(self, factories: Sequence[EnvFactory]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, list(factories)), daemon=True)
+        self._connection, theirs = spawn.CONTEXT.Pipe()
+        self._process = spawn.process(_work, theirs, list(factories), daemon=True)
         self._process.start()
         theirs.close()
 

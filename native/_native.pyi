@@ -424,4 +424,4 @@ def cpu_features() -> dict[str, bool]:
     """Usable instruction sets: pclmul, vpclmul, avx2, avx512, avx512bf16, amx_bf16."""
 
 def build_info() -> dict[str, Any]:
-    """Compiler, C++ standard and whether assertions are compiled in."""
+    """Digest of the sources (see native.sources), compiler, C++ standard and whether assertions are compiled in."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import html
 import importlib.metadata
@@ -168,13 +167,13 @@ def _gifs(folder: Path) -> str:
 
 def _returns(folder: Path) -> str:
     """How the returns of the newest evaluation whose episodes are known are distributed."""
-    tables = sorted(folder.glob("*.csv"), key=natural)
-    if not tables:
+    files = sorted(folder.glob("*.jsonl"), key=natural)
+    if not files:
         return ""
-    returns = _column(tables[-1], "return")
+    returns = _column(files[-1], "return")
     if not returns:
         return ""
-    summary = parse_json(read_text(tables[-1].with_suffix(".json")))
+    summary = parse_json(read_text(files[-1].with_suffix(".json")))
     interval = summary.get("return_ci95") if isinstance(summary, dict) else None
     mean = statistics.fmean(returns)
     low, high = interval if isinstance(interval, list) and len(interval) == 2 else (mean, mean)
@@ -184,12 +183,10 @@ def _returns(folder: Path) -> str:
 
 
 def _column(path: Path, name: str) -> list[float]:
-    """The finite numbers of one column of a CSV file."""
-    try:
-        values = [float(row[name]) for row in csv.DictReader(read_text(path).splitlines())]
-    except (KeyError, TypeError, ValueError):
-        return []
-    return [value for value in values if math.isfinite(value)]
+    """The finite numbers called `name` in a file of JSON objects, one a line."""
+    rows = (parse_json(line) for line in read_text(path).splitlines())
+    values = [row.get(name) for row in rows if isinstance(row, dict)]
+    return [value for value in values if is_number(value) and math.isfinite(value)]
 
 
 def _fidelity(path: Path) -> str:

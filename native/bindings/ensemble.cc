@@ -205,18 +205,6 @@ py::dict features_dict() {
     return features;
 }
 
-py::dict build_dict() {
-    py::dict info;
-    info["compiler"] = __VERSION__;
-    info["cplusplus"] = static_cast<int>(__cplusplus);
-#ifdef NDEBUG
-    info["assertions"] = false;
-#else
-    info["assertions"] = true;
-#endif
-    return info;
-}
-
 }  // namespace
 }  // namespace native
 
@@ -244,5 +232,4 @@ void init_ensemble(py::module_& m) {
     m.def("particle_members", &native::members_table, py::arg("seed"), py::arg("horizon"),
           py::arg("particles"), py::arg("num_members"), py::arg("propagation"));
     m.def("cpu_features", &native::features_dict);
-    m.def("build_info", &native::build_dict);
 }

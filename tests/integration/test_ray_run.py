@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 def start(run_dir: Path, *overrides: str, algo: str = "pets") -> subprocess.Popen[str]:
     """`worldfleet train` at debug scale as a process of its own, with a cluster of its own."""
     sets = [word for override in overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "cluster.cli", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
+    command = [sys.executable, "-m", "worldfleet", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
     command += ["--algo", algo]
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, "OMP_NUM_THREADS": "1"})
@@ -97,7 +97,7 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     assert complaint.startswith("worldfleet: error: ")
     assert f"--resume {run_dir}" in complaint
     assert checkpoint.latest(run_dir / "checkpoints") is not None
-    command = [sys.executable, "-m", "cluster.cli", "train", "--resume", str(run_dir), "--set", "replay.num_shards=3"]
+    command = [sys.executable, "-m", "worldfleet", "train", "--resume", str(run_dir), "--set", "replay.num_shards=3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]

@@ -125,14 +125,14 @@ def test_the_newest_evaluation_leads(run_dir: Path) -> None:
 
 
 def test_returns_of_the_newest_evaluation_are_shown(run_dir: Path) -> None:
-    table = run_dir / "eval" / "step2500_seed0.csv"
-    table.write_text("episode,return,length\n" + "".join(f"{i},{i * 0.5},200\n" for i in range(100)))
-    (run_dir / "eval" / "step500_seed0.csv").write_text("episode,return,length\n0,1.0,200\n")
+    records = run_dir / "eval" / "step2500_seed0.jsonl"
+    records.write_text("".join(f'{{"seed": 7, "return": {i * 0.5}}}\n' for i in range(100)))
+    (run_dir / "eval" / "step500_seed0.jsonl").write_text('{"return": 1.0}\n')
     page = page_of(run_dir)
     assert "returns of 100 held-out episodes" in page.text
     assert "24.8" in page.text
     assert page.tags.count("rect") > 5
-    table.write_text("episode,return\n0,much\n")
+    records.write_text('{"return": "much"}\n{\n')
     assert "held-out episodes24.8" not in page_of(run_dir).text
 
 

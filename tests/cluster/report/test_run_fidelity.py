@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -36,11 +35,12 @@ def test_an_evaluation_leaves_episodes_models_and_a_study(latent_run: Path) -> N
     assert (latent_run / "imagination" / "step512.json").is_file(), "of the evaluation during the run"
     summary = evaluate_run(latent_run, episodes=3, seed=0, gif_episodes=1)
     assert (summary["algorithm"], summary["episodes"], summary["train_steps"]) == ("dreamer_v3", 3, 512)
-    with (latent_run / "eval" / "step512_seed0.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 3
-    assert sum(float(row["return"]) for row in rows) / 3 == pytest.approx(summary["return_mean"])
-    assert "is_success" in rows[0]
+    records = [json.loads(line) for line in (latent_run / "eval" / "step512_seed0.jsonl").read_text().splitlines()]
+    assert len({record["seed"] for record in records}) == 3
+    assert sum(record["return"] for record in records) / 3 == pytest.approx(summary["return_mean"])
+    assert sum(record["length"] for record in records) == summary["steps"]
+    assert all(record["success"] is (record["metrics"]["is_success"] > 0) for record in records)
+    assert {record["faults"] for record in records} == {0}
     for name in ("eval/step512_seed0.gif", "models/world_model.pt", "models/behaviour.pt"):
         assert (latent_run / name).is_file(), name
     assert json.loads((latent_run / "imagination" / "step512.json").read_text())["episodes"] == 3
@@ -52,8 +52,8 @@ def test_a_planner_can_use_the_model_of_an_actor(latent_run: Path) -> None:
     summary = evaluate_run(latent_run, 2, 0, 0, overrides=["algorithm.acting=planner", planner])
     assert summary["episodes"] == 2
     assert "return_mean" in summary["metrics"]
-    [table] = (latent_run / "eval").glob("step512_seed0_algorithm.acting=planner_planner=-method-mppi*.csv")
-    assert table.read_text().startswith("episode,return,length")
+    [records] = (latent_run / "eval").glob("step512_seed0_algorithm.acting=planner_planner=-method-mppi*.jsonl")
+    assert len(records.read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="acting"):
         evaluate_run(latent_run, 2, 0, 0, overrides=["algorithm.actin=planner"])
 

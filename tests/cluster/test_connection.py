@@ -1,0 +1,42 @@
+"""What Ray workers get to find our modules and the user's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from cluster import connection
+
+
+def test_workers_bind_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert connection._runtime_env() == {"worker_process_setup_hook": connection.WORKER_SETUP}
+    module, _, name = connection.WORKER_SETUP.partition(".")
+    assert callable(getattr(import_module(module), name))
+
+
+@pytest.mark.parametrize("job", [{}, {"runtime_env": {"working_dir": "gcs://x.zip", "env_vars": {"A": "1"}}}])
+def test_a_job_keeps_its_runtime_environment(job: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert connection._runtime_env() == {"worker_process_setup_hook": connection.WORKER_SETUP}
+
+
+def test_a_setup_of_the_jobs_own_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = {"runtime_env": {"worker_process_setup_hook": "mine.setup"}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert connection._runtime_env() == {}
+    assert connection.WORKER_SETUP in caplog.text
+
+
+def test_workers_search_what_the_driver_searches_before_the_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rest = sys.path[sys.path.index(str(Path(json.__file__).parents[1])) :]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), "/somewhere", *rest])
+    assert connection._leading_path() == [str(tmp_path), "/somewhere"]
