@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.contract import ContractError, brief, to_array
 from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
 
 ACTION_TOLERANCE = 1e-6
@@ -39,7 +40,7 @@ class ActionCheck:
         low, high = spec.bounds()
         self._low, self._high = low - ACTION_TOLERANCE, high + ACTION_TOLERANCE
         self._unbounded = not bool(np.isfinite(low).all() and np.isfinite(high).all())
-        self._rule = f"finite and in [{_brief(np.asarray(spec.low))}, {_brief(np.asarray(spec.high))}]"
+        self._rule = f"finite and in [{brief(np.asarray(spec.low))}, {brief(np.asarray(spec.high))}]"
 
     def __call__(self, actions: NDArray[Any], batch: tuple[int, ...] = ()) -> None:
         """Check one action, or a batch of them.
@@ -52,25 +53,94 @@ class ActionCheck:
             ValueError: For a wrong shape, a wrong kind of number, NaN, infinity or a value out of bounds.
         """
         if actions.shape != batch + self._shape:
-            raise ValueError(f"action must have shape {batch + self._shape}, got {actions.shape}: {_brief(actions)}")
+            raise ValueError(f"action must have shape {batch + self._shape}, got {actions.shape}: {brief(actions)}")
         if actions.dtype.kind not in self._kinds:
-            raise ValueError(f"action must be {self._rule}, got {_brief(actions)} of dtype {actions.dtype}")
+            raise ValueError(f"action must be {self._rule}, got {brief(actions)} of dtype {actions.dtype}")
         valid = (actions >= self._low) & (actions <= self._high)
         if self._unbounded:
             valid &= np.isfinite(actions)
         if np.count_nonzero(valid) != valid.size:
             row = tuple(np.argwhere(~valid)[0][: len(batch)].tolist())
             where = f" of environment {row[0]}" if row else ""
-            raise ValueError(f"action{where} must be {self._rule}, got {_brief(actions[row])}")
+            raise ValueError(f"action{where} must be {self._rule}, got {brief(actions[row])}")
+
+
+class ObservationEncoder:
+    """From what an environment observes to a dict of arrays.
+
+    A dict space keeps its keys (nested ones joined by "/"); otherwise a vector of floats is `state`, uint8 [height,
+    width, 1 | 3 | 4] is `image`, anything else `observation`. float64 becomes float32, discrete ids int64.
+
+    Args:
+        space: The observation space; or `EnvSpec.observation`, which needs no simulator.
+        name: Name of the environment, for errors.
+
+    Raises:
+        ValueError: If the space has a part without an array form.
+    """
+
+    def __init__(self, space: spaces.Space[Any] | Mapping[str, ArraySpec], name: str = "the environment") -> None:
+        self.specs = _observation_specs(space) if isinstance(space, spaces.Space) else dict(space)
+        self._name = name
+        self._only = next(iter(self.specs)) if len(self.specs) == 1 else None
+        self._flat = not any("/" in key for key in self.specs)
+
+    def leaves(self, observation: Any) -> dict[str, Any]:
+        """The parts of an observation by their keys in `specs`, as the environment gave them; what is missing is left
+        out."""
+        if not isinstance(observation, dict):
+            return {self._only or _EMPTY_NAME: observation}
+        return observation if self._flat else _joined(observation, self.specs)
+
+    def encode(self, observation: Any) -> dict[str, NDArray[Any]]:
+        """An observation as arrays of `specs`.
+
+        Raises:
+            ContractError: For a key that is missing or not declared, a wrong shape or a wrong dtype.
+        """
+        leaves = self.leaves(observation)
+        if leaves.keys() != self.specs.keys():
+            raise ContractError(f"{self._name}: observation has keys {[*leaves]}, its spec says {[*self.specs]}")
+        return {key: to_array(leaves[key], spec, f"{self._name}: {key!r}") for key, spec in self.specs.items()}
+
+
+def _joined(observation: Mapping[str, Any], keys: Container[str], prefix: str = "") -> dict[str, Any]:
+    """The parts of a nested dict by their joined names."""
+    joined: dict[str, Any] = {}
+    for name, part in observation.items():
+        if isinstance(part, Mapping) and f"{prefix}{name}" not in keys:
+            joined |= _joined(part, keys, f"{prefix}{name}/")
+        else:
+            joined[f"{prefix}{name}"] = part
+    return joined
+
+
+class ActionDecoder:
+    """From an action as it is stored, float32 inside its box or an id from 0, to what an environment's `step` takes.
+
+    Args:
+        space: The action space; or `EnvSpec.action`, which needs no simulator.
+
+    Raises:
+        ValueError: If the space is neither discrete nor a box of floats.
+    """
+
+    def __init__(self, space: spaces.Space[Any] | ArraySpec) -> None:
+        self.spec = space if isinstance(space, ArraySpec) else _action_spec(space)
+        self._dtype = np.dtype(space.dtype)
+        self._first = int(self.spec.low) if self.spec.is_discrete and not isinstance(self.spec.low, tuple) else 0
+
+    def decode(self, action: NDArray[Any]) -> Any:
+        """One action of the environment's own."""
+        if self.spec.is_discrete:
+            return int(action) + self._first
+        return action.astype(self._dtype, copy=False)
 
 
 class GymnasiumEnv:
-    """A Gymnasium environment that speaks TimeStep.
+    """A Gymnasium environment that speaks TimeStep: see `ObservationEncoder` and `ActionDecoder`.
 
-    Observations become a dict of arrays: a dict space keeps its keys (nested ones joined by "/"); otherwise a vector
-    of floats is `state`, uint8 [height, width, 1 | 3 | 4] is `image`, anything else `observation`. float64 becomes
-    float32, discrete ids int64. Discrete actions are ids from 0 whatever the space's start. A time-out
-    (`truncated`) is last but never terminal.
+    A time-out (`truncated`) is last but never terminal.
 
     Args:
         env: The environment. It may declare `info_keys`, `max_episode_steps` and `step_seconds` as attributes, and
@@ -84,20 +154,18 @@ class GymnasiumEnv:
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         self._env = env
         base = env.unwrapped
-        observation, self._leaves = _observation_specs(env.observation_space)
-        self._flat = all(path == (key,) for key, path, _ in self._leaves)
+        self._encoder = ObservationEncoder(env.observation_space, name)
+        self._decoder = ActionDecoder(env.action_space)
         self.spec = EnvSpec(
             name=name,
-            observation=observation,
-            action=_action_spec(env.action_space),
+            observation=self._encoder.specs,
+            action=self._decoder.spec,
             max_episode_steps=getattr(base, "max_episode_steps", None) or getattr(env.spec, "max_episode_steps", None),
             step_seconds=getattr(base, "step_seconds", None),
             info_keys=tuple(getattr(base, "info_keys", ())),
         )
         self._trusted = env is base and bool(getattr(base, "checks_actions", False))
         self._check = ActionCheck(self.spec.action)
-        self._first_action = int(getattr(env.action_space, "start", 0))
-        self._action_dtype = env.action_space.dtype
         self._running = False
         self._origin: dict[str, Any] = {}
 
@@ -125,7 +193,7 @@ class GymnasiumEnv:
         self._origin = {**start, "options": options}
         observation, info = self._env.reset(seed=seed, options=options)
         self._running = True
-        return TimeStep(self._arrays(observation), 0.0, True, False, False, info)
+        return TimeStep(self._encoder.encode(observation), 0.0, True, False, False, info)
 
     def step(self, action: NDArray[Any]) -> TimeStep:
         """Act.
@@ -138,12 +206,14 @@ class GymnasiumEnv:
             RuntimeError: If the episode is over.
         """
         observation, reward, terminated, _, info = self._advance(action)
-        return TimeStep(self._arrays(observation), float(reward), False, not self._running, bool(terminated), info)
+        return TimeStep(
+            self._encoder.encode(observation), float(reward), False, not self._running, bool(terminated), info
+        )
 
     def step_into(self, out: StepBatch, row: int, action: NDArray[Any]) -> bool:
         """`step` written straight into row `row` of `out`, for vector environments; returns `is_last`."""
         observation, reward, terminated, _, info = self._advance(action)
-        for key, value in (observation if self._flat else self._arrays(observation)).items():
+        for key, value in self._encoder.encode(observation).items():
             out.observation[key][row] = value
         is_last = not self._running
         out.reward[row] = reward
@@ -166,9 +236,7 @@ class GymnasiumEnv:
         self._check(action)
         if not self._running:
             raise RuntimeError(f"the episode of {self.spec.name} is over; call reset first")
-        if self.spec.action.is_discrete:
-            return int(action) + self._first_action
-        return action.astype(self._action_dtype, copy=False)
+        return self._decoder.decode(action)
 
     def render(self) -> NDArray[np.uint8]:
         """A picture [height, width, 3].
@@ -183,17 +251,6 @@ class GymnasiumEnv:
 
     def close(self) -> None:
         self._env.close()  # type: ignore[no-untyped-call]
-
-    def _arrays(self, observation: Any) -> dict[str, NDArray[Any]]:
-        if self._flat:
-            return {key: np.asarray(observation[key], dtype) for key, _, dtype in self._leaves}
-        arrays: dict[str, NDArray[Any]] = {}
-        for key, path, dtype in self._leaves:
-            value = observation
-            for name in path:
-                value = value[name]
-            arrays[key] = np.asarray(value, dtype)
-        return arrays
 
 
 def make_gymnasium(name: str, **options: Any) -> GymnasiumEnv:
@@ -229,11 +286,7 @@ def _render_modes(gymnasium_id: str) -> list[str]:
     return modes
 
 
-Leaf = tuple[str, tuple[str, ...], np.dtype[Any]]
-"""Key of the arrays, path into the nested observation, dtype."""
-
-
-def _observation_specs(space: spaces.Space[Any]) -> tuple[dict[str, ArraySpec], list[Leaf]]:
+def _observation_specs(space: spaces.Space[Any]) -> dict[str, ArraySpec]:
     if not isinstance(space, spaces.Dict):
         spec = _array_spec(space, "observation")
         key = _EMPTY_NAME
@@ -241,18 +294,17 @@ def _observation_specs(space: spaces.Space[Any]) -> tuple[dict[str, ArraySpec], 
             key = "image"
         elif spec.dtype == "float32" and len(spec.shape) == 1:
             key = "state"
-        return {key: spec}, [(key, (), np.dtype(spec.dtype))]
+        return {key: spec}
     specs: dict[str, ArraySpec] = {}
-    leaves: list[Leaf] = []
+    nested = any(isinstance(part, spaces.Dict) for part in space.spaces.values())
     for name, part in space.spaces.items():
+        if nested and "/" in name:
+            raise ValueError(f"observation {name!r} is named like a part of another one, which are joined by '/'")
         if isinstance(part, spaces.Dict):
-            inner_specs, inner = _observation_specs(part)
-            specs.update({f"{name}/{key}": spec for key, spec in inner_specs.items()})
-            leaves.extend((f"{name}/{key}", (name, *path), dtype) for key, path, dtype in inner)
+            specs.update({f"{name}/{key}": spec for key, spec in _observation_specs(part).items()})
         else:
             specs[name] = _array_spec(part, f"observation {name!r}")
-            leaves.append((name, (name,), np.dtype(specs[name].dtype)))
-    return specs, leaves
+    return specs
 
 
 def _array_spec(space: spaces.Space[Any], what: str) -> ArraySpec:
@@ -269,18 +321,14 @@ def _array_spec(space: spaces.Space[Any], what: str) -> ArraySpec:
 
 def _action_spec(space: spaces.Space[Any]) -> ArraySpec:
     if isinstance(space, spaces.Discrete):
-        return ArraySpec((), "int64", 0, int(space.n) - 1, int(space.n))
+        first, count = int(space.start), int(space.n)
+        return ArraySpec((), "int64", first, first + count - 1, count)
     if isinstance(space, spaces.Box) and np.dtype(space.dtype).kind == "f":
         return ArraySpec(space.shape, "float32", _bound(space.low), _bound(space.high))
-    raise ValueError(f"action is a {type(space).__name__} space; a float box or a discrete space is needed")
+    raise ValueError(f"actions of the space {space} are not supported: a Discrete space or a Box of floats is")
 
 
 def _bound(values: NDArray[Any]) -> float | tuple[float, ...]:
     """One number if all are equal, else one per element."""
     numbers = tuple(values.astype(np.float64).ravel().tolist())
     return numbers[0] if len(set(numbers)) == 1 else numbers
-
-
-def _brief(values: NDArray[Any]) -> str:
-    """The values on one line, shortened."""
-    return np.array2string(values, threshold=8, edgeitems=3, precision=8).replace("\n", "")

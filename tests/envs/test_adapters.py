@@ -10,7 +10,8 @@ import pytest
 from gymnasium import spaces
 from numpy.testing import assert_array_equal
 
-from envs.adapters import ActionCheck, GymnasiumEnv
+from envs.adapters import ActionCheck, ActionDecoder, GymnasiumEnv, ObservationEncoder
+from envs.contract import ContractError
 from envs.registry import make_env
 from envs.specs import ArraySpec
 
@@ -63,6 +64,62 @@ def test_observations_get_their_key(space: spaces.Space[Any], key: str, dtype: s
         assert step.observation[key].dtype == dtype
 
 
+def test_the_specs_of_a_space_encode_as_the_space_does() -> None:
+    for space in (
+        box((4,), np.float64),
+        spaces.Discrete(3, start=2),
+        spaces.Dict({"a": box((2,), np.float64), "b/c": box((4, 4, 3), np.uint8)}),
+        spaces.Dict({"deep": spaces.Dict({"b": box((2,), np.float32), "c": spaces.Dict({"d": spaces.Discrete(4)})})}),
+    ):
+        encoder = ObservationEncoder(space)
+        again = ObservationEncoder(encoder.specs)
+        observation = space.sample()
+        one, other = encoder.encode(observation), again.encode(observation)
+        assert one.keys() == other.keys() == encoder.specs.keys()
+        for key, spec in encoder.specs.items():
+            assert_array_equal(one[key], other[key])
+            assert (one[key].shape, str(one[key].dtype)) == (spec.shape, spec.dtype)
+
+
+@pytest.mark.parametrize(
+    ("space", "observation", "message"),
+    [
+        (box((3,), np.float32), np.zeros(1), r"cart: 'state' has shape \(1,\), its spec says \(3,\)"),
+        (box((3,), np.float32), np.zeros(3, complex), "'state'.*complex128, its spec says float32"),
+        (box((3,), np.float32), None, r"'state' has shape \(\), its spec"),
+        (box((3,), np.float32), [[1], [1, 2], [3]], "'state' is no array"),
+        (box((3,), np.float32), {"x": np.zeros(3)}, r"keys \['x'\], its spec says \['state'\]"),
+        (box((2,), np.uint8), np.array([0.0, 1.0]), r"'observation' is \[0. 1.\] of dtype float64.*uint8"),
+        (box((2,), np.uint8), np.array([0, 256]), r"'observation' is \[  0 256\] of dtype int64.*uint8"),
+        (
+            spaces.Dict({"a": box((2,), np.uint8), "b": box((2,), np.uint8)}),
+            {"a": np.zeros(2)},
+            r"\['a'\].*\['a', 'b'\]",
+        ),
+        (spaces.Dict({"deep": spaces.Dict({"a": box((2,), np.uint8)})}), {"deep": {"b": 1}}, "'deep/b'.*'deep/a'"),
+    ],
+)
+def test_what_is_not_of_the_space_is_refused_by_key(space: spaces.Space[Any], observation: Any, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        ObservationEncoder(space, "cart").encode(observation)
+
+
+def test_numbers_of_another_width_are_taken_where_they_fit() -> None:
+    floats, pixels = ObservationEncoder(box((2,), np.float32)), ObservationEncoder(box((2,), np.uint8))
+    for value in ([1, 2], np.array([1.0, 2.0]), np.array([1, 2], np.uint8), np.array([1, 2], np.float16)):
+        assert_array_equal(floats.encode(value)["state"], np.array([1, 2], np.float32), strict=True)
+    for value in ([1, 255], np.array([1, 255], np.int32), np.array([1, 255], np.uint8)):
+        assert_array_equal(pixels.encode(value)["observation"], np.array([1, 255], np.uint8), strict=True)
+
+
+def test_actions_are_decoded_from_the_space_or_its_spec() -> None:
+    ids = ActionDecoder(spaces.Discrete(3, start=5))
+    assert [ids.decode(np.int64(2)), ActionDecoder(ids.spec).decode(np.int64(2))] == [7, 7]
+    wide = spaces.Box(-1.0, 2.0, (2,), np.float64)
+    assert ActionDecoder(wide).decode(np.ones(2, np.float32)).dtype == np.float64
+    assert wide.contains(ActionDecoder(ActionDecoder(wide).spec).decode(np.ones(2, np.float32)))
+
+
 def test_dict_observations_pass_through_and_nested_ones_are_joined() -> None:
     space = spaces.Dict({"a": box((2,), np.float64), "deep": spaces.Dict({"b": box((4, 4, 3), np.uint8)})})
     env = GymnasiumEnv(Scripted(space), "scripted")
@@ -92,7 +149,7 @@ def test_a_termination_is_terminal_and_a_time_out_is_not() -> None:
 def test_discrete_actions_are_ids_from_zero() -> None:
     scripted = Scripted(box((2,), np.float32), spaces.Discrete(3, start=5))
     env = GymnasiumEnv(scripted, "scripted")
-    assert env.spec.action == ArraySpec((), "int64", 0, 2, 3)
+    assert env.spec.action == ArraySpec((), "int64", 5, 7, 3)
     env.reset(seed=0)
     env.step(np.asarray(1))
     assert scripted.actions == [6]
