@@ -142,11 +142,11 @@ def study_imagination(path: Path) -> None:
 
 
 def episode_table(episodes: Sequence[Episode]) -> str:
-    """Episodes as CSV: return, length and the last value of every info key, in the order of their seeds."""
+    """Episodes as CSV: return, length and the metrics of the environment, in the order of their seeds."""
     text = io.StringIO()
-    names = list(episodes[0].info) if episodes else []
+    names = list(episodes[0].metrics) if episodes else []
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["episode", "return", "length", *names])
     for index, episode in enumerate(episodes):
-        writer.writerow([index, episode.episode_return, episode.length, *(episode.info[name] for name in names)])
+        writer.writerow([index, episode.episode_return, episode.length, *(episode.metrics[name] for name in names)])
     return text.getvalue()

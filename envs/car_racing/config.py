@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.options import check_choice, check_flag, check_integer, check_range
-from envs.specs import ArraySpec, EnvSpec
+from envs.specs import ArraySpec, EnvSpec, MetricKind
 
 Backend = Literal["auto", "gymnasium", "envpool"]
 
@@ -20,6 +20,8 @@ DASHBOARD_ROWS = 12
 FRAME_SECONDS = 0.02
 OFF_FIELD_REWARD = -100.0
 """Reward of the step in which the car leaves the playing field, which ends the episode."""
+
+METRICS: dict[str, MetricKind] = {"is_success": "last"}
 
 DISCRETE_CONTROLS: NDArray[np.float32] = np.array(
     [[0.0, 0.0, 0.0], [0.6, 0.0, 0.0], [-0.6, 0.0, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.8]], np.float32
@@ -82,5 +84,5 @@ class CarRacingConfig:
             action=action,
             max_episode_steps=self.max_episode_steps,
             step_seconds=self.step_seconds,
-            info_keys=("is_success",),
+            metrics=METRICS,
         )
