@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.carry import take_rows
+from actors.episode_metrics import SUCCESS, EpisodeMetrics
 from actors.records import Episode, Policy
 from envs.specs import StepBatch, VectorEnv
 from learner.dataset import Stream
@@ -60,7 +61,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class EvalSummary:
-    """Figures of one evaluation; success and cost are None where the environment does not report them."""
+    """Figures of one evaluation; success is None where the environment does not report it."""
 
     env: str
     algorithm: str
@@ -71,10 +72,10 @@ class EvalSummary:
     return_mean: float
     return_ci95: tuple[float, float]  # percentile bootstrap
     length_mean: float
-    cost_mean: float | None  # summed over an episode, mean over episodes
     steps: int  # actions taken in all episodes
     policy_version: int
-    metrics: dict[str, float] = field(default_factory=dict)  # means of the policy's metrics over all steps
+    metrics: dict[str, float] = field(default_factory=dict)  # EnvSpec.metrics, means over episodes
+    policy: dict[str, float] = field(default_factory=dict)  # means of the policy's metrics over all steps
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON."""
@@ -146,12 +147,12 @@ class Evaluator:
         self._env.close()
 
     def _summarise(
-        self, episodes: list[Episode], version: int, algorithm: str, metrics: dict[str, float]
+        self, episodes: list[Episode], version: int, algorithm: str, policy: dict[str, float]
     ) -> EvalSummary:
-        keys = self._env.spec.info_keys
+        metrics = self._env.spec.metrics
         returns = np.array([episode.episode_return for episode in episodes])
         lengths = [episode.length for episode in episodes]
-        success = [episode.info["is_success"] > 0 for episode in episodes] if "is_success" in keys else None
+        success = [episode.metrics[SUCCESS] > 0 for episode in episodes] if SUCCESS in metrics else None
         return EvalSummary(
             env=self._env.spec.name,
             algorithm=algorithm,
@@ -162,10 +163,10 @@ class Evaluator:
             return_mean=float(returns.mean()),
             return_ci95=bootstrap_interval(returns, self._config.seed),
             length_mean=float(np.mean(lengths)),
-            cost_mean=float(np.mean([e.info["cost"] for e in episodes])) if "cost" in keys else None,
             steps=sum(lengths),
             policy_version=version,
-            metrics=metrics,
+            metrics={name: float(np.mean([episode.metrics[name] for episode in episodes])) for name in metrics},
+            policy=policy,
         )
 
 
@@ -190,7 +191,7 @@ class _Wave:
         view = self._env.reset([*env_seeds, *spare]).take(active)
         carry = policy.initial(policy_seeds)
         actions = np.zeros((self._env.num_envs, *spec.action.shape), spec.action.dtype)
-        returns, costs = np.zeros(count), np.zeros(count)
+        returns, metrics = np.zeros(count), EpisodeMetrics(spec.metrics, count)
         ended: dict[int, Episode] = {}
         images: dict[int, list[NDArray[np.uint8]]] = {n: [] for n in self._recorded if n < count}
         kept: list[list[Stream]] = [[] for _ in range(min(self._kept, count))]
@@ -206,13 +207,13 @@ class _Wave:
             carry = output.carry
             steps += 1
             returns[active] += view.reward
-            if "cost" in view.info:
-                costs[active] += view.info["cost"]
+            metrics.add(view, active)
             done = view.is_last | (steps == self._config.max_steps)
             if done.any():
                 for row in np.flatnonzero(done).tolist():
                     n = int(active[row])
-                    ended[n] = _episode(view, row, returns[n], costs[n], steps, policy.version)
+                    figures = metrics.episode(n, view, row, steps)
+                    ended[n] = Episode(float(returns[n]), steps, policy.version, figures)
                 self._record(images, active[done], 0)
                 _keep(kept, active[done], view.take(done), np.zeros_like(output.action[done]))
                 keep = ~done
@@ -234,10 +235,3 @@ def _keep(kept: list[list[Stream]], active: NDArray[np.int64], view: StepBatch, 
             flags = {name: getattr(view, name)[row] for name in ("reward", "is_first", "is_last", "is_terminal")}
             observation = {key: values[row] for key, values in view.observation.items()}
             kept[n].append({**observation, **flags, "action": action[row], "episode": np.int64(0)})
-
-
-def _episode(view: StepBatch, row: int, episode_return: float, cost: float, steps: int, version: int) -> Episode:
-    info = {key: float(value[row]) for key, value in view.info.items()}
-    if "cost" in info:
-        info["cost"] = float(cost)
-    return Episode(float(episode_return), steps, version, info)

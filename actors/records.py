@@ -37,7 +37,7 @@ class Episode:
     episode_return: float
     length: int
     policy_version: int
-    info: dict[str, float]  # last value of each info key; `cost` is summed over the episode
+    metrics: dict[str, float]  # EnvSpec.metrics, added up as declared
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.carry import leaves, with_leaves
+from actors.episode_metrics import EpisodeMetrics
 from actors.records import Block, Episode, Policy, PolicyOutput
 from envs.specs import RESERVED_KEYS, ArraySpec, StepBatch, VectorEnv
 
 MIN_BLOCK_STEPS = 64  # shorter blocks make the cost of a call dominate
-_BOOKS = ("episode", "return", "episode_steps", "cost", "episode_version")  # per environment
+_BOOKS = ("episode", "return", "episode_steps", "episode_version")  # per environment
 _ACTOR_BITS, _INCARNATION_BITS, _ENV_BITS = 20, 23, 20
 
 
@@ -33,9 +34,11 @@ class RolloutConfig:
 
     Args:
         block_steps: Steps of one block of one environment.
+        repeatable: Whether an episode can be played again; if not, a loop that continues opens new streams.
     """
 
     block_steps: int = MIN_BLOCK_STEPS
+    repeatable: bool = True
 
     def __post_init__(self) -> None:
         if self.block_steps < MIN_BLOCK_STEPS:
@@ -113,7 +116,8 @@ class RolloutLoop:
         self.policy = policy
         self._seed = seed
         self._actor = actor
-        self._length = (config or RolloutConfig()).block_steps
+        self._config = config or RolloutConfig()
+        self._length = self._config.block_steps
         self._buffers: dict[str, NDArray[Any]] = {}
         self.restart(incarnation)
 
@@ -136,7 +140,7 @@ class RolloutLoop:
         self._episode = np.full(num_envs, -1, np.int64)
         self._return = np.zeros(num_envs, np.float64)
         self._episode_steps = np.zeros(num_envs, np.int64)
-        self._cost = np.zeros(num_envs, np.float64)
+        self._metrics = EpisodeMetrics(self.env.spec.metrics, num_envs)
         self._episode_version = np.zeros(num_envs, np.int64)
         self._actions = _ActionHistory(num_envs, self.env.spec.action)
 
@@ -155,6 +159,7 @@ class RolloutLoop:
             "buffers": {key: buffer[:, : self._filled].copy() for key, buffer in self._buffers.items()},
             "rows": [self._first_step, self._filled, self._block_version],
             "books": {name: getattr(self, f"_{name}").copy() for name in _BOOKS},
+            "metrics": {name: sums.copy() for name, sums in self._metrics.sums.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
@@ -162,10 +167,13 @@ class RolloutLoop:
 
         Returns:
             Whether the simulators came back to the same observations; if not, call `restart` with a new incarnation.
+            Those that cannot are not asked to.
 
         Raises:
             ValueError: The state is of another number of environments or of another policy.
         """
+        if not self._config.repeatable:
+            return False
         self.restart(int(state["incarnation"]))
         self._carry = with_leaves(self._carry, state["carry"])
         try:
@@ -184,6 +192,7 @@ class RolloutLoop:
                 buffer[:, : self._filled] = state["buffers"][key]
         for name in _BOOKS:
             setattr(self, f"_{name}", np.array(state["books"][name]))
+        self._metrics.sums = {name: np.array(state["metrics"][name]) for name in self._metrics.sums}
         return True
 
     def collect(self, num_ticks: int) -> RolloutResult:
@@ -246,27 +255,22 @@ class RolloutLoop:
         self._filled = row + 1
 
     def _track(self, step: StepBatch, episodes: list[Episode]) -> None:
-        """Sum returns and costs, and report the episodes that end with this step."""
+        """Add up returns and metrics, and report the episodes that end with this step."""
         if step.is_first.any():
             first = step.is_first
             self._return[first] = 0.0
-            self._cost[first] = 0.0
             self._episode_steps[first] = 0
             self._episode_version[first] = self.policy.version
         self._return += step.reward
         self._episode_steps += 1
-        cost = step.info.get("cost")
-        if cost is not None:
-            self._cost += cost
+        self._metrics.add(step)
         if not step.is_last.any():
             return
         for n in np.flatnonzero(step.is_last):
-            info = {key: float(value[n]) for key, value in step.info.items()}
-            if cost is not None:
-                info["cost"] = float(self._cost[n])
             # An episode of T actions has T + 1 steps.
             length = int(self._episode_steps[n]) - 1
-            episodes.append(Episode(float(self._return[n]), length, int(self._episode_version[n]), info))
+            metrics = self._metrics.episode(int(n), step, int(n), length)
+            episodes.append(Episode(float(self._return[n]), length, int(self._episode_version[n]), metrics))
 
     def _take_blocks(self) -> list[Block]:
         """Hand the buffers over as one block per environment; new buffers come with the next step."""

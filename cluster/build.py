@@ -80,11 +80,18 @@ def remote_policy(config: RunConfig, server: PolicyServer) -> Policy:
 def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation: int = 0) -> RolloutLoop:
     """The rollout loop of actor `index`."""
     from actors.rollout import RolloutConfig, RolloutLoop
-    from envs.registry import make_vector_env
+    from envs.registry import entry, make_vector_env
 
-    env = make_vector_env(config.env.name, config.actors.envs_per_actor, mode=config.env.mode, **config.env.options)
+    env = make_vector_env(
+        config.env.name,
+        config.actors.envs_per_actor,
+        mode=config.env.mode,
+        check_share=config.env.check_share,
+        **config.env.options,
+    )
     seed = derive_seed(config.seed, "rollout")
-    return RolloutLoop(env, policy, seed, index, incarnation, RolloutConfig(config.actors.block_steps))
+    settings = RolloutConfig(config.actors.block_steps, entry(config.env.name).repeatable)
+    return RolloutLoop(env, policy, seed, index, incarnation, settings)
 
 
 def evaluator(
@@ -98,7 +105,7 @@ def evaluator(
     settings = EvalConfig(
         episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2, keep_episodes=keep_episodes
     )
-    options = {**config.env.options, **config.env.eval_options}
+    options = {**config.env.options, **config.env.eval_options, "check_share": config.env.check_share}
     return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
 
 

@@ -103,11 +103,12 @@ def _config(options: argparse.Namespace) -> int:
 
 def _presets(options: argparse.Namespace) -> int:
     from cluster.config import PRESET_KINDS, preset_names, tuned_algorithms
-    from envs.registry import FAMILIES
+    from envs.registry import ENVIRONMENTS
 
     for kind in PRESET_KINDS:
         sys.stdout.write(f"{kind}: {' '.join(preset_names(kind))}\n")
-    sys.stdout.write(f"any environment of a family: {' '.join(f'{family}:<id>' for family in FAMILIES)}\n")
+    prefixes = [name for name in ENVIRONMENTS if name.endswith(":")]
+    sys.stdout.write(f"any environment of a library: {' '.join(f'{prefix}<id>' for prefix in prefixes)}\n")
     for name, algorithms in tuned_algorithms().items():
         sys.stdout.write(f"{name} has settings of its own for: {' '.join(algorithms)}\n")
     return 0

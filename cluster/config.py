@@ -21,9 +21,11 @@ from annotated_types import Ge, Lt
 from actors.replay.config import ReplayConfig
 from cluster.reader import dump_yaml, read_yaml
 from cluster.tree import build, drop_others, merge, to_tree
+from envs.contract import CHECK_SHARE
 from envs.names import nearest
-from envs.numbers import check_fields
-from envs.registry import is_family_name
+from envs.numbers import Fraction, check_fields
+from envs.registry import is_prefixed_name, known_spec, remember_spec
+from envs.specs import EnvSpec
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
 from learner.broadcast import BroadcastPrecision
@@ -46,6 +48,17 @@ class EnvConfig:
     mode: typing.Literal["serial", "subprocess"] = "serial"  # how an actor steps its environments
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
     eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
+    check_share: Fraction = CHECK_SHARE  # share of later steps whose ranges are checked; 0 for none
+
+    def __getstate__(self) -> tuple[dict[str, Any], EnvSpec | None]:
+        """A configuration takes the spec along to other processes, which then start no simulator for it."""
+        return vars(self), known_spec(self.name, self.options)
+
+    def __setstate__(self, state: tuple[dict[str, Any], EnvSpec | None]) -> None:
+        values, spec = state
+        vars(self).update(values)
+        if spec is not None:
+            remember_spec(self.name, self.options, spec)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -230,7 +243,7 @@ def resolve(
 
 
 def _env_preset(name: str) -> dict[str, Any]:
-    return {"env": {"name": name}} if is_family_name(name) else load_preset("envs", name)
+    return {"env": {"name": name}} if is_prefixed_name(name) else load_preset("envs", name)
 
 
 def build_run(tree: Mapping[str, Any]) -> RunConfig:

@@ -79,8 +79,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
-    Writes `eval/step<...>_seed<...>.json`, the episodes as JSON lines, a GIF of the first ones and the models beside it;
-    for a latent world model also what it imagines of them, see `cluster.report.imagination`.
+    Writes `eval/step<...>_seed<...>.json`, the episodes as JSON lines, a GIF of the first ones and the models beside
+    it; for a latent world model also what it imagines of them, see `cluster.report.imagination`.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.
@@ -147,12 +147,12 @@ def episode_record(seed: int, episode: Episode) -> dict[str, Any]:
         seed: The environment was reset with it.
         episode: What came of it.
     """
-    success = episode.info.get("is_success")
+    success = episode.metrics.get("is_success")
     return {
         "seed": seed,
         "return": episode.episode_return,
         "length": episode.length,
         "success": None if success is None else success > 0,
         "faults": 0,
-        "metrics": episode.info,
+        "metrics": episode.metrics,
     }

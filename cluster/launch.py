@@ -50,6 +50,7 @@ from cluster.fleet import Fleet, first_line
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
 from cluster.supervise import RunFailed
+from envs.contract import ContractError
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Run:
 
         Raises:
             RunFailed: A part died more often than it may, or a call failed.
+            ContractError: An environment returned what its spec rules out.
         """
         if not self.pending:
             time.sleep(0.01)
@@ -167,6 +169,8 @@ class Run:
             except RayActorError as error:
                 self.died(task, first_line(error))
             except RayTaskError as error:
+                if isinstance(error.cause, ContractError):  # the environment is wrong: no other actor would do better
+                    raise error.cause from None
                 if task.role != "learner" or not self.another_rank_died():
                     cause = error.cause
                     raise RunFailed(f"{task.role}-{task.index} failed: {type(cause).__name__}: {cause}") from error

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors.episode_metrics import reported_name
 from actors.evaluate import EvalSummary
 from actors.records import Episode
 from cluster.config import RunConfig, ScheduleConfig
@@ -16,7 +17,7 @@ from cluster.progress import Progress
 from cluster.run_dir import RunDir
 
 RECENT_EPISODES = 50
-"""Episodes over which the running return and success rate are taken."""
+"""Episodes over which running means are taken."""
 
 
 class Recorder:
@@ -33,9 +34,7 @@ class Recorder:
         self.steps = int(state["steps"]) if state else 0
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0
-        self._recent: deque[tuple[float, float, float | None]] = deque(  # return, length, success where there is one
-            state["recent"] if state else (), maxlen=RECENT_EPISODES
-        )
+        self._recent: deque[dict[str, float]] = deque(state["recent"] if state else (), maxlen=RECENT_EPISODES)
         self._done: dict[str, int] = dict(state["done"]) if state else {"log": 0, "eval": 0, "checkpoint": 0}
         resume_step = self.steps if state else None
         gathered = state["gathered"] if state else None
@@ -53,7 +52,8 @@ class Recorder:
         self.steps += steps
         self.episodes += len(episodes)
         for episode in episodes:
-            self._recent.append((episode.episode_return, float(episode.length), episode.info.get("is_success")))
+            figures = {"episode_return": episode.episode_return, "episode_length": float(episode.length)}
+            self._recent.append(figures | {reported_name(name): value for name, value in episode.metrics.items()})
         for name, value in metrics.items():
             self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "policy/")
 
@@ -94,9 +94,8 @@ class Recorder:
     def evaluation(self, summary: EvalSummary) -> None:
         """Put an evaluation of the run's own schedule into the next line of metrics."""
         values = {"return_mean": summary.return_mean, "length_mean": summary.length_mean}
-        if summary.success_rate is not None:
-            values["success_rate"] = summary.success_rate
-        self._metrics.add(values, "eval/")
+        metrics = {reported_name(name): value for name, value in summary.metrics.items()}
+        self._metrics.add(values | metrics, "eval/")
 
     def log(self, extra: Mapping[str, float]) -> None:
         """Write one line of metrics and show it."""
@@ -110,10 +109,10 @@ class Recorder:
             "timing/updates_per_second": (self.updates - updates) / seconds,
             **extra,
         }
-        names = ("rollout/episode_return", "rollout/episode_length", "rollout/success_rate")
-        for name, column in zip(names, zip(*self._recent, strict=True), strict=False):  # no column before an episode
-            if known := [value for value in column if value is not None]:
-                values[name] = sum(known) / len(known)
+        for name in self._recent[-1] if self._recent else ():
+            known = [episode[name] for episode in self._recent if math.isfinite(episode.get(name, math.nan))]
+            if known:
+                values[f"rollout/{name}"] = sum(known) / len(known)
         self._progress.show(self._metrics.write(self.steps, values))
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,7 +120,7 @@ class Recorder:
             "steps": self.steps,
             "episodes": self.episodes,
             "updates": self.updates,
-            "recent": [list(row) for row in self._recent],
+            "recent": list(self._recent),
             "done": dict(self._done),
             "gathered": self._metrics.gathered(),
         }

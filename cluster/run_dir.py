@@ -5,19 +5,36 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
 from cluster.config import RunConfig, build_run, to_yaml
 from cluster.reader import read_yaml
+from envs.registry import remember_spec
+from envs.specs import EnvSpec
 
 FORMAT_VERSION = 2
 """Version of the layout below; a directory of another version is refused, never rewritten."""
 
 
+@dataclass(frozen=True)
+class _KnownSpec:
+    """Content of `spec.json`."""
+
+    name: str
+    options: dict[str, Any]
+    spec: EnvSpec
+
+
+_SPEC = TypeAdapter(_KnownSpec)
+
+
 class RunDir:
-    """`config.yaml`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`, `ledgers/`, `eval/`,
-    `imagination/`, `fidelity/`.
+    """`config.yaml`, `spec.json`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`,
+    `ledgers/`, `eval/`, `imagination/`, `fidelity/`.
 
     One process at a time holds a run directory: a lock is taken on creation and released by `close`.
     """
@@ -25,6 +42,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"
+        self.spec_file = path / "spec.json"  # of the environment with its options, found out by starting it
         self.metrics_file = path / "metrics.jsonl"
         self.events_file = path / "events.jsonl"
         self.checkpoints = path / "checkpoints"
@@ -70,12 +88,26 @@ class RunDir:
         version = tree.pop("format", None) if isinstance(tree, dict) else None
         if version != FORMAT_VERSION:
             raise ValueError(f"{path} has run format {version}, this version reads {FORMAT_VERSION}")
+        run_dir._remember_spec()
         return run_dir, build_run(tree)
 
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""
         header = f"# worldfleet run, resolved configuration\nformat: {FORMAT_VERSION}\n"
         write_atomic(self.config_file, header + to_yaml(config))
+
+    def write_spec(self, config: RunConfig, spec: EnvSpec) -> None:
+        """Store what the environment is, so that nobody has to start it again to know."""
+        known = _KnownSpec(config.env.name, config.env.options, spec)
+        write_atomic(self.spec_file, json.dumps(asdict(known), indent=1) + "\n")
+
+    def _remember_spec(self) -> None:
+        if self.spec_file.is_file():
+            try:
+                known = _SPEC.validate_python(json.loads(self.spec_file.read_text()))
+            except ValueError as error:
+                raise ValueError(f"{self.spec_file} is damaged; delete it, and it is found out again") from error
+            remember_spec(known.name, known.options, known.spec)
 
     def acquire(self) -> None:
         """Take the lock.

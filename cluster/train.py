@@ -72,6 +72,7 @@ def default_run_dir(algo: str, env: str, seed: int) -> Path:
 def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Outcome:
     run_dir.clear_marks()
     run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
+    run_dir.write_spec(config, build.env_spec(config))
     backend = build.env_backend(config)
     if backend is not None:
         logger.info("%s of the rollouts runs on %s", config.env.name, backend)

@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.contract import ContractError, brief, to_array
-from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
+from envs.contract import Contract, brief, to_arrays
+from envs.specs import ArraySpec, EnvSpec, MetricKind, TimeStep
 
 ACTION_TOLERANCE = 1e-6
 """How far outside its box an action may lie, for rounding; more is an error."""
@@ -30,10 +30,10 @@ class ActionCheck:
     def __init__(self, spec: ArraySpec) -> None:
         self._shape = spec.shape
         self._kinds = "fiu" if spec.num_values is None else "iu"
-        self._low: NDArray[np.float32]
-        self._high: NDArray[np.float32]
+        self._low: NDArray[np.floating[Any]]
+        self._high: NDArray[np.floating[Any]]
         if spec.num_values is not None:
-            self._low, self._high = np.zeros((), np.float32), np.asarray(spec.num_values - 1, np.float32)
+            self._low, self._high = np.zeros(()), np.asarray(spec.num_values - 1.0)
             self._unbounded = False
             self._rule = f"an integer in [0, {spec.num_values - 1}]"
             return
@@ -83,14 +83,14 @@ class ObservationEncoder:
         self.specs = _observation_specs(space) if isinstance(space, spaces.Space) else dict(space)
         self._name = name
         self._only = next(iter(self.specs)) if len(self.specs) == 1 else None
-        self._flat = not any("/" in key for key in self.specs)
+        self.flat = not any("/" in key for key in self.specs)
 
     def leaves(self, observation: Any) -> dict[str, Any]:
         """The parts of an observation by their keys in `specs`, as the environment gave them; what is missing is left
         out."""
         if not isinstance(observation, dict):
             return {self._only or _EMPTY_NAME: observation}
-        return observation if self._flat else _joined(observation, self.specs)
+        return observation if self.flat else _joined(observation, self.specs)
 
     def encode(self, observation: Any) -> dict[str, NDArray[Any]]:
         """An observation as arrays of `specs`.
@@ -98,10 +98,7 @@ class ObservationEncoder:
         Raises:
             ContractError: For a key that is missing or not declared, a wrong shape or a wrong dtype.
         """
-        leaves = self.leaves(observation)
-        if leaves.keys() != self.specs.keys():
-            raise ContractError(f"{self._name}: observation has keys {[*leaves]}, its spec says {[*self.specs]}")
-        return {key: to_array(leaves[key], spec, f"{self._name}: {key!r}") for key, spec in self.specs.items()}
+        return to_arrays(self.leaves(observation), self.specs, self._name)
 
 
 def _joined(observation: Mapping[str, Any], keys: Container[str], prefix: str = "") -> dict[str, Any]:
@@ -142,21 +139,28 @@ class ActionDecoder:
         return action.astype(self._dtype, copy=False)
 
 
+def box_of(spec: ArraySpec) -> spaces.Box:
+    """The space of the arrays of a spec."""
+    low, high = spec.bounds(spec.dtype)
+    return spaces.Box(low, high, dtype=np.dtype(spec.dtype).type)
+
+
 class GymnasiumEnv:
     """A Gymnasium environment that speaks TimeStep: see `ObservationEncoder` and `ActionDecoder`.
 
     A time-out (`truncated`) is last but never terminal.
 
     Args:
-        env: The environment. It may declare `info_keys`, `max_episode_steps` and `step_seconds` as attributes, and
-            `checks_actions = True` if it refuses invalid actions and steps after the end by itself.
+        env: The environment. It may declare `metrics` (see EnvSpec), `max_episode_steps` and `step_seconds` as
+            attributes, and `checks_actions = True` if it refuses invalid actions and steps after the end by itself.
         name: What `envs.registry.make_env` calls it.
+        metrics: Metrics beside those that the environment declares itself.
 
     Raises:
-        ValueError: If a space is of a kind that has no array form.
+        ValueError: If a space is of a kind that has no array form, or a metric adds up in no known way.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
+    def __init__(self, env: gym.Env[Any, Any], name: str, metrics: Mapping[str, MetricKind] | None = None) -> None:
         self._env = env
         base = env.unwrapped
         self._encoder = ObservationEncoder(env.observation_space, name)
@@ -167,10 +171,11 @@ class GymnasiumEnv:
             action=self._decoder.spec,
             max_episode_steps=getattr(base, "max_episode_steps", None) or getattr(env.spec, "max_episode_steps", None),
             step_seconds=getattr(base, "step_seconds", None),
-            info_keys=tuple(getattr(base, "info_keys", ())),
+            metrics={**_declared_metrics(base, name), **(metrics or {})},
         )
         self._trusted = env is base and bool(getattr(base, "checks_actions", False))
         self._check = ActionCheck(self.spec.action)
+        self._contract = Contract(self.spec)
         self._running = False
         self._origin: dict[str, Any] = {}
 
@@ -207,34 +212,27 @@ class GymnasiumEnv:
             action: float32 [A] inside the box, or an int64 id.
 
         Raises:
+            ContractError: If the environment returns what its spec rules out.
             ValueError: If the action is not one; nothing has changed then.
             RuntimeError: If the episode is over.
         """
-        observation, reward, terminated, _, info = self._advance(action)
-        return TimeStep(
-            self._encoder.encode(observation), float(reward), False, not self._running, bool(terminated), info
-        )
+        observation, reward, is_first, is_last, is_terminal, info = self.advance(action)
+        arrays = to_arrays(observation, self.spec.observation, self.spec.name)
+        return TimeStep(arrays, self._contract.reward(reward), is_first, is_last, is_terminal, info)
 
-    def step_into(self, out: StepBatch, row: int, action: NDArray[Any]) -> bool:
-        """`step` written straight into row `row` of `out`, for vector environments; returns `is_last`."""
-        observation, reward, terminated, _, info = self._advance(action)
-        for key, value in self._encoder.encode(observation).items():
-            out.observation[key][row] = value
-        is_last = not self._running
-        out.reward[row] = reward
-        out.is_first[row] = False
-        out.is_last[row] = is_last
-        out.is_terminal[row] = terminated
-        for key, values in out.info.items():
-            values[row] = info.get(key, 0.0)
-        return is_last
-
-    def _advance(self, action: NDArray[Any]) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def advance(self, action: NDArray[Any]) -> tuple[dict[str, Any], Any, bool, bool, bool, dict[str, Any]]:
+        """`step` without a TimeStep, for vector environments: its fields, observation and reward not checked yet."""
         if not self._trusted:
             action = self._checked(np.asarray(action))
-        result = self._env.step(action)
-        self._running = not (result[2] or result[3])
-        return result
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        if terminated.__class__ is not bool or truncated.__class__ is not bool:
+            terminated = self._contract.flag("terminated", terminated)
+            truncated = self._contract.flag("truncated", truncated)
+        is_last = terminated or truncated
+        self._running = not is_last
+        if observation.__class__ is not dict or not self._encoder.flat:
+            observation = self._encoder.leaves(observation)
+        return observation, reward, False, is_last, terminated, info
 
     def _checked(self, action: NDArray[Any]) -> Any:
         """The action as the environment wants it."""
@@ -258,28 +256,36 @@ class GymnasiumEnv:
         self._env.close()  # type: ignore[no-untyped-call]
 
 
-def make_gymnasium(name: str, **options: Any) -> GymnasiumEnv:
-    """The environment behind "gym:<id>", or behind one of the navigation names.
+def _declared_metrics(env: gym.Env[Any, Any], name: str) -> dict[str, MetricKind]:
+    """The attribute `metrics` of an environment; one that maps no names to words is taken for something else."""
+    if hasattr(env, "info_keys"):
+        raise ValueError(f"{name} declares info_keys; worldfleet reads `metrics`, e.g. {{'cost': 'sum'}}")
+    declared = getattr(env, "metrics", None)
+    if isinstance(declared, Mapping) and all(isinstance(kind, str) for kind in declared.values()):
+        return dict(declared)
+    return {}
+
+
+def make_gym(name: str, **options: Any) -> gym.Env[Any, Any]:
+    """The environment behind "gym:<id>".
 
     Args:
-        name: "gym:<id>" with any registered id (a "module:id" is imported first), or "nav3d" and its variants.
+        name: "gym:<id>" with any registered id (a "module:id" is imported first).
         options: Keyword arguments of the environment.
 
     Raises:
         ValueError: For an id that Gymnasium does not know or cannot make, or options it does not take.
     """
-    import envs.nav3d.registration as nav3d
+    import envs.nav3d.registration  # noqa: F401 (registers its ids)
 
-    if name in nav3d.GYMNASIUM_IDS:
-        return GymnasiumEnv(nav3d.make_gymnasium_env(name, options), name)
     gymnasium_id = name.removeprefix("gym:")
     try:
         if "render_mode" not in options and "rgb_array" in _render_modes(gymnasium_id):
             options = {**options, "render_mode": "rgb_array"}
-        env: gym.Env[Any, Any] = gym.make(gymnasium_id, **options)
+        # What the environment returns is checked by envs.contract.
+        return gym.make(gymnasium_id, **{"disable_env_checker": True, **options})
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         raise ValueError(f"cannot make {name!r}: {error}") from error
-    return GymnasiumEnv(env, name)
 
 
 def _render_modes(gymnasium_id: str) -> list[str]:

@@ -1,33 +1,54 @@
-"""What an environment returns, held against its spec."""
+"""What an environment returns, checked against its spec: the one place that refuses it."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.specs import ArraySpec
+from envs.specs import ArraySpec, EnvSpec, StepBatch
+
+ALWAYS_CHECKED_TICKS = 100
+"""Ticks of a new vector environment at which ranges are checked, whatever the share of later ones."""
+CHECK_SHARE = 0.01
+"""Share of the later ticks."""
+
+StepParts = tuple[Mapping[str, Any], Any, Any, Any, Any, Mapping[str, Any]]
+"""The fields of a TimeStep, not checked yet."""
+
+_ndarray = np.ndarray
+_MOST = float(np.finfo(np.float32).max)
+_FEW = 16
+"""Numbers that Python adds up faster than NumPy."""
 
 
 class ContractError(ValueError):
     """An environment returned what its spec rules out; the text names the environment, the key and both values."""
 
 
-def to_array(value: Any, spec: ArraySpec, what: str) -> NDArray[Any]:
-    """`value` as an array of the shape and dtype of `spec`.
+def to_arrays(observation: Mapping[str, Any], specs: Mapping[str, ArraySpec], name: str) -> dict[str, NDArray[Any]]:
+    """An observation as arrays of the shapes and dtypes of its specs.
 
     Floats are rounded to the spec's width, integers and booleans are taken for floats, and integers of another width
     where every value fits.
 
     Args:
-        value: An array, or what NumPy makes one of.
-        spec: What it should be.
-        what: The value's name, for the error.
+        observation: Key -> an array, or what NumPy makes one of.
+        specs: What they should be.
+        name: Name of the environment, for errors.
 
     Raises:
-        ContractError: For another shape, or a dtype whose values would change.
+        ContractError: For a key that is missing or not declared, another shape, or a dtype whose values would change.
     """
+    if observation.keys() != specs.keys():
+        raise ContractError(f"{name}: observation has the keys {sorted(observation)}, its spec says {sorted(specs)}")
+    return {key: _to_array(observation[key], spec, f"{name}: {key!r}") for key, spec in specs.items()}
+
+
+def _to_array(value: Any, spec: ArraySpec, what: str) -> NDArray[Any]:
     dtype = np.dtype(spec.dtype)
     try:
         array = np.asarray(value)
@@ -41,6 +62,147 @@ def to_array(value: Any, spec: ArraySpec, what: str) -> NDArray[Any]:
         if dtype.kind == "f" or np.array_equal(cast, array):
             return cast
     raise ContractError(f"{what} is {brief(array)} of dtype {array.dtype}, its spec says {dtype}")
+
+
+class Contract:
+    """Takes the steps of environments of one spec, and refuses those that are not of it.
+
+    In every step keys, shapes, dtypes, rewards and flags are checked, and that the numbers are finite; that they are in
+    range in the first ticks of a vector environment, and then at a share of them.
+
+    Args:
+        spec: What the environments say they return.
+        check_share: Share of the ticks after the first ones whose ranges are checked; 0 checks none at all.
+    """
+
+    def __init__(self, spec: EnvSpec, check_share: float = CHECK_SHARE) -> None:
+        self._spec = spec
+        self._arrays = [(key, array.shape, np.dtype(array.dtype)) for key, array in spec.observation.items()]
+        self._floats = [key for key, _, dtype in self._arrays if dtype.kind == "f"]
+        bounds = {key: _bounds(array) for key, array in spec.observation.items()}
+        self._ranges = {key: found for key, found in bounds.items() if found is not None and check_share}
+        self._every = round(1 / check_share) if check_share else 0
+        self._ticks = 0
+
+    def begin(self, out: StepBatch) -> None:
+        """Start a tick: `write` sets only the flags and metrics that are not 0."""
+        out.is_first[:] = out.is_last[:] = out.is_terminal[:] = False
+        for values in out.info.values():
+            values[:] = 0.0
+
+    def write(
+        self,
+        out: StepBatch,
+        row: int,
+        observation: Mapping[str, Any],
+        reward: Any,
+        is_first: Any,
+        is_last: Any,
+        is_terminal: Any,
+        info: Mapping[str, Any],
+    ) -> bool:
+        """Put the fields of a TimeStep into their row of a batch; whether it is the last of its episode.
+
+        Raises:
+            ContractError: They are not of the spec.
+        """
+        arrays = out.observation
+        if len(observation) != len(arrays):
+            to_arrays(observation, self._spec.observation, self._spec.name)
+        for key, shape, dtype in self._arrays:
+            value = observation.get(key)
+            if value.__class__ is not _ndarray or value.dtype is not dtype or value.shape != shape:
+                value = to_arrays(observation, self._spec.observation, self._spec.name)[key]
+            arrays[key][row] = value
+        out.reward[row] = reward if reward.__class__ is float and -_MOST <= reward <= _MOST else self.reward(reward)
+        if not (is_first.__class__ is is_last.__class__ is is_terminal.__class__ is bool):
+            self.flag("is_first", is_first), self.flag("is_last", is_last), self.flag("is_terminal", is_terminal)
+        if is_first:
+            out.is_first[row] = True
+        if is_last:
+            out.is_last[row] = True
+            out.is_terminal[row] = is_terminal
+        for key, values in out.info.items():
+            try:
+                if value := info.get(key):
+                    values[row] = value
+            except (TypeError, ValueError):
+                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no number") from None
+        return bool(is_last)
+
+    def end(self, out: StepBatch) -> None:
+        """Check what is faster for all environments together: that numbers are finite and, where due, in range.
+
+        Raises:
+            ContractError: One is not.
+        """
+        for key in self._floats:
+            values = out.observation[key]
+            if not _all_finite(values):
+                row = int(np.isfinite(values.reshape(len(values), -1)).all(1).argmin())
+                raise ContractError(f"{self._spec.name}: {key!r} is {brief(values[row])}, its spec says finite numbers")
+        if self._ticks < ALWAYS_CHECKED_TICKS or (self._every and self._ticks % self._every == 0):
+            for key, (low, high) in self._ranges.items():
+                values = out.observation[key]
+                if not ((values >= low) & (values <= high)).all():
+                    self._refuse_range(key, values, low, high)
+        self._ticks += 1
+
+    def reward(self, value: Any) -> float:
+        """A reward as a number; an array of one element is one.
+
+        Raises:
+            ContractError: It is anything else, or not finite as float32.
+        """
+        try:
+            array = np.asarray(value)
+        except ValueError:  # rows of different lengths
+            array = np.empty(0)
+        if array.size != 1 or array.dtype.kind not in "fiub":
+            raise ContractError(f"{self._spec.name}: reward is {value!r:.200}, its spec says one number")
+        number = float(array.item())
+        if not -_MOST <= number <= _MOST:
+            raise ContractError(f"{self._spec.name}: reward is {number}, its spec says a finite float32")
+        return number
+
+    def flag(self, key: str, value: Any) -> bool:
+        """A flag as a bool.
+
+        Raises:
+            ContractError: It is none.
+        """
+        if not isinstance(value, bool | np.bool_):
+            raise ContractError(f"{self._spec.name}: {key} is {value!r:.200}, its spec says true or false")
+        return bool(value)
+
+    def _refuse_range(self, key: str, values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
+        row, *index = np.argwhere((values < low) | (values > high))[0].tolist()
+        at = tuple(index)
+        raise ContractError(
+            f"{self._spec.name}: {key!r}{index or ''} is {values[(row, *at)]}, its spec says [{low[at]}, {high[at]}]; "
+            "env.check_share=0 checks no ranges"
+        )
+
+
+def _all_finite(values: NDArray[Any]) -> bool:
+    """Whether no number is NaN or infinite, with one pass of the fastest kind where all are well."""
+    flat = values.reshape(-1)
+    total = sum(flat.tolist()) if flat.size <= _FEW else flat.dot(flat)
+    return math.isfinite(total) or bool(np.isfinite(flat).all())
+
+
+def _bounds(spec: ArraySpec) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Bounds [*shape] that arrays of the dtype can leave, None if there are none."""
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        least, most = -np.inf, np.inf
+    elif dtype.kind in "iu":
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    else:
+        return None
+    exact = dtype if dtype.kind == "f" else np.float64  # a float that was rounded to the dtype obeys rounded bounds
+    low, high = spec.bounds(exact)
+    return (low, high) if (low > least).any() or (high < most).any() else None
 
 
 def brief(values: NDArray[Any]) -> str:

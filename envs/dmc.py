@@ -14,10 +14,9 @@ import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from envs.adapters import GymnasiumEnv
 from envs.names import unknown_name
 from envs.numbers import check_fields
-from envs.options import config_from_options, require_extra
+from envs.options import config_from_options
 
 ObservationName = Literal["state", "image", "both"]
 Observation = dict[str, NDArray[Any]]
@@ -173,14 +172,13 @@ def import_suite() -> Any:
         del os.environ["MUJOCO_GL"]
 
 
-def make(name: str, **options: Any) -> GymnasiumEnv:
+def make(name: str, **options: Any) -> DmcEnv:
     """The environment behind "dmc:<domain>-<task>".
 
     Raises:
-        ValueError: For an unknown task or option (with the nearest name), an invalid value, or missing packages.
+        ValueError: For an unknown task or option (with the nearest name), or an invalid value.
     """
     config = config_from_options(DmcConfig, options)
-    require_extra("dmc", name)
     suite = import_suite()
     domain, dash, task = name.removeprefix("dmc:").partition("-")
     tasks = suite.TASKS_BY_DOMAIN
@@ -188,4 +186,4 @@ def make(name: str, **options: Any) -> GymnasiumEnv:
         raise ValueError(unknown_name("domain", domain, tasks) + f" in {name!r}")
     if not dash or task not in tasks[domain]:
         raise ValueError(unknown_name(f"task of {domain}", task, tasks[domain]) + f" in {name!r}")
-    return GymnasiumEnv(DmcEnv(domain, task, config), name)
+    return DmcEnv(domain, task, config)

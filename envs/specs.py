@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal", "episode"})
 """Names of stored step fields that no observation may use."""
+
+
+MetricKind = Literal["last", "sum", "mean"]
+"""How the values of a metric in the steps after an episode's first one become one of the episode."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class ArraySpec:
     Args:
         shape: Shape of a single step, without batch axes.
         dtype: NumPy dtype name, e.g. "float32", "uint8", "int64".
-        low: Lower bound, a scalar or one value per element (row-major).
+        low: Lower bound, a scalar or one value per element (row-major); of a discrete action, the environment's first
+            id.
         high: Upper bound, like `low`.
         num_values: For discrete ids in [0, num_values), else None.
     """
@@ -49,10 +54,10 @@ class ArraySpec:
     def is_discrete(self) -> bool:
         return self.num_values is not None
 
-    def bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Lower and upper bounds as float32 arrays of `shape`."""
+    def bounds(self, dtype: DTypeLike = np.float32) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Lower and upper bounds as arrays of `shape`."""
         low, high = (
-            np.broadcast_to(np.asarray(b, np.float32).reshape(self.shape if np.size(b) > 1 else ()), self.shape)
+            np.broadcast_to(np.asarray(b, dtype).reshape(self.shape if np.size(b) > 1 else ()), self.shape)
             for b in (self.low, self.high)
         )
         return low, high
@@ -68,7 +73,8 @@ class EnvSpec:
         action: Spec of the action.
         max_episode_steps: Steps after which an episode is truncated, None if unbounded.
         step_seconds: Simulated seconds per step, None where time has no unit.
-        info_keys: Per-step diagnostics, each a float32 scalar (`cost`, `is_success`).
+        metrics: What the environment reports of a step beside its reward, each one float32 number in its info (0 where
+            info lacks it), and how it adds up over an episode. `is_success` is 1 once the goal is reached.
     """
 
     name: str
@@ -76,12 +82,17 @@ class EnvSpec:
     action: ArraySpec
     max_episode_steps: int | None = None
     step_seconds: float | None = None
-    info_keys: tuple[str, ...] = ()
+    metrics: Mapping[str, MetricKind] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         clash = RESERVED_KEYS.intersection(self.observation)
         if clash:
             raise ValueError(f"observation keys {sorted(clash)} of {self.name} are reserved")
+        for metric, kind in self.metrics.items():
+            if kind not in get_args(MetricKind):
+                raise ValueError(
+                    f"metric {metric!r} of {self.name} must be one of {', '.join(get_args(MetricKind))}, got {kind!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ class StepBatch:
     is_first: NDArray[np.bool_]  # [N]
     is_last: NDArray[np.bool_]  # [N]
     is_terminal: NDArray[np.bool_]  # [N]
-    info: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # spec.info_keys -> [N]
+    info: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # spec.metrics -> [N]
 
     def take(self, index: NDArray[Any]) -> StepBatch:
         """The rows `index` (ids or a boolean mask) as a new batch."""

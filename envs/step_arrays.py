@@ -9,22 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.specs import EnvSpec, StepBatch, TimeStep
+from envs.specs import EnvSpec, StepBatch
 
 _CACHE_LINE = 64
-
-
-def write_row(out: StepBatch, row: int, step: TimeStep) -> bool:
-    """Put one environment's step into its row; returns whether it is the last of its episode."""
-    for key, value in step.observation.items():
-        out.observation[key][row] = value
-    out.reward[row] = step.reward
-    out.is_first[row] = step.is_first
-    out.is_last[row] = step.is_last
-    out.is_terminal[row] = step.is_terminal
-    for key, values in out.info.items():
-        values[row] = step.info.get(key, 0.0)
-    return step.is_last
 
 
 def allocate(spec: EnvSpec, num_envs: int) -> StepBatch:
@@ -35,7 +22,7 @@ def allocate(spec: EnvSpec, num_envs: int) -> StepBatch:
         is_first=np.empty(num_envs, np.bool_),
         is_last=np.empty(num_envs, np.bool_),
         is_terminal=np.empty(num_envs, np.bool_),
-        info={key: np.empty(num_envs, np.float32) for key in spec.info_keys},
+        info={key: np.empty(num_envs, np.float32) for key in spec.metrics},
     )
 
 
@@ -74,7 +61,7 @@ def memory_size(spec: EnvSpec, num_envs: int) -> int:
     """Bytes that `shared_views` needs."""
     arrays = [*spec.observation.values(), spec.action]
     sizes = [num_envs * array.size * np.dtype(array.dtype).itemsize for array in arrays]
-    sizes += [num_envs * 4] * (1 + len(spec.info_keys)) + [num_envs] * 3
+    sizes += [num_envs * 4] * (1 + len(spec.metrics)) + [num_envs] * 3
     return sum(_aligned(size) for size in sizes)
 
 
@@ -94,6 +81,6 @@ def shared_views(memory: mmap.mmap, spec: EnvSpec, num_envs: int) -> tuple[StepB
         is_first=take((), "bool"),
         is_last=take((), "bool"),
         is_terminal=take((), "bool"),
-        info={key: take((), "float32") for key in spec.info_keys},
+        info={key: take((), "float32") for key in spec.metrics},
     )
     return steps, take(spec.action.shape, spec.action.dtype)

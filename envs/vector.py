@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from envs import spawn
 from envs.adapters import ActionCheck, GymnasiumEnv
-from envs.specs import Env, EnvSpec, StepBatch
-from envs.step_arrays import allocate, allocate_like, copy_batch, memory_size, rows_of, shared_views, write_row
+from envs.contract import CHECK_SHARE, Contract, StepParts
+from envs.specs import Env, EnvSpec, StepBatch, TimeStep
+from envs.step_arrays import allocate, allocate_like, copy_batch, memory_size, rows_of, shared_views
 
 EnvFactory = Callable[[], Env]
 _CLOSE_SECONDS = 5.0
@@ -37,12 +38,14 @@ class SerialVectorEnv:
 
     Args:
         factories: One per environment.
+        check_share: See `envs.contract.Contract`, by which all that the environments return is checked.
 
     Raises:
+        ContractError: From any method that steps or resets, if an environment returns what its spec rules out.
         ValueError: If there is none, or their specs differ.
     """
 
-    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+    def __init__(self, factories: Sequence[EnvFactory], check_share: float = CHECK_SHARE) -> None:
         if not factories:
             raise ValueError("a vector environment needs at least one environment")
         self._envs = [factory() for factory in factories]
@@ -51,6 +54,7 @@ class SerialVectorEnv:
             raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
         self.num_envs = len(self._envs)
         self._check = ActionCheck(self.spec.action)
+        self._contract = Contract(self.spec, check_share)
         self._template = allocate(self.spec, self.num_envs)
         self._ended: list[bool] | None = None
         self._options: Mapping[str, Any] | None = None
@@ -106,8 +110,10 @@ class SerialVectorEnv:
         """`reset`, written into the arrays of `out`."""
         _check_seeds(seeds, self.num_envs)
         self._ended = None
+        self._contract.begin(out)
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            write_row(out, row, env.reset(seed=int(seed), options=options))
+            self._contract.write(out, row, *_parts(env.reset(seed=int(seed), options=options)))
+        self._contract.end(out)
         self._options = options
         self._ended = [False] * self.num_envs
 
@@ -115,13 +121,16 @@ class SerialVectorEnv:
         """`redo`, written into the arrays of `out`."""
         self._ended = None
         ended = [False] * self.num_envs
+        self._contract.begin(out)
         for row, (env, origin, taken) in enumerate(zip(self._envs, origins, actions, strict=True)):
             self._check(taken, (len(taken),))
-            write_row(out, row, env.redo(origin))
+            step = env.redo(origin)
             for action in taken:
-                if ended[row]:
+                if step.is_last:
                     raise ValueError(f"the episode of environment {row} ends before the last of {len(taken)} actions")
-                ended[row] = write_row(out, row, env.step(action))
+                step = env.step(action)
+            ended[row] = self._contract.write(out, row, *_parts(step))
+        self._contract.end(out)
         self._ended = ended
 
     def step_into(self, out: StepBatch, actions: NDArray[Any]) -> None:
@@ -130,13 +139,16 @@ class SerialVectorEnv:
         if ended is None:
             raise RuntimeError("call reset before step, also after an error")
         self._ended = None
+        contract = self._contract
+        contract.begin(out)
         for row, env in enumerate(self._envs):
             if ended[row]:
-                ended[row] = write_row(out, row, env.reset(options=self._options))
+                ended[row] = contract.write(out, row, *_parts(env.reset(options=self._options)))
             elif isinstance(env, GymnasiumEnv):
-                ended[row] = env.step_into(out, row, actions[row])
+                ended[row] = contract.write(out, row, *env.advance(actions[row]))
             else:
-                ended[row] = write_row(out, row, env.step(actions[row]))
+                ended[row] = contract.write(out, row, *_parts(env.step(actions[row])))
+        contract.end(out)
         self._ended = ended
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
@@ -158,13 +170,17 @@ class SubprocessVectorEnv:
     Args:
         factories: One per environment.
         num_workers: Processes; None takes one per core, at most one per environment.
+        check_share: As for `SerialVectorEnv`.
 
     Raises:
+        ContractError: As from `SerialVectorEnv`.
         ValueError: For an invalid `num_workers`, or environments that cannot be made.
         RuntimeError: From any method, if a worker has died.
     """
 
-    def __init__(self, factories: Sequence[EnvFactory], num_workers: int | None = None) -> None:
+    def __init__(
+        self, factories: Sequence[EnvFactory], num_workers: int | None = None, check_share: float = CHECK_SHARE
+    ) -> None:
         if not factories:
             raise ValueError("a vector environment needs at least one environment")
         if num_workers is not None and num_workers < 1:
@@ -175,7 +191,7 @@ class SubprocessVectorEnv:
         self._shares = [slice(low, high) for low, high in itertools.pairwise(bounds)]
         self._workers: list[_Worker] = []
         try:
-            self._workers.extend(_Worker(factories[share]) for share in self._shares)
+            self._workers.extend(_Worker(factories[share], check_share) for share in self._shares)
             specs = _results(self._workers)
             self.spec: EnvSpec = specs[0]
             if any(spec != self.spec for spec in specs):
@@ -252,9 +268,9 @@ class SubprocessVectorEnv:
 class _Worker:
     """This process's end of one worker process."""
 
-    def __init__(self, factories: Sequence[EnvFactory]) -> None:
+    def __init__(self, factories: Sequence[EnvFactory], check_share: float) -> None:
         self._connection, theirs = spawn.CONTEXT.Pipe()
-        self._process = spawn.process(_work, theirs, list(factories), daemon=True)
+        self._process = spawn.process(_work, theirs, list(factories), check_share, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -308,10 +324,10 @@ def _results(workers: Sequence[_Worker]) -> list[Any]:
     return [result for result, _ in answers]
 
 
-def _work(connection: Connection, factories: Sequence[EnvFactory]) -> None:
+def _work(connection: Connection, factories: Sequence[EnvFactory], check_share: float) -> None:
     """The worker process: answer commands until told to close, or until the other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    share = _Share(connection, factories)
+    share = _Share(connection, factories, check_share)
     command, arguments = "make", ()
     while command != "close":
         try:
@@ -329,13 +345,14 @@ def _work(connection: Connection, factories: Sequence[EnvFactory]) -> None:
 class _Share:
     """What a worker does: each method is a command."""
 
-    def __init__(self, connection: Connection, factories: Sequence[EnvFactory]) -> None:
+    def __init__(self, connection: Connection, factories: Sequence[EnvFactory], check_share: float) -> None:
         self._connection = connection
         self._factories = factories
+        self._check_share = check_share
         self._envs: SerialVectorEnv | None = None
 
     def make(self) -> EnvSpec:
-        self._envs = SerialVectorEnv(self._factories)
+        self._envs = SerialVectorEnv(self._factories, self._check_share)
         return self._envs.spec
 
     def attach(self, num_envs: int, share: slice) -> None:
@@ -379,6 +396,10 @@ def _portable(error: Exception) -> Exception:
     except (pickle.PicklingError, TypeError, AttributeError):
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+def _parts(step: TimeStep) -> StepParts:
+    return step.observation, step.reward, step.is_first, step.is_last, step.is_terminal, step.info
 
 
 def _check_seeds(seeds: Sequence[int], num_envs: int) -> None:

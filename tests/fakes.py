@@ -39,7 +39,7 @@ COUNTER_SPEC = EnvSpec(
     },
     action=ArraySpec((ACTION_SIZE,), "float32", -1.0, 1.0),
     max_episode_steps=60,
-    info_keys=("cost", "is_success"),
+    metrics={"cost": "sum", "is_success": "last"},
 )
 
 

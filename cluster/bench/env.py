@@ -20,8 +20,7 @@ from cluster.bench.row import BenchRow
 from envs.nav3d.arena import Arena
 from envs.nav3d.config import Nav3DConfig
 from envs.nav3d.layout import FIXED_LAYOUT
-from envs.nav3d.registration import make_gymnasium_env
-from envs.registry import make_vector_env
+from envs.registry import make_bare_env, make_vector_env
 
 Loop = Callable[[int], None]
 """Does so many steps."""
@@ -80,7 +79,7 @@ def _actions(*shape: int) -> NDArray[np.float32]:
 
 
 def _env_loop(name: str, options: dict[str, Any]) -> Loop:
-    env = make_gymnasium_env(name, options)
+    env = make_bare_env(name, **options)
     env.reset(seed=0)
     actions = _actions()
 

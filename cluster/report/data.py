@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from cluster.reader import read_yaml
 from cluster.report.charts import Series
@@ -85,6 +85,6 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from envs.numbers import Fraction, check_fields
-from envs.specs import ArraySpec, EnvSpec
+from envs.specs import ArraySpec, EnvSpec, MetricKind
 
 Backend = Literal["auto", "gymnasium", "envpool"]
 
@@ -21,6 +21,8 @@ DASHBOARD_ROWS = 12
 FRAME_SECONDS = 0.02
 OFF_FIELD_REWARD = -100.0
 """Reward of the step in which the car leaves the playing field, which ends the episode."""
+
+METRICS: dict[str, MetricKind] = {"is_success": "last"}
 
 DISCRETE_CONTROLS: NDArray[np.float32] = np.array(
     [[0.0, 0.0, 0.0], [0.6, 0.0, 0.0], [-0.6, 0.0, 0.0], [0.0, 0.2, 0.0], [0.0, 0.0, 0.8]], np.float32
@@ -80,5 +82,5 @@ class CarRacingConfig:
             action=action,
             max_episode_steps=self.max_episode_steps,
             step_seconds=self.step_seconds,
-            info_keys=("is_success",),
+            metrics=METRICS,
         )

@@ -9,9 +9,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.car_racing.config import DISCRETE_CONTROLS, CarRacingConfig
+from envs.car_racing.config import DISCRETE_CONTROLS, METRICS, CarRacingConfig
 from envs.car_racing.simulator import Simulator
 from envs.resize import AreaResize
+from envs.specs import MetricKind
 
 Observation = dict[str, NDArray[np.uint8]]
 
@@ -30,7 +31,7 @@ class CarRacingEnv(gym.Env[Observation, Any]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 50}  # type: ignore[misc]
-    info_keys: ClassVar[tuple[str, ...]] = ("is_success",)
+    metrics: ClassVar[dict[str, MetricKind]] = METRICS
 
     def __init__(
         self, config: CarRacingConfig | None = None, discrete: bool = False, render_mode: str | None = None

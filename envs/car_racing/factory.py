@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from envs.adapters import GymnasiumEnv
 from envs.car_racing.config import CarRacingConfig
 from envs.options import config_from_options, has_extra, require_extra
 from envs.specs import EnvSpec, VectorEnv
 
+if TYPE_CHECKING:
+    from envs.car_racing.env import CarRacingEnv
+
 logger = logging.getLogger(__name__)
 
 
-def make(name: str, **options: Any) -> GymnasiumEnv:
+def make(name: str, **options: Any) -> CarRacingEnv:
     """One environment, Gymnasium's.
 
     Raises:
-        ValueError: For an unknown option (with the nearest name), an invalid value, or missing packages.
+        ValueError: For an unknown option (with the nearest name) or an invalid value.
     """
     config = config_from_options(CarRacingConfig, options)
-    require_extra("car-racing", name)
     from envs.car_racing.env import CarRacingEnv
 
-    return GymnasiumEnv(CarRacingEnv(config, _is_discrete(name)), name)
+    return CarRacingEnv(config, _is_discrete(name))
 
 
 def spec(name: str, **options: Any) -> EnvSpec:
@@ -55,7 +56,7 @@ def backend(name: str, **options: Any) -> str:
     """The package and version that steps vector environments of these options.
 
     Raises:
-        ValueError: As `make`.
+        ValueError: As `make`, or missing packages.
     """
     config = config_from_options(CarRacingConfig, options)
     distribution, extra = ("envpool", "envpool") if _uses_envpool(config) else ("gymnasium", "car-racing")

@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.nav3d.config import Nav3DConfig, Nav3DImageConfig
+from envs.nav3d.config import LIDAR_HORIZONTAL_RAYS, LIDAR_RAYS, Nav3DConfig, Nav3DImageConfig
 from envs.nav3d.layout import (
     BODY_RADIUS,
     HAZARD_RADII,
@@ -28,8 +28,6 @@ from envs.nav3d.layout import (
 SOLID_GROUP, AGENT_GROUP, HAZARD_GROUP, GOAL_GROUP, CEILING_GROUP, MARKER_GROUP = range(6)
 """Geom groups; rays and cameras choose what they see by group."""
 
-LIDAR_HORIZONTAL_RAYS = 24
-LIDAR_RAYS = LIDAR_HORIZONTAL_RAYS + 2
 _NO_CUTOFF = 1e3
 """Longer than any ray: a shorter cutoff would drop planes, which MuJoCo measures from their centre, m."""
 

@@ -5,14 +5,18 @@ Units are SI: metres, seconds, kilograms, newtons.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge, Le
 
 from envs.names import unknown_name
+from envs.nav3d.layout import ROOM_HIGH, ROOM_LOW
 from envs.numbers import Fraction, check_fields
+from envs.specs import ArraySpec, EnvSpec, MetricKind
 
 LayoutName = Literal["fixed", "random"]
 FrameName = Literal["world", "heading"]
@@ -23,8 +27,27 @@ NonNegative = Annotated[float, Ge(0), Le(1e3)]
 Rate = Annotated[float, Ge(0), Le(10)]
 Repeats = Annotated[int, Ge(1), Le(100)]
 
+METRICS: dict[str, MetricKind] = {"cost": "sum", "is_success": "last"}
+ROOM_MARGIN = 1.0
+"""How far beyond the room observations reach: contacts are soft, m."""
+LIDAR_HORIZONTAL_RAYS = 24
+LIDAR_RAYS = LIDAR_HORIZONTAL_RAYS + 2
+
 EPISODE_OPTIONS = ("drag_scale", "layout", "mass_scale", "wind_std")
 """Fields that `reset(options=...)` may change for one episode; `start` and `goal` may be given too."""
+
+
+Bounds = tuple[Sequence[float], Sequence[float]]
+
+_POSITION: Bounds = ((ROOM_LOW - ROOM_MARGIN).tolist(), (ROOM_HIGH + ROOM_MARGIN).tolist())
+_OFFSET: Bounds = ((ROOM_LOW - ROOM_HIGH - ROOM_MARGIN).tolist(), (ROOM_HIGH - ROOM_LOW + ROOM_MARGIN).tolist())
+_UNBOUNDED: Bounds = ([-math.inf] * 3, [math.inf] * 3)
+
+
+def box_spec(*parts: Bounds) -> ArraySpec:
+    """The float32 vector of parts with these bounds."""
+    low, high = (tuple(chain.from_iterable(part[side] for part in parts)) for side in (0, 1))
+    return ArraySpec((len(low),), "float32", low, high)
 
 
 @dataclass(frozen=True)
@@ -88,6 +111,30 @@ class Nav3DConfig:
                 f"min_goal_distance must be at least the goal_radius {self.goal_radius}, got {self.min_goal_distance}"
             )
 
+    @property
+    def episode_steps(self) -> int:
+        """Environment steps after which an episode is truncated."""
+        return -(-self.max_episode_steps // self.action_repeat)
+
+    @property
+    def observation(self) -> dict[str, ArraySpec]:
+        """Specs of the observations."""
+        specs = {"state": box_spec(_POSITION, _UNBOUNDED, _OFFSET)}
+        if self.layout == "random":
+            specs["lidar"] = ArraySpec((LIDAR_RAYS,), "float32", 0.0, 1.0)
+        return specs
+
+    def spec(self, name: str) -> EnvSpec:
+        """The spec of the environment called `name`."""
+        return EnvSpec(
+            name=name,
+            observation=self.observation,
+            action=ArraySpec((3,), "float32", -1.0, 1.0),
+            max_episode_steps=self.episode_steps,
+            step_seconds=self.step_seconds * self.action_repeat,
+            metrics=METRICS,
+        )
+
 
 @dataclass(frozen=True)
 class Nav3DImageConfig(Nav3DConfig):
@@ -109,6 +156,11 @@ class Nav3DImageConfig(Nav3DConfig):
     grey: bool = False
     renderer: RendererName = "ray"
 
+    @property
+    def observation(self) -> dict[str, ArraySpec]:
+        """Specs of the observations."""
+        return {"image": ArraySpec((self.image_size, self.image_size, 1 if self.grey else 3), "uint8", 0.0, 255.0)}
+
 
 @dataclass(frozen=True)
 class Nav3DCreatureConfig(Nav3DConfig):
@@ -128,6 +180,11 @@ class Nav3DCreatureConfig(Nav3DConfig):
     rest_gain: Rate = 0.15
     tired_below: Annotated[float, Ge(1e-3), Le(1)] = 0.5
     exhausted_force: Fraction = 0.2
+
+    @property
+    def observation(self) -> dict[str, ArraySpec]:
+        """Specs of the observations."""
+        return {"state": box_spec(_POSITION, _OFFSET, ([0.0], [1.0]))}
 
 
 ConfigT = TypeVar("ConfigT", bound=Nav3DConfig)

@@ -15,13 +15,12 @@ the step. Full speed all the way is therefore slower than pacing.
 
 from __future__ import annotations
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.nav3d.config import Nav3DConfig, Nav3DCreatureConfig
-from envs.nav3d.env import ROOM_MARGIN, Nav3DEnv, bounded_box, mean_square
-from envs.nav3d.layout import ROOM_HIGH, ROOM_LOW, Layout, Vector
+from envs.nav3d.env import Nav3DEnv, mean_square
+from envs.nav3d.layout import Layout, Vector
 
 
 class Nav3DCreatureEnv(Nav3DEnv):
@@ -37,12 +36,6 @@ class Nav3DCreatureEnv(Nav3DEnv):
     def __init__(self, config: Nav3DCreatureConfig | None = None, render_mode: str | None = None) -> None:
         super().__init__(config or Nav3DCreatureConfig(), render_mode)
         self._stamina = 1.0
-
-    def _state_space(self) -> gym.spaces.Box:
-        return bounded_box(
-            [ROOM_LOW - ROOM_MARGIN, ROOM_LOW - ROOM_HIGH - ROOM_MARGIN, np.zeros(1)],
-            [ROOM_HIGH + ROOM_MARGIN, ROOM_HIGH - ROOM_LOW + ROOM_MARGIN, np.ones(1)],
-        )
 
     def _begin_episode(self, episode: Nav3DConfig, layout: Layout, start: Vector, goal: Vector) -> None:
         super()._begin_episode(episode, layout, start, goal)

@@ -14,15 +14,16 @@ reward.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.nav3d.arena import LIDAR_RAYS, Arena
-from envs.nav3d.config import Nav3DConfig, config_of_episode
+from envs.adapters import box_of
+from envs.nav3d.arena import Arena
+from envs.nav3d.config import METRICS, Nav3DConfig, config_of_episode
 from envs.nav3d.layout import (
     FIXED_LAYOUT,
     HAZARD_RADII,
@@ -35,12 +36,11 @@ from envs.nav3d.layout import (
     sample_start_and_goal,
 )
 from envs.nav3d.render import Renderer, make_renderer
+from envs.specs import MetricKind
 
 Observation: TypeAlias = dict[str, NDArray[Any]]
 
 ACTION_TOLERANCE = 1e-6
-ROOM_MARGIN = 1.0
-"""How far beyond the room the observation space reaches: contacts are soft, m."""
 _TURN_SPEED = 0.2
 """Horizontal speed below which the heading stays, m/s."""
 
@@ -54,7 +54,7 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}  # type: ignore[misc]
-    info_keys: ClassVar[tuple[str, ...]] = ("cost", "is_success")
+    metrics: ClassVar[dict[str, MetricKind]] = METRICS
     checks_actions: ClassVar[bool] = True
 
     def __init__(self, config: Nav3DConfig | None = None, render_mode: str | None = None) -> None:
@@ -64,8 +64,9 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
         self.render_mode = render_mode
         self.arena = Arena(self.config)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
-        self.observation_space = gym.spaces.Dict(self._observation_spaces())
-        self._has_lidar = "lidar" in self.observation_space.spaces
+        observation = self.config.observation
+        self.observation_space = gym.spaces.Dict({key: box_of(spec) for key, spec in observation.items()})
+        self._has_lidar = "lidar" in observation
         self._overview: Renderer | None = None
         self._episode = self.config
         self._layout = FIXED_LAYOUT
@@ -81,7 +82,7 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     @property
     def max_episode_steps(self) -> int:
-        return -(-self.config.max_episode_steps // self.config.action_repeat)
+        return self.config.episode_steps
 
     @property
     def step_seconds(self) -> float:
@@ -198,23 +199,10 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
             self._overview.close()
             self._overview = None
 
-    def _observation_spaces(self) -> dict[str, gym.Space[Any]]:
-        spaces: dict[str, gym.Space[Any]] = {"state": self._state_space()}
-        if self.config.layout == "random":
-            spaces["lidar"] = gym.spaces.Box(0.0, 1.0, (LIDAR_RAYS,), np.float32)
-        return spaces
-
     def _observe(self) -> Observation:
         if self._has_lidar:
             return {"state": self._state(), "lidar": self.arena.lidar()}
         return {"state": self._state()}
-
-    def _state_space(self) -> gym.spaces.Box:
-        unbounded = np.full(3, np.inf)
-        return bounded_box(
-            [ROOM_LOW - ROOM_MARGIN, -unbounded, ROOM_LOW - ROOM_HIGH - ROOM_MARGIN],
-            [ROOM_HIGH + ROOM_MARGIN, unbounded, ROOM_HIGH - ROOM_LOW + ROOM_MARGIN],
-        )
 
     def _state(self) -> NDArray[np.float32]:
         state = np.empty(9, np.float32)
@@ -258,13 +246,6 @@ class Nav3DEnv(gym.Env[Observation, NDArray[np.float32]]):
             "yaw": self._yaw,
             **self._layout_info,
         }
-
-
-def bounded_box(low: Sequence[Vector], high: Sequence[Vector]) -> gym.spaces.Box:
-    """The float32 box between the concatenated bounds."""
-    return gym.spaces.Box(
-        np.concatenate(low).astype(np.float32), np.concatenate(high).astype(np.float32), dtype=np.float32
-    )
 
 
 def _checked(action: NDArray[Any]) -> tuple[float, float, float]:

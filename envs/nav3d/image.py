@@ -8,9 +8,6 @@ picture.
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium as gym
 import numpy as np
 
 from envs.nav3d.config import Nav3DConfig, Nav3DImageConfig
@@ -35,10 +32,6 @@ class Nav3DImageEnv(Nav3DEnv):
     def __init__(self, config: Nav3DImageConfig | None = None, render_mode: str | None = None) -> None:
         super().__init__(config or Nav3DImageConfig(), render_mode)
         self._camera: Renderer | None = None
-
-    def _observation_spaces(self) -> dict[str, gym.Space[Any]]:
-        size = self.config.image_size
-        return {"image": gym.spaces.Box(0, 255, (size, size, 1 if self.config.grey else 3), np.uint8)}
 
     def _begin_episode(self, episode: Nav3DConfig, layout: Layout, start: Vector, goal: Vector) -> None:
         super()._begin_episode(episode, layout, start, goal)

@@ -9,6 +9,12 @@ from typing import Any
 
 import gymnasium as gym
 
+from envs.nav3d.config import Nav3DConfig, Nav3DCreatureConfig, Nav3DImageConfig
+from envs.options import config_from_options
+from envs.specs import EnvSpec
+
+CONFIGS = {"nav3d": Nav3DConfig, "nav3d_image": Nav3DImageConfig, "nav3d_creature": Nav3DCreatureConfig}
+
 GYMNASIUM_IDS = {
     "nav3d": "worldfleet/Nav3D-v0",
     "nav3d_image": "worldfleet/Nav3DImage-v0",
@@ -16,23 +22,35 @@ GYMNASIUM_IDS = {
 }
 
 
-def make_gymnasium_env(name: str, options: dict[str, Any]) -> gym.Env[Any, Any]:
+def make(name: str, **options: Any) -> gym.Env[Any, Any]:
     """The Gymnasium environment `name` ("nav3d", "nav3d_image" or "nav3d_creature") with config `options`.
 
     Raises:
         ValueError: For an unknown option (with the nearest name) or an invalid value.
     """
-    from envs.nav3d import config
     from envs.nav3d.creature import Nav3DCreatureEnv
     from envs.nav3d.env import Nav3DEnv
     from envs.nav3d.image import Nav3DImageEnv
-    from envs.options import config_from_options
 
-    if name == "nav3d_image":
-        return Nav3DImageEnv(config_from_options(config.Nav3DImageConfig, options))
-    if name == "nav3d_creature":
-        return Nav3DCreatureEnv(config_from_options(config.Nav3DCreatureConfig, options))
-    return Nav3DEnv(config_from_options(config.Nav3DConfig, options))
+    config = _config(name, options)
+    if isinstance(config, Nav3DImageConfig):
+        return Nav3DImageEnv(config)
+    if isinstance(config, Nav3DCreatureConfig):
+        return Nav3DCreatureEnv(config)
+    return Nav3DEnv(config)
+
+
+def spec(name: str, **options: Any) -> EnvSpec:
+    """The spec of `name`, without MuJoCo.
+
+    Raises:
+        ValueError: As `make`.
+    """
+    return _config(name, options).spec(name)
+
+
+def _config(name: str, options: dict[str, Any]) -> Nav3DConfig:
+    return config_from_options(CONFIGS[name], options)
 
 
 def register() -> None:

@@ -23,7 +23,7 @@ def test_results_do_not_depend_on_the_size_of_a_wave() -> None:
     assert len({e.length for e in results[0].episodes}) > 3
     assert summary.steps == sum(e.length for e in results[0].episodes)
     assert summary.return_mean == np.mean([e.length * (e.length + 1) / 2 for e in results[0].episodes])
-    assert summary.cost_mean == pytest.approx(summary.length_mean)
+    assert summary.metrics == {"cost": pytest.approx(summary.length_mean), "is_success": 1.0}
     assert summary.success_rate == 1.0
     assert summary.success_ci95 is not None
     assert summary.success_ci95[0] == pytest.approx(0.7719, abs=1e-4)

@@ -89,7 +89,7 @@ def test_episodes_report_return_length_and_summed_cost() -> None:
         length = episode_length(env_seed, index)
         assert episode.length == length
         assert episode.episode_return == length * (length + 1) / 2
-        assert episode.info == {"cost": length + 1, "is_success": float(index % 2 == 0)}
+        assert episode.metrics == {"cost": length, "is_success": float(index % 2 == 0)}
 
 
 def test_policy_metrics_are_means_over_ticks_and_environments() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import RunConfig
+from cluster import build
+from cluster.config import EnvConfig, RunConfig
 from cluster.run_dir import RunDir, write_atomic
+from envs import registry
 
 
 def test_create_then_open_gives_the_configuration_back(tmp_path: Path) -> None:
@@ -65,3 +67,24 @@ def test_a_failed_atomic_write_keeps_the_old_text(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_atomic(file, "\ud800")
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("nav3d", {"layout": "random"}), ("gym:FrozenLake-v1", {}), ("gym:Pendulum-v1", {"g": 9.0})]
+)
+def test_the_spec_of_a_run_is_known_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: dict[str, object]
+) -> None:
+    config = RunConfig(env=EnvConfig(name=name, options=options))
+    spec = build.env_spec(config)
+    run_dir = RunDir.create(tmp_path / "run", config)
+    run_dir.write_spec(config, spec)
+    run_dir.close()
+    monkeypatch.setattr(registry, "_specs", {})
+    again = RunDir.open(tmp_path / "run")[1]
+    assert registry.known_spec(name, options) == spec
+    monkeypatch.setattr(registry, "make_env", None)
+    assert build.env_spec(again) == spec
+    (tmp_path / "run" / "spec.json").write_text('{"name": 3}')
+    with pytest.raises(ValueError, match=r"spec\.json is damaged; delete it"):
+        RunDir.open(tmp_path / "run")

@@ -19,7 +19,7 @@ from envs.specs import ArraySpec
 class Scripted(gym.Env[Any, Any]):
     """Gives chosen spaces; terminates when the action is 2, truncates after 3 steps."""
 
-    info_keys = ("cost",)
+    metrics = {"cost": "sum"}  # noqa: RUF012
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any] | None = None) -> None:
         self.observation_space = observation_space
@@ -222,10 +222,23 @@ def test_options_reach_the_environment() -> None:
     assert scripted.options == {"wind": 2}
 
 
-def test_info_keys_are_those_the_environment_declares() -> None:
-    assert GymnasiumEnv(Scripted(box((2,), np.float32)), "scripted").spec.info_keys == ("cost",)
-    assert make_env("nav3d").spec.info_keys == ("cost", "is_success")
-    assert make_env("gym:CartPole-v1").spec.info_keys == ()
+def test_metrics_are_those_the_environment_declares() -> None:
+    assert GymnasiumEnv(Scripted(box((2,), np.float32)), "scripted").spec.metrics == {"cost": "sum"}
+    assert make_env("nav3d").spec.metrics == {"cost": "sum", "is_success": "last"}
+    assert make_env("gym:CartPole-v1").spec.metrics == {}
+    assert make_env("gym:CartPole-v1", metrics={"is_success": "last"}).spec.metrics == {"is_success": "last"}
+    with pytest.raises(ValueError, match="metric 'cost' of gym:CartPole-v1 must be one of last, sum, mean, got 'summ'"):
+        make_env("gym:CartPole-v1", metrics={"cost": "summ"})
+
+
+def test_an_attribute_of_that_name_with_another_meaning_is_left_alone() -> None:
+    for other in ([1, 2], {"loss": 0.5}, {}):
+        env = Scripted(box((2,), np.float32))
+        env.metrics = other  # type: ignore[assignment]
+        assert GymnasiumEnv(env, "scripted").spec.metrics == {}
+    env.info_keys = ("cost",)  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"info_keys.*metrics"):
+        GymnasiumEnv(env, "scripted")
 
 
 def test_spaces_without_an_array_form_are_refused() -> None:

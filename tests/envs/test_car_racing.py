@@ -101,7 +101,7 @@ def test_specs_agree_with_the_environments(name: str, backend: str) -> None:
     spec = env_spec(name, **options)
     assert spec == make_env(name, **options).spec == make_vector_env(name, 1, **options).spec
     assert spec.observation == {"image": ArraySpec((48, 48, 3), "uint8", 0, 255)}
-    assert (spec.max_episode_steps, spec.step_seconds, spec.info_keys) == (63, 0.16, ("is_success",))
+    assert (spec.max_episode_steps, spec.step_seconds, spec.metrics) == (63, 0.16, {"is_success": "last"})
     discrete = ArraySpec((), "int64", 0, 4, 5)
     box = ArraySpec((3,), "float32", (-1.0, 0.0, 0.0), 1.0)
     assert spec.action == (discrete if name == "car_racing_discrete" else box)

@@ -199,7 +199,7 @@ def test_time_limit_truncates() -> None:
 @pytest.mark.parametrize("name", registration.GYMNASIUM_IDS)
 def test_repeated_actions_equal_single_ones_added_up(name: str) -> None:
     options = {"wind_std": 0.5, "max_episode_steps": 20, "frame": "heading"}
-    single, repeated = (registration.make_gymnasium_env(name, {**options, "action_repeat": n}) for n in (1, 3))
+    single, repeated = (registration.make(name, **options, action_repeat=n) for n in (1, 3))
     assert getattr(repeated, "max_episode_steps", None) == 7
     assert getattr(repeated, "step_seconds", 0.0) == pytest.approx(0.3)
     for env in (single, repeated):
@@ -248,7 +248,7 @@ def test_info_gives_the_true_state() -> None:
     assert info["layout"] == "fixed"
     assert_array_equal(info["obstacles"][:, :3], FIXED_LAYOUT.obstacles)
     assert_array_equal(info["hazards"][:, 3], [1.0, 0.9, 0.8])
-    assert env.info_keys == ("cost", "is_success")
+    assert env.metrics == {"cost": "sum", "is_success": "last"}
     earlier = info["qpos"].copy()
     env.step(np.ones(3))
     assert_array_equal(info["qpos"], earlier)

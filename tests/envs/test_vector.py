@@ -23,7 +23,10 @@ class CountingEnv:
 
     def __init__(self, name: str = "counting") -> None:
         self.spec = EnvSpec(
-            name, {"count": ArraySpec((3,), "int64")}, ArraySpec((), "int64", num_values=100), info_keys=("process",)
+            name,
+            {"count": ArraySpec((3,), "int64")},
+            ArraySpec((), "int64", num_values=100),
+            metrics={"process": "last"},
         )
         self.seed, self.episode, self.count = 0, -1, 0
         self.offset = 0

@@ -122,7 +122,8 @@ def test_the_command_finds_the_project_in_the_current_folder(project: Path, tmp_
     """As the console script does: the folder of the script is on the path, the current one is not."""
     script = write(
         tmp_path / "bin" / "script.py",
-        "from worldfleet.__main__ import main\ntry:\n    main()\nfinally:\n    import envs.mine\n    print(envs.mine)\n",
+        "from worldfleet.__main__ import main\ntry:\n    main()\n"
+        "finally:\n    import envs.mine\n    print(envs.mine)\n",
     )
     done = run(str(script), "presets", path=[ROOT], cwd=project)
     assert "scales: debug" in done.stdout

@@ -51,7 +51,7 @@ def test_a_planner_can_use_the_model_of_an_actor(latent_run: Path) -> None:
     planner = "planner={method: mppi, horizon: 3, population: 8, iterations: 1}"
     summary = evaluate_run(latent_run, 2, 0, 0, overrides=["algorithm.acting=planner", planner])
     assert summary["episodes"] == 2
-    assert "return_mean" in summary["metrics"]
+    assert "return_mean" in summary["policy"]
     [records] = (latent_run / "eval").glob("step512_seed0_algorithm.acting=planner_planner=-method-mppi*.jsonl")
     assert len(records.read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="acting"):
