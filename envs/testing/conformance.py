@@ -20,7 +20,7 @@ from envs.testing.checks.resources import check_close, check_memory
 from envs.testing.checks.spaces import check_spaces
 from envs.testing.checks.timing import check_timing
 from envs.testing.checks.vector import check_subprocess
-from envs.testing.process import Channel, Outcome, run
+from envs.testing.process import Channel, Outcome, Stop, run
 from envs.testing.report import Finding, Report
 from envs.testing.subject import Subject, Trial
 
@@ -58,6 +58,7 @@ def check_env(
     seconds: float = 60.0,
     only: Iterable[str] = (),
     progress: Progress = lambda check, findings, seconds: None,
+    stop: Stop | None = None,
 ) -> Report:
     """Check an environment.
 
@@ -67,6 +68,7 @@ def check_env(
         seconds: Time limit of each check; beyond it the environment hangs.
         only: Names of CHECKS to run beside `spaces`, all if empty.
         progress: Called after each check, from any thread.
+        stop: Ends the checks under way when it is set.
 
     Raises:
         ValueError: The name or the options are refused, or `only` names no check.
@@ -78,11 +80,12 @@ def check_env(
     if seconds <= 0:
         raise ValueError(f"seconds must be positive, got {seconds}")
     subject = Subject(name, dict(options or {}))
+    stop = stop or Stop()
     found: dict[str, tuple[Finding, ...]] = {}
     facts: dict[str, Any] = {}
 
     def run_check(check: str) -> None:
-        outcome = run(_check, (check, subject, min(PLAY_SECONDS, 0.25 * seconds)), seconds)
+        outcome = run(_check, (check, subject, min(PLAY_SECONDS, 0.25 * seconds)), seconds, stop)
         if check == "spaces" and outcome.error is not None and outcome.error[0] == "ValueError":
             raise ValueError(outcome.error[1])
         facts.update(message for message in outcome.messages if isinstance(message, tuple))
@@ -91,7 +94,11 @@ def check_env(
 
     def run_all(checks: Iterable[str]) -> None:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            list(pool.map(run_check, [check for check in checks if check in wanted]))
+            try:
+                list(pool.map(run_check, [check for check in checks if check in wanted]))
+            except BaseException:
+                stop.set()
+                raise
 
     run_check("spaces")
     run_all(BARE)

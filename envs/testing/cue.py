@@ -29,7 +29,6 @@ class CueEnv(gymnasium.Env[NDArray[np.float32], Any]):
             raise ValueError(f"delay must not be negative, got {delay}")
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (2,), np.float32)  # one-hot cue, or zeros
         self.action_space = gymnasium.spaces.Discrete(2)
-        self.max_episode_steps = delay + 1
         self._delay = delay
 
     def reset(

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -66,13 +67,18 @@ class Channel:
         os.pwrite(self._place, text.encode()[:_PLACE_BYTES].ljust(_PLACE_BYTES), 0)
 
 
-def run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: float) -> Outcome:
+Stop = threading.Event
+"""Set from another thread, it ends the processes that were given it."""
+
+
+def run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: float, stop: Stop | None = None) -> Outcome:
     """Call `function(channel, *arguments)` in a spawned process, and end the process and all that it started.
 
     Args:
         function: Importable by its module and name.
         arguments: Picklable.
         seconds: Time limit of the call; starting Python does not count.
+        stop: Ends the process when it is set; what was sent until then is the outcome.
     """
     with tempfile.TemporaryDirectory(prefix="worldfleet-check-") as folder:
         context = multiprocessing.get_context("spawn")
@@ -81,7 +87,7 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: floa
         process.start()
         theirs.close()
         try:
-            return _attend(process, ours, Path(folder), seconds)
+            return _attend(process, ours, Path(folder), seconds, stop or Stop())
         finally:
             _kill_group(process.pid)
             process.kill()
@@ -89,7 +95,7 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: floa
             ours.close()
 
 
-def _attend(process: Any, connection: Connection, folder: Path, seconds: float) -> Outcome:
+def _attend(process: Any, connection: Connection, folder: Path, seconds: float, stop: Stop) -> Outcome:
     """Collect what the process says until it is done, dead or out of time."""
     messages: list[Any] = []
     began = time.monotonic()
@@ -116,6 +122,8 @@ def _attend(process: Any, connection: Connection, folder: Path, seconds: float) 
         where = ", ".join(filter(None, (_place(folder), _frame(folder))))
         if not alive:
             return Outcome(messages, None, _death(process), False, False, where, _last_line(folder), elapsed)
+        if stop.is_set():
+            return Outcome(messages, seconds=elapsed)
         if time.monotonic() > deadline:
             return Outcome(messages, None, None, True, False, where, "", elapsed)
         wait([connection], _POLL_SECONDS)
