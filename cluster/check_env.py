@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from cluster.config import EnvConfig, preset_names, resolve
+from envs.registry import vector_backend
 from envs.specs import EnvSpec
 from envs.testing.conformance import check_env
 from envs.testing.process import Channel, Stop, run
@@ -124,6 +125,8 @@ def make_plan(
     num_envs = resolve(algorithm, name, scale, overrides=overrides).actors.envs_per_actor
     mode, why = _mode(report.facts, num_envs)
     remarks = {"env.mode": f"{mode}: {why}"}
+    if backend := vector_backend(env.name, **env.options):
+        remarks["backend"] = f"rollouts are stepped by {backend}; the checks look at a single environment"
     exact = report.facts.get("exact_replay")
     if exact is not None:
         remarks["resume"] = "exactly, by playing the episodes again" if exact else "with new streams"

@@ -7,6 +7,7 @@ like any other fault. Nothing of the environment is imported in the calling proc
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -77,9 +78,14 @@ def check_env(
     unknown = [check for check in wanted if check not in CHECKS]
     if unknown:
         raise ValueError(f"unknown check {unknown[0]!r}; there are {', '.join(CHECKS)}")
-    if seconds <= 0:
+    if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}")
     subject = Subject(name, dict(options or {}))
+    try:
+        pickle.dumps(subject)
+    except Exception as error:  # noqa: BLE001 (whatever an option raises)
+        text = f"its options cannot be pickled, which a process of its own needs: {error}"
+        return Report(name, subject.options, None, (Finding("subprocess", "fault", text),))
     stop = stop or Stop()
     found: dict[str, tuple[Finding, ...]] = {}
     facts: dict[str, Any] = {}
@@ -119,7 +125,9 @@ def check_env(
 
 def _check(channel: Channel, check: str, subject: Subject, seconds: float) -> None:
     """The process of a check."""
-    CHECKS[check](Trial(check, subject, channel, seconds))
+    trial = Trial(check, subject, channel, seconds)
+    CHECKS[check](trial)
+    trial.close()
 
 
 def _findings(check: str, outcome: Outcome) -> tuple[Finding, ...]:
@@ -127,7 +135,7 @@ def _findings(check: str, outcome: Outcome) -> tuple[Finding, ...]:
     findings = [message for message in outcome.messages if isinstance(message, Finding)]
     if outcome.fault is not None:
         findings.append(Finding(check, "fault", outcome.fault, outcome.where))
-    if outcome.left:
+    elif outcome.left:
         findings.append(Finding(check, "fault", "it leaves processes behind that close does not end"))
     return tuple(findings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Trial:
         self.check, self.subject, self.seconds = check, subject, seconds
         self._channel = channel
         self.place = channel.place
+        self._made: list[Watched | Env] = []
 
     def found(self, verdict: Verdict, text: str, where: str = "", check: str | None = None) -> None:
         """Send a finding."""
@@ -82,12 +84,22 @@ class Trial:
     def watch(self) -> Watched:
         """A new instance, its steps checked."""
         self.place("making it")
-        return Watched(self, bare_env(self.subject.name, self.subject.options))
+        env = Watched(self, bare_env(self.subject.name, self.subject.options))
+        self._made.append(env)
+        return env
 
     def adapt(self) -> Env:
         """A new instance behind worldfleet's adapter."""
         self.place("making it")
-        return make_env(self.subject.name, **self.subject.options)
+        env = make_env(self.subject.name, **self.subject.options)
+        self._made.append(env)
+        return env
+
+    def close(self) -> None:
+        """Close all instances; what close raises is for the check `close` to find."""
+        for env in self._made:
+            with contextlib.suppress(Exception):
+                env.close()
 
 
 class Watched:

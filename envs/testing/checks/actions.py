@@ -35,7 +35,6 @@ def check_actions(trial: Trial) -> None:
         trial.found("ok", f"{len(extremes)} ids are accepted, {extremes[0]} to {extremes[-1]}")
     if len(extremes) > 1:
         _check_effect(trial, env, extremes)
-    env.close()
 
 
 def _extremes(space: spaces.Space[Any]) -> list[Any]:
@@ -89,7 +88,6 @@ def _handed_over(trial: Trial, actions: list[NDArray[np.float32]]) -> list[Any]:
         env.reset(0)
         trial.place(f"a step with the action {action.tolist()} of a policy")
         env.step(action)
-    env.close()
     return seen
 
 

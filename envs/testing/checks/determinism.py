@@ -26,12 +26,10 @@ def check_determinism(trial: Trial) -> None:
     first = _record(one, _SEED, trial.seconds / 4)
     actions = [played.action for played in first if played.action is not None]
     second = _record(other, _SEED, trial.seconds, actions, disturb=1)
-    other.close()
     same = _compare(trial, "two instances with the same seed and actions", first, second)
     again = _record(one, _SEED, trial.seconds, actions, disturb=2)
     same &= _compare(trial, "two resets with the same seed, and the same actions,", first, again)
     changed = _record(one, _SEED + 1, trial.seconds, actions, disturb=3)
-    one.close()
     if same:
         trial.found("ok", f"{len(actions)} steps are the same again, in another instance and after reset(seed)")
     if all(difference(a, b) is None for a, b in zip(first, changed, strict=False)):
@@ -57,8 +55,6 @@ def check_replay(trial: Trial) -> None:
         action = adapted_action(env.spec.action, rng)
         episode.append(copy.deepcopy(env.step(action)))
         repeated.append(copy.deepcopy(other.step(action)))
-    for instance in (env, other):
-        instance.close()
     for index, (one, two) in enumerate(zip(episode, repeated, strict=True)):
         text = value_difference(
             (one.observation, one.reward, one.is_last), (two.observation, two.reward, two.is_last), ""

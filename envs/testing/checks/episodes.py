@@ -33,7 +33,6 @@ def check_episodes(trial: Trial) -> None:
                 stale |= any(key in info for key in _FINAL_KEYS)
         if ended and len(ends) == 1:
             _step_after_end(trial, env)
-    env.close()
     trial.fact("episodes", len(ends))
     trial.fact("episode_limit", limit)
     if stale:

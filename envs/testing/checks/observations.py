@@ -19,7 +19,6 @@ def check_observations(trial: Trial) -> None:
     """Keys, dtypes, shapes, ranges, NaN, rewards and flags under random actions; every step is checked as it comes."""
     env = trial.watch()
     taken = sum(1 for _ in play(env, _STEPS, trial.seconds))
-    env.close()
     if not env.complaints:
         trial.found("ok", f"{taken} resets and random steps are as the spaces say")
 
@@ -28,21 +27,18 @@ def check_aliasing(trial: Trial) -> None:
     """Whether a returned array changes later, or an action array while it is used."""
     env = trial.watch()
     kept: list[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]], str]] = []
-    changed: set[str] = set()
+    changed: dict[str, str] = {}  # what -> where it was noticed
     for played in play(env, _STEPS // 4, trial.seconds):
         if played.action is not None and not np.array_equal(played.action, played.handed_over):
-            changed.add("the action array that it was given, which is the one that is stored")
+            changed.setdefault("the action array that it was given, which is the one that is stored", env.where)
         arrays = array_leaves(played.observation)
         for held, copies, where in kept:
             for name, array in held.items():
                 if not np.array_equal(array, copies[name], equal_nan=array.dtype.kind == "f"):
-                    changed.add(f"{name} after it returned it")
-                    copies[name] = array.copy()
-                    trial.fact("aliased_at", where)
+                    changed.setdefault(f"{name} after it returned it", f"that of {where}, by {env.where}")
         kept = [*kept[-_KEPT:], (arrays, {name: array.copy() for name, array in arrays.items()}, env.where)]
-    env.close()
-    for what in sorted(changed):
-        trial.found("fault", f"it changes {what}: return copies, and work on copies")
+    for what, where in changed.items():
+        trial.found("fault", f"it changes {what}: return copies, and work on copies", where)
     if not changed:
         trial.found("ok", "returned arrays stay as they are, actions too")
 

@@ -35,4 +35,3 @@ def check_render(trial: Trial) -> None:
         else:
             trial.fact("renders", True)
             trial.found("ok", f"render returns uint8 {list(picture.shape)}")
-    env.close()

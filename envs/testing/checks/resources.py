@@ -30,7 +30,6 @@ def check_memory(trial: Trial) -> None:
         _steps(env, chunk)
         gc.collect()
         sizes.append(_resident())
-    env.close()
     growth = np.diff(sizes[_CHUNKS // 3 - 1 :])
     total, per_step = int(growth.sum()), float(growth.mean()) / chunk
     trial.fact("memory_bytes_per_step", round(per_step, 1))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import pickle
-from functools import partial
 from time import monotonic
 from typing import Any
 
 import numpy as np
 
-from envs.registry import VectorMode, make_env, make_vector_env
+from envs.registry import VectorMode, make_vector_env
 from envs.testing.play import value_difference
 from envs.testing.subject import Trial, adapted_action
 
@@ -19,14 +17,7 @@ _STEPS = 60
 
 
 def check_subprocess(trial: Trial) -> None:
-    """The factory is picklable, and two simulators step alike in one process and in two spawned ones."""
-    subject = trial.subject
-    trial.place("pickling its factory")
-    try:
-        pickle.dumps(partial(make_env, subject.name, **subject.options))
-    except Exception as error:  # noqa: BLE001 (whatever an option raises)
-        trial.found("fault", f"the options cannot be pickled for env.mode=subprocess: {error}")
-        return
+    """Two simulators step alike in one process and in two spawned ones."""
     one = _steps(trial, "serial", _STEPS)
     other = _steps(trial, "subprocess", len(one) - 1)
     for index, (first, second) in enumerate(zip(one, other, strict=True)):

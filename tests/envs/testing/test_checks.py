@@ -30,7 +30,9 @@ def found(check: str, kind: str, name: str = NAME, seconds: float = 0.5) -> list
     """What the check finds of the environment of this kind."""
     channel = Collected()
     options = {"kind": kind} if name == NAME else {}
-    CHECKS[check](Trial(check, Subject(name, options), cast(Channel, channel), seconds))
+    trial = Trial(check, Subject(name, options), cast(Channel, channel), seconds)
+    CHECKS[check](trial)
+    trial.close()
     return [message for message in channel.messages if isinstance(message, Finding)]
 
 

@@ -56,6 +56,12 @@ def test_refused_names_and_options_are_errors() -> None:
         check_env(NAME, seconds=0)
 
 
+def test_options_that_cannot_be_pickled_are_a_fault() -> None:
+    (fault,) = check_env(NAME, {"kind": lambda: "plain"}).findings
+    assert (fault.check, fault.verdict) == ("subprocess", "fault")
+    assert "cannot be pickled" in fault.text
+
+
 def test_an_environment_that_cannot_be_encoded_is_still_checked() -> None:
     report = check_env(NAME, {"kind": "multi_discrete"}, only=["observations", "replay"])
     assert report.spec is None
