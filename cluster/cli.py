@@ -122,6 +122,12 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_env(options: argparse.Namespace) -> int:
+    from cluster.check_env import run_check_env
+
+    return run_check_env(options.env, options.set, options.json, options.seconds)
+
+
 def _report(options: argparse.Namespace) -> int:
     from cluster.report.page import write_report
 
@@ -271,6 +277,12 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "Say what this machine offers and what will be used.").add_argument(
         "--json", action="store_true"
     )
+    sub = add("check-env", _check_env, "Check whether an environment does what training needs; docs/check_env.md.")
+    sub.add_argument("env", metavar="ID", help="environment preset, gym:<id>, gym:<module>:<id> or dmc:<domain>-<task>")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. env.options.wind_std=1")
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    sub.add_argument("--seconds", type=float, default=60.0, help="time limit of each check (default: 60)")
+
     sub = add("report", _report, "Write report.html of a run.")
     sub.add_argument("--run-dir", type=Path, required=True)
     sub.add_argument("--recorded", action="store_true", help="show what the run has written; start no simulator")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -289,9 +290,10 @@ def make_gym(name: str, **options: Any) -> gym.Env[Any, Any]:
 
 
 def _render_modes(gymnasium_id: str) -> list[str]:
-    if ":" in gymnasium_id:
-        return []
-    entry_point = gym.spec(gymnasium_id).entry_point
+    module, colon, registered = gymnasium_id.rpartition(":")
+    if colon:
+        importlib.import_module(module)
+    entry_point = gym.spec(registered).entry_point
     creator = gym.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     modes: list[str] = getattr(creator, "metadata", {}).get("render_modes", [])
     return modes

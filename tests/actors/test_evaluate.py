@@ -7,7 +7,8 @@ import pytest
 from actors.carry import take_rows
 from actors.evaluate import EvalConfig, Evaluator, bootstrap_interval, wilson_interval
 from actors.random_policy import RandomPolicy
-from tests.fakes import IMAGE_SHAPE, CheckingPolicy, CounterVectorEnv
+from envs.testing.counter import IMAGE_SHAPE, CounterVectorEnv
+from tests.fakes import CheckingPolicy
 
 
 def test_results_do_not_depend_on_the_size_of_a_wave() -> None:

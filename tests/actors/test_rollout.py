@@ -9,17 +9,9 @@ from actors.replay.sharded import ShardedReplay
 from actors.rollout import RolloutConfig, RolloutLoop, pack_stream_id, unpack_stream_id
 from envs.registry import make_vector_env
 from envs.specs import ArraySpec
+from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, CounterVectorEnv, episode_length
 from learner.algorithms.base import UpdateResult
-from tests.fakes import (
-    COUNTER_SPEC,
-    ENV_NAME,
-    CheckingPolicy,
-    CounterVectorEnv,
-    RecurrentPolicy,
-    check_extras,
-    check_sequences,
-    episode_length,
-)
+from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences
 
 
 def test_stream_ids_pack_and_unpack_to_the_edges() -> None:
@@ -61,7 +53,7 @@ def test_rollout_through_sharded_replay_keeps_every_step_aligned() -> None:
 
 
 def test_a_gymnasium_environment_goes_the_same_way() -> None:
-    env = make_vector_env(ENV_NAME, 3)
+    env = make_vector_env(COUNTER_NAME, 3)
     loop = RolloutLoop(env, CheckingPolicy(), seed=3)
     replay = ShardedReplay.from_config(ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=100), seed=0)
     for block in loop.collect(256).blocks:

@@ -16,16 +16,9 @@ from actors.replay.config import ReplayConfig
 from actors.replay.flow.routing import route
 from actors.rollout import RolloutLoop, pack_stream_id
 from actors.serving import RemotePolicy
+from envs.testing.counter import COUNTER_SPEC, CounterVectorEnv
 from learner.batch import SequenceBatch
-from tests.fakes import (
-    COUNTER_SPEC,
-    CheckingPolicy,
-    CounterVectorEnv,
-    RecurrentPolicy,
-    check_extras,
-    check_sequences,
-    counter_blocks,
-)
+from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences, counter_blocks
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")

@@ -18,8 +18,9 @@ from actors.records import Policy, PolicyOutput
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, RemotePolicy, act_together
 from envs.specs import ArraySpec, StepBatch
+from envs.testing.counter import COUNTER_SPEC, CounterVectorEnv
 from tests.actors.test_planning import CONFIG, KEYS, SPEC, make_step
-from tests.fakes import COUNTER_SPEC, CounterVectorEnv, RecurrentPolicy
+from tests.fakes import RecurrentPolicy
 from tests.planners.test_ensemble import make_weights
 
 

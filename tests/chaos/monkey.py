@@ -27,7 +27,8 @@ import numpy as np
 from cluster import build
 from cluster.audit import audit_run
 from cluster.run_dir import RunDir
-from tests.fakes import ENV_NAME, check_sequences
+from envs.testing.counter import COUNTER_NAME
+from tests.fakes import check_sequences
 
 ROOT = Path(__file__).resolve().parents[2]
 VICTIMS = {
@@ -86,7 +87,7 @@ class Chaos:
     def _torment(self, seconds: float) -> dict[str, Any]:
         rng = random.Random(self.seed)
         sets = [word for setting in SETTINGS for word in ("--set", setting)]
-        driver = self.start("--env", ENV_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
+        driver = self.start("--env", COUNTER_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
         self.wait_for_steps(driver, 1)
         start = time.monotonic()
         while time.monotonic() - start < seconds:

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.config import resolve
 from cluster.train import train
-from tests.fakes import REACH_NAME
+from envs.testing.reach import REACH_NAME
 
 pytestmark = [pytest.mark.integration, pytest.mark.learning]
 

@@ -25,9 +25,10 @@ from actors.replay.wire.blocks import encode_blocks
 from actors.replay.wire.buffers import SharedBuffer, SharedBufferPool
 from actors.replay.wire.shared import SHARED_MEMORY
 from actors.rollout import RolloutLoop, pack_stream_id
+from envs.testing.counter import CounterVectorEnv
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, counter_blocks
+from tests.fakes import CheckingPolicy, check_sequences, counter_blocks
 
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")

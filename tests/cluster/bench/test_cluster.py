@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 
 from cluster.bench.cluster import run
-from tests.fakes import CounterVectorEnv
+from envs.testing.counter import CounterVectorEnv
 
 
 @pytest.mark.integration
