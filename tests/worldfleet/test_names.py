@@ -46,18 +46,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["regular", "namespace"])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder with packages `envs`, `actors`, `cluster` and `tests`."""
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with packages `envs`, `cluster` and `tests`, and a folder `actors` without `__init__.py`."""
     home = tmp_path / "project"
+    for package in ("envs", "cluster", "tests"):
+        write(home / package / "__init__.py", INIT if package == "envs" else "")
     for file, text in {
-        "envs/mine.py": MINE, "actors/bounds.py": "HIGH = 1.0", "cluster/mine.py": "", "tests/bounds.py": "LOW = -1.0",
+        "envs/mine.py": MINE, "actors/bounds.py": "HIGH = 1.0", "cluster/mine.py": "", "tests/bounds.py": "LOW = -1.0"
     }.items():  # fmt: skip
         write(home / file, text)
-    if request.param == "regular":
-        for package in ("actors", "cluster", "tests"):
-            write(home / package / "__init__.py", "")
-        write(home / "envs" / "__init__.py", INIT)
     return home
 
 
@@ -98,8 +96,6 @@ print(envs.mine.__file__, envs.specs.__file__, cluster.mine.__file__, cluster.co
 
 
 def test_a_package_of_the_project_runs_its_init_file_too(project: Path, site: Path) -> None:
-    if not (project / "envs" / "__init__.py").exists():
-        pytest.skip("a namespace has none")
     code = "import worldfleet, envs, envs.registry; print(envs.HERE, envs.__file__, len(envs.__path__))\n"
     code += "env = envs.registry.make_env('gym:envs:Mine-v0'); print(env.reset().observation)"
     out = run("-c", code, path=[project, site], cwd=project).stdout.splitlines()
