@@ -166,8 +166,9 @@ def ray_head(home: Path, environment: dict[str, str]) -> Iterator[Callable[..., 
             done = subprocess.run([*command, *words], env=environment, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 return
-            if "submitted successfully" in done.stdout or time.monotonic() > deadline:
-                raise SystemExit(f"{words} in {folder} failed:\n{done.stdout}{done.stderr}")
+            said = done.stdout + done.stderr
+            if "submitted successfully" in said or time.monotonic() > deadline:
+                raise SystemExit(f"{words} in {folder} failed:\n{said}")
             time.sleep(1.0)  # a head answers some time after its start
 
     try:
