@@ -79,8 +79,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
-    Writes `eval/step<...>_seed<...>.json`, the episodes as JSON lines, a GIF of the first ones and the models beside
-    it; for a latent world model also what it imagines of them, see `cluster.report.imagination`.
+    Writes `eval/step<...>_seed<...>.json`, its episodes as JSON lines, a GIF of the first ones and the models; for a
+    latent world model also what it imagines of them, see `cluster.report.imagination`.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.

@@ -185,8 +185,8 @@ def _returns(folder: Path) -> str:
 def _column(path: Path, name: str) -> list[float]:
     """The finite numbers called `name` in a file of JSON objects, one a line."""
     rows = (parse_json(line) for line in read_text(path).splitlines())
-    values = [row.get(name) for row in rows if isinstance(row, dict)]
-    return [value for value in values if is_number(value) and math.isfinite(value)]
+    values = [row[name] for row in rows if isinstance(row, dict) and is_number(row.get(name))]
+    return [value for value in values if math.isfinite(value)]
 
 
 def _fidelity(path: Path) -> str:
