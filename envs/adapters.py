@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.contract import Contract, brief, to_arrays
+from envs.contract import Contract, StepFields, brief, to_arrays
 from envs.specs import ArraySpec, EnvSpec, MetricKind, TimeStep
 
 ACTION_TOLERANCE = 1e-6
@@ -219,9 +219,9 @@ class GymnasiumEnv:
         """
         observation, reward, is_first, is_last, is_terminal, info = self.advance(action)
         arrays = to_arrays(observation, self.spec.observation, self.spec.name)
-        return TimeStep(arrays, self._contract.reward(reward), is_first, is_last, is_terminal, info)
+        return TimeStep(arrays, self._contract.reward(reward), is_first, is_last, is_terminal, dict(info))
 
-    def advance(self, action: NDArray[Any]) -> tuple[dict[str, Any], Any, bool, bool, bool, dict[str, Any]]:
+    def advance(self, action: NDArray[Any]) -> StepFields:
         """`step` without a TimeStep, for vector environments: its fields, observation and reward not checked yet."""
         if not self._trusted:
             action = self._checked(np.asarray(action))

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.specs import ArraySpec, EnvSpec, StepBatch
+from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
 
 ALWAYS_CHECKED_TICKS = 100
 """Ticks of a new vector environment at which ranges are checked, whatever the share of later ones."""
 CHECK_SHARE = 0.01
 """Share of the later ticks."""
 
-StepParts = tuple[Mapping[str, Any], Any, Any, Any, Any, Mapping[str, Any]]
-"""The fields of a TimeStep, not checked yet."""
+StepFields = tuple[Mapping[str, Any], Any, bool, bool, bool, Mapping[str, Any]]
+"""The fields of a TimeStep, of which observation and reward are not checked yet."""
 
 _ndarray = np.ndarray
 _MOST = float(np.finfo(np.float32).max)
@@ -84,6 +84,16 @@ class Contract:
         self._every = round(1 / check_share) if check_share else 0
         self._ticks = 0
 
+    def fields(self, step: TimeStep) -> StepFields:
+        """The fields of a step, with its flags as bools.
+
+        Raises:
+            ContractError: A flag is none.
+        """
+        flags = (self.flag(key, getattr(step, key)) for key in ("is_first", "is_last", "is_terminal"))
+        is_first, is_last, is_terminal = flags
+        return step.observation, step.reward, is_first, is_last, is_terminal, step.info
+
     def begin(self, out: StepBatch) -> None:
         """Start a tick: `write` sets only the flags and metrics that are not 0."""
         out.is_first[:] = out.is_last[:] = out.is_terminal[:] = False
@@ -96,12 +106,12 @@ class Contract:
         row: int,
         observation: Mapping[str, Any],
         reward: Any,
-        is_first: Any,
-        is_last: Any,
-        is_terminal: Any,
+        is_first: bool,
+        is_last: bool,
+        is_terminal: bool,
         info: Mapping[str, Any],
     ) -> bool:
-        """Put the fields of a TimeStep into their row of a batch; whether it is the last of its episode.
+        """Put the fields of a TimeStep, see `fields`, into their row of a batch; whether it is the last of its episode.
 
         Raises:
             ContractError: They are not of the spec.
@@ -115,8 +125,6 @@ class Contract:
                 value = to_arrays(observation, self._spec.observation, self._spec.name)[key]
             arrays[key][row] = value
         out.reward[row] = reward if reward.__class__ is float and -_MOST <= reward <= _MOST else self.reward(reward)
-        if not (is_first.__class__ is is_last.__class__ is is_terminal.__class__ is bool):
-            self.flag("is_first", is_first), self.flag("is_last", is_last), self.flag("is_terminal", is_terminal)
         if is_first:
             out.is_first[row] = True
         if is_last:
@@ -128,7 +136,7 @@ class Contract:
                     values[row] = value
             except (TypeError, ValueError):
                 raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no number") from None
-        return bool(is_last)
+        return is_last
 
     def end(self, out: StepBatch) -> None:
         """Check what is faster for all environments together: that numbers are finite and, where due, in range.

@@ -28,7 +28,7 @@ def allocate(spec: EnvSpec, num_envs: int) -> StepBatch:
 
 def allocate_like(batch: StepBatch) -> StepBatch:
     """New arrays like those of `batch`, not filled."""
-    return _map(lambda array: np.empty(array.shape, array.dtype), batch)
+    return _map(np.empty_like, batch)
 
 
 def copy_batch(batch: StepBatch) -> StepBatch:

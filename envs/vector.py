@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from envs import spawn
 from envs.adapters import ActionCheck, GymnasiumEnv
-from envs.contract import CHECK_SHARE, Contract, StepParts
-from envs.specs import Env, EnvSpec, StepBatch, TimeStep
+from envs.contract import CHECK_SHARE, Contract
+from envs.specs import Env, EnvSpec, StepBatch
 from envs.step_arrays import allocate, allocate_like, copy_batch, memory_size, rows_of, shared_views
 
 EnvFactory = Callable[[], Env]
@@ -112,7 +112,7 @@ class SerialVectorEnv:
         self._ended = None
         self._contract.begin(out)
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            self._contract.write(out, row, *_parts(env.reset(seed=int(seed), options=options)))
+            self._contract.write(out, row, *self._contract.fields(env.reset(seed=int(seed), options=options)))
         self._contract.end(out)
         self._options = options
         self._ended = [False] * self.num_envs
@@ -129,7 +129,7 @@ class SerialVectorEnv:
                 if step.is_last:
                     raise ValueError(f"the episode of environment {row} ends before the last of {len(taken)} actions")
                 step = env.step(action)
-            ended[row] = self._contract.write(out, row, *_parts(step))
+            ended[row] = self._contract.write(out, row, *self._contract.fields(step))
         self._contract.end(out)
         self._ended = ended
 
@@ -143,11 +143,11 @@ class SerialVectorEnv:
         contract.begin(out)
         for row, env in enumerate(self._envs):
             if ended[row]:
-                ended[row] = contract.write(out, row, *_parts(env.reset(options=self._options)))
+                ended[row] = contract.write(out, row, *contract.fields(env.reset(options=self._options)))
             elif isinstance(env, GymnasiumEnv):
                 ended[row] = contract.write(out, row, *env.advance(actions[row]))
             else:
-                ended[row] = contract.write(out, row, *_parts(env.step(actions[row])))
+                ended[row] = contract.write(out, row, *contract.fields(env.step(actions[row])))
         contract.end(out)
         self._ended = ended
 
@@ -396,10 +396,6 @@ def _portable(error: Exception) -> Exception:
     except (pickle.PicklingError, TypeError, AttributeError):
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _parts(step: TimeStep) -> StepParts:
-    return step.observation, step.reward, step.is_first, step.is_last, step.is_terminal, step.info
 
 
 def _check_seeds(seeds: Sequence[int], num_envs: int) -> None:
