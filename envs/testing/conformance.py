@@ -45,6 +45,8 @@ BARE = ("observations", "aliasing", "episodes", "determinism", "actions", "rende
 """Checks of the bare environment, which run side by side."""
 ADAPTED = ("replay", "subprocess")
 """Checks through worldfleet's adapter, which need what the first ones looked at to be in order."""
+MAX_HANGS = 2
+"""Checks that may hang before the others are left out; each takes its whole time limit."""
 PLAY_SECONDS = 2.0
 """How long a check plays a slow environment."""
 
@@ -89,13 +91,19 @@ def check_env(
     stop = stop or Stop()
     found: dict[str, tuple[Finding, ...]] = {}
     facts: dict[str, Any] = {}
+    hung: list[str] = []
 
     def run_check(check: str) -> None:
+        if len(hung) >= MAX_HANGS:
+            found[check] = (Finding(check, "note", f"not checked: it hangs in {' and '.join(sorted(hung))}"),)
+            return
         outcome = run(_check, (check, subject, min(PLAY_SECONDS, 0.25 * seconds)), seconds, stop)
         if check == "spaces" and outcome.error is not None and outcome.error[0] == "ValueError":
             raise ValueError(outcome.error[1])
         facts.update(message for message in outcome.messages if isinstance(message, tuple))
         found[check] = _findings(check, outcome)
+        if outcome.hung:
+            hung.append(check)
         progress(check, found[check], outcome.seconds)
 
     def run_all(checks: Iterable[str]) -> None:

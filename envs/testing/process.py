@@ -83,7 +83,7 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: floa
     with tempfile.TemporaryDirectory(prefix="worldfleet-check-") as folder:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(theirs, folder, seconds, function, arguments))
+        process = context.Process(target=_child, args=(theirs, folder, function, arguments))
         process.start()
         theirs.close()
         try:
@@ -119,13 +119,15 @@ def _attend(process: Any, connection: Connection, folder: Path, seconds: float, 
             process.join(_POLL_SECONDS)
             alive = process.is_alive()
         elapsed = time.monotonic() - began
-        where = ", ".join(filter(None, (_place(folder), _frame(folder))))
-        if not alive:
-            return Outcome(messages, None, _death(process), False, False, where, _last_line(folder), elapsed)
         if stop.is_set():
             return Outcome(messages, seconds=elapsed)
-        if time.monotonic() > deadline:
-            return Outcome(messages, None, None, True, False, where, "", elapsed)
+        if alive and time.monotonic() > deadline:
+            os.kill(process.pid, signal.SIGUSR1)  # writes its stack
+            time.sleep(_POLL_SECONDS)
+            return Outcome(messages, hung=True, where=_crash_place(folder), seconds=elapsed)
+        if not alive:
+            death, output = _death(process), _last_line(folder)
+            return Outcome(messages, death=death, where=_crash_place(folder), output=output, seconds=elapsed)
         wait([connection], _POLL_SECONDS)
 
 
@@ -160,6 +162,11 @@ def _place(folder: Path) -> str:
     return ""
 
 
+def _crash_place(folder: Path) -> str:
+    """What a process was doing when it died or was killed, with the line of Python if that is known."""
+    return ", ".join(filter(None, (_place(folder), _frame(folder))))
+
+
 def _frame(folder: Path) -> str:
     """The innermost Python frame that faulthandler wrote down, as file:line."""
     with contextlib.suppress(OSError):
@@ -175,9 +182,7 @@ def _last_line(folder: Path) -> str:
     return ""
 
 
-def _child(
-    connection: Connection, folder: str, seconds: float, function: Callable[..., None], arguments: tuple[Any, ...]
-) -> None:
+def _child(connection: Connection, folder: str, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """The process: a session of its own, output to a file, and the stack of a crash or hang to another."""
     os.setsid()
     output = os.open(f"{folder}/output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -186,7 +191,7 @@ def _child(
     place = os.open(f"{folder}/place", os.O_RDWR | os.O_CREAT)
     stack = open(f"{folder}/stack", "w")  # noqa: SIM115 (faulthandler keeps it to the end)
     faulthandler.enable(stack)
-    faulthandler.dump_traceback_later(0.8 * seconds, file=stack)
+    faulthandler.register(signal.SIGUSR1, stack, all_threads=False)
     connection.send(("started", None))
     try:
         function(Channel(connection, place), *arguments)
@@ -197,5 +202,4 @@ def _child(
             (type(error).__name__, " ".join(str(error).split())),
             f"{Path(frame.filename).name}:{frame.lineno}",
         )
-    faulthandler.cancel_dump_traceback_later()
     connection.send(("done", answer))

@@ -50,6 +50,8 @@ class FaultyEnv(gym.Env[Any, Any]):
         self.rng = np.random.default_rng()
         if kind == "leaves_file":
             self.file = os.open(os.devnull, os.O_RDONLY)
+        if kind == "collected_file":
+            self.stream = open(os.devnull)  # noqa: SIM115 (closed with the instance)
         if kind == "leaves_process":
             self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 

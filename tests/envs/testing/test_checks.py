@@ -111,6 +111,10 @@ def test_what_an_environment_raises_comes_out_of_the_check(check: str, kind: str
         found(check, kind)
 
 
+def test_what_goes_with_the_instance_is_not_left_open() -> None:
+    assert [finding.verdict for finding in found("close", "collected_file")] == ["ok"]
+
+
 def test_a_violation_is_told_once_and_where() -> None:
     findings = [f for f in found("observations", "outside") if f.verdict == "fault"]
     assert [f.where for f in findings] == ["reset of the episode of reset(seed=0)"]
