@@ -167,14 +167,7 @@ class Learner:
 
 def take_sequences(batch: SequenceBatch, index: NDArray[np.int64]) -> SequenceBatch:
     """The sequences `index` of a batch as a new batch."""
-    return SequenceBatch(
-        {key: value[index] for key, value in batch.data.items()},
-        batch.stream_id[index],
-        batch.first_step[index],
-        batch.policy_version[index],
-        batch.weight[index],
-        batch.handle[index],
-    )
+    return batch.map_rows(lambda values: values[index])
 
 
 def mean_metrics(collected: list[dict[str, float]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ from envs.specs import EnvSpec
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.device import Precision, autocast, fast_products
+from learner.device import Precision, autocast, batch_tensors, fast_products
 from learner.distributed import Collective, current
 from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
 from learner.losses.returns import ReturnRange, lambda_returns
@@ -35,7 +35,6 @@ from learner.models.heads import PolicyHead, ScalarHead
 from learner.models.rssm import Rssm, State
 from learner.models.world_model import Disagreement, WorldModel
 from learner.optim import Optimizer, learning_rate
-from learner.prefetch import batch_tensors
 
 LATENT_KEYS = ("latent_deter", "latent_stoch")
 """Keys under which latent states are stored in the replay."""
