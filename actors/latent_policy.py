@@ -19,9 +19,8 @@ from actors.records import PolicyOutput
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from learner.algorithms.dreamer import LATENT_KEYS
 from learner.algorithms.dreamer_config import DreamerConfig
-from learner.models.heads import PolicyHead, ScalarHead
 from learner.models.rssm import RssmConfig, State
-from learner.models.world_model import LatentModel
+from learner.models.world_model import LatentModel, PolicyHead, ScalarHead
 from planners.base import Expansion, Planner, PlannerCarry
 from planners.config import PlannerConfig
 from planners.sampling import SamplingPlanner
@@ -63,7 +62,7 @@ class LatentPolicy:
         self._config, self._device = config, torch.device(device)
         self._random = RandomPolicy(spec.action)
         with torch.random.fork_rng(devices=[]):  # initial weights are never used: leave the process's numbers alone
-            self._model = LatentModel(config, spec).to(self._device)
+            self._model = LatentModel(config.world_model, spec).to(self._device)
             self._heads = self._make_heads(spec).to(self._device)
         self._action = self._model.action
         self._planner = self._make_planner(spec, planner) if config.acting == "planner" else None
@@ -75,10 +74,9 @@ class LatentPolicy:
         config = self._config
         if config.behaviour is None:
             return nn.ModuleDict()
-        shape = self._model.rssm.features, config.sizes.units, config.norm, config.act
-        return nn.ModuleDict(
-            {"policy": PolicyHead(config.policy, spec.action, *shape), "value": ScalarHead(config.value, *shape)}
-        )
+        features, arch = self._model.rssm.features, config.arch
+        policy = PolicyHead(config.policy, spec.action, features, arch)
+        return nn.ModuleDict({"policy": policy, "value": ScalarHead(config.value, features, arch)})
 
     def _make_planner(self, spec: EnvSpec, config: PlannerConfig) -> Planner:
         """The planner of a policy that plans."""
@@ -181,7 +179,7 @@ class LatentPolicy:
         observation = {key: self._tensor(step.observation[key])[:, None] for key in (*keys.images, *keys.vectors)}
         eps = _latent_noise(self._config.rssm, self._tensor(noise))
         before = State(self._tensor(carry.deter), self._tensor(carry.stoch))
-        states, _ = self._model.observe(
+        states, _ = self._model.filter_posterior(
             observation,
             self._tensor(carry.action)[:, None],
             self._tensor(step.is_first)[:, None],

@@ -17,7 +17,7 @@ from learner.algorithms.dreamer import LATENT_KEYS, DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.device import Precision
-from learner.models.dimensions import Dimensions, SizeName
+from learner.models.layers import Dimensions, SizeName
 from learner.models.observation import ObservationConfig
 
 _SEED = 0

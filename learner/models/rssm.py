@@ -10,28 +10,31 @@ E token features, A action size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from learner.models.dimensions import Dimensions
+from envs.numbers import PositiveFloat, PositiveInt, check_fields
 from learner.models.distributions import OneHot
 from learner.models.layers import (
     ACTIVATIONS,
-    ActivationName,
+    Architecture,
     Dense,
     GroupedLinear,
     Linear,
     Mlp,
-    NormName,
+    UnrolledLinear,
+    join,
     make_norm,
     normalise,
     split,
+    unrolled,
 )
-from learner.models.unroll import UnrolledLinear, unrolled
 
 
 @dataclass(frozen=True)
@@ -51,25 +54,15 @@ class RssmConfig:
 
     latent: Literal["categorical", "gaussian"] = "categorical"
     cell: Literal["block_gru", "gru"] = "block_gru"
-    groups: int = 32
-    blocks: int = 8
-    prior_layers: int = 2
-    posterior_layers: int = 1
-    unimix: float = 0.01
-    min_std: float = 0.1
+    groups: PositiveInt = 32
+    blocks: PositiveInt = 8
+    prior_layers: PositiveInt = 2
+    posterior_layers: PositiveInt = 1
+    unimix: Annotated[float, Ge(0), Lt(1)] = 0.01
+    min_std: PositiveFloat = 0.1
 
     def __post_init__(self) -> None:
-        if self.latent not in ("categorical", "gaussian"):
-            raise ValueError(f"latent must be 'categorical' or 'gaussian', got {self.latent!r}")
-        if self.cell not in ("block_gru", "gru"):
-            raise ValueError(f"cell must be 'block_gru' or 'gru', got {self.cell!r}")
-        for name in ("groups", "blocks", "prior_layers", "posterior_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0.0 <= self.unimix < 1.0:
-            raise ValueError(f"unimix must be in [0, 1), got {self.unimix}")
-        if not self.min_std > 0.0:
-            raise ValueError(f"min_std must be positive, got {self.min_std}")
+        check_fields(self)
 
 
 class State(NamedTuple):
@@ -83,15 +76,15 @@ class State(NamedTuple):
         """[..., D + S]."""
         return torch.cat([self.deter, self.stoch], -1)
 
-    def detach(self) -> State:
-        return State(self.deter.detach(), self.stoch.detach())
+    def map(self, function: Callable[[Tensor], Tensor]) -> State:
+        """The state with `function` of each part."""
+        return State(function(self.deter), function(self.stoch))
 
 
 class Latent(Protocol):
     """Distribution of the stochastic part."""
 
     def sample(self, noise: Tensor) -> Tensor: ...
-    def mode(self) -> Tensor: ...
     def entropy(self) -> Tensor: ...
     def detach(self) -> Any: ...
     def kl(self, other: Any) -> Tensor: ...
@@ -110,10 +103,6 @@ class CategoricalLatent:
     def sample(self, noise: Tensor) -> Tensor:
         """[..., G * C] from noise [..., G] uniform in [0, 1); straight-through gradients."""
         return self.categorical.sample(noise).flatten(-2)
-
-    def mode(self) -> Tensor:
-        """[..., G * C]."""
-        return self.categorical.mode().flatten(-2)
 
     def entropy(self) -> Tensor:
         """[...] in nats, summed over groups."""
@@ -143,10 +132,6 @@ class GaussianLatent:
         """[..., S] from standard normal noise [..., S]."""
         return self.mean + self.std * noise
 
-    def mode(self) -> Tensor:
-        """[..., S]."""
-        return self.mean
-
     def entropy(self) -> Tensor:
         """[...] in nats."""
         return (self.std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
@@ -166,37 +151,27 @@ class Rssm(nn.Module):
 
     Args:
         config: Kind and shape.
-        dimensions: Size.
         tokens: Features of an observation's tokens, E.
         action: Action size, A.
-        norm: Norm of the hidden layers.
-        act: Activation of the hidden layers.
+        arch: Sizes, norm and activation.
     """
 
-    def __init__(
-        self,
-        config: RssmConfig,
-        dimensions: Dimensions,
-        tokens: int,
-        action: int,
-        norm: NormName,
-        act: ActivationName,
-    ) -> None:
+    def __init__(self, config: RssmConfig, tokens: int, action: int, arch: Architecture) -> None:
         super().__init__()
-        self.config, self.classes = config, dimensions.classes
-        self.deter, hidden = dimensions.deter, dimensions.hidden
+        self.config, self.classes = config, arch.sizes.classes
+        self.deter, hidden = arch.sizes.deter, arch.sizes.hidden
         categorical = config.latent == "categorical"
-        self.stoch = config.groups * (dimensions.classes if categorical else 1)
+        self.stoch = config.groups * (self.classes if categorical else 1)
         self.features = self.deter + self.stoch
         statistics = self.stoch if categorical else 2 * self.stoch
         self.cell: BlockGru | Gru
         if config.cell == "block_gru":
-            self.cell = BlockGru(self.deter, self.stoch, hidden, action, config.blocks, norm, act)
+            self.cell = BlockGru(self.stoch, action, config.blocks, arch)
         else:
-            self.cell = Gru(self.deter, self.stoch, hidden, action, norm, act)
-        self.prior_net = Mlp(self.deter, hidden, config.prior_layers, norm, act)
+            self.cell = Gru(self.stoch, action, arch)
+        self.prior_net = Mlp(self.deter, hidden, config.prior_layers, arch)
         self.prior_out = Linear(hidden, statistics)
-        self.posterior_net = Mlp(self.deter + tokens, hidden, config.posterior_layers, norm, act)
+        self.posterior_net = Mlp(self.deter + tokens, hidden, config.posterior_layers, arch)
         self.posterior_out = Linear(hidden, statistics)
 
     def initial(self, rows: int) -> State:
@@ -217,7 +192,7 @@ class Rssm(nn.Module):
         return F.one_hot(stored.long(), self.classes).flatten(-2)
 
     def latent(self, statistics: Tensor) -> Latent:
-        """The distribution that a prior's or a posterior's output [..., statistics] stands for."""
+        """The distribution of a prior's or a posterior's statistics [..., statistics]."""
         config = self.config
         if config.latent == "categorical":
             logits = statistics.view(*statistics.shape[:-1], config.groups, self.classes)
@@ -226,18 +201,18 @@ class Rssm(nn.Module):
         return GaussianLatent(mean, F.softplus(std) + config.min_std)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Statistics [..., statistics] of the stochastic part that are expected for deter [..., D]."""
+        """Statistics [..., statistics] of the stochastic part given deter [..., D], without an observation."""
         return self.prior_out(self.prior_net(deter))  # type: ignore[no-any-return]
 
-    def observe(
+    def filter_posterior(
         self, tokens: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor
     ) -> tuple[State, Tensor]:
-        """Follow sequences with the posterior.
+        """The posterior along sequences, each step's from the observations until then.
 
         Args:
             tokens: [B, T, E] of the observations.
             action: [B, T, A] that led to each observation; ignored where `is_first`.
-            is_first: [B, T] where the state and the action before are forgotten.
+            is_first: [B, T] where the state and the action before are reset to zeros.
             state: [B, ...] before the first step.
             noise: [B, T, ...] for the latents, see their `sample`.
 
@@ -249,14 +224,14 @@ class Rssm(nn.Module):
         deter_weight, token_weight = first.linear.weight.tensor_split([self.deter], dim=1)
         from_tokens = F.linear(tokens.transpose(0, 1), token_weight, first.linear.bias)
         keep = (~is_first).to(tokens.dtype).unsqueeze(-1)
-        from_action = self.cell.of_action(action * keep).unbind(1)
+        embedded = self.cell.embed_action(action * keep).unbind(1)
         shape = is_first.shape[1], is_first.shape[0]
         cell, posterior_out = unrolled(self.cell, *shape), unrolled(self.posterior_out, *shape)
-        first_linear, rest = UnrolledLinear(deter_weight, from_tokens), [unrolled(layer, *shape) for layer in rest]
+        first_linear, rest = UnrolledLinear(from_tokens, deter_weight), [unrolled(layer, *shape) for layer in rest]
         deter, stoch = state
         deters, stochs, statistics = [], [], []
         for t, (kept, eps) in enumerate(zip(keep.unbind(1), noise.unbind(1), strict=True)):
-            deter = cell(deter * kept, stoch * kept, from_action[t])
+            deter = cell(deter * kept, stoch * kept, embedded[t])
             x = first.finish(first_linear(deter))
             for layer in rest:
                 x = layer(x)
@@ -267,8 +242,8 @@ class Rssm(nn.Module):
         return State(torch.stack(deters, 1), torch.stack(stochs, 1)), torch.stack(statistics, 1)
 
     def step(self, state: State, action: Tensor, noise: Tensor) -> State:
-        """One step without an observation: action [N, A], noise [N, ...] as for the latents' `sample`."""
-        deter = self.cell(state.deter, state.stoch, self.cell.of_action(action))
+        """One step of the prior: action [N, A], noise [N, ...] as for the latents' `sample`."""
+        deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
         return State(deter, self.latent(self.prior(deter)).sample(noise).to(deter.dtype))
 
 
@@ -276,67 +251,66 @@ class BlockGru(nn.Module):
     """The GRU with block-diagonal recurrent weights (Hafner et al. 2025, Methods).
 
     Args:
-        deter: D.
         stoch: S.
-        hidden: Features of the layers before the memory.
         action: A.
         blocks: Groups of the weights.
-        norm: Norm of the hidden layers.
-        act: Activation of the hidden layers.
+        arch: Sizes, norm and activation.
     """
 
-    def __init__(
-        self, deter: int, stoch: int, hidden: int, action: int, blocks: int, norm: NormName, act: ActivationName
-    ) -> None:
+    def __init__(self, stoch: int, action: int, blocks: int, arch: Architecture) -> None:
         super().__init__()
-        self.deter_in = Dense(deter, hidden, norm, act)
-        self.stoch_in = Dense(stoch, hidden, norm, act)
-        self.action_in = Dense(action, hidden, norm, act)
+        deter, hidden = arch.sizes.deter, arch.sizes.hidden
+        self.deter_in = Dense(deter, hidden, arch)
+        self.stoch_in = Dense(stoch, hidden, arch)
+        self.action_in = Dense(action, hidden, arch)
         self.hidden = GroupedLinear(deter, deter, blocks, shared=3 * hidden)
-        self.norm = make_norm(norm, deter)
-        self.act = ACTIVATIONS[act]
+        self.norm = make_norm(arch.norm, deter)
+        self.act = ACTIVATIONS[arch.act]
         self.gates = GroupedLinear(deter, 3 * deter, blocks)
         self._blocks = blocks
 
-    def of_action(self, action: Tensor) -> Tensor:
-        """What the cell sees of actions [..., A]: clipped to magnitude 1, through a layer."""
-        return self.action_in(action / action.detach().abs().clamp(min=1.0))  # type: ignore[no-any-return]
+    def embed_action(self, action: Tensor) -> Tensor:
+        """Actions [..., A] as `forward` takes them: clipped to magnitude 1, through a layer."""
+        return self.action_in(clip_action(action))  # type: ignore[no-any-return]
 
-    def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
-        """The next deter [N, D] from deter [N, D], stoch [N, S] and `of_action` of the actions [N, A]."""
-        shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), from_action], -1)
+    def forward(self, deter: Tensor, stoch: Tensor, embedded: Tensor) -> Tensor:
+        """The next deter [N, D] from deter [N, D], stoch [N, S] and `embed_action` of the actions [N, A]."""
+        shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), embedded], -1)
         x = normalise(self.norm, self.act, self.hidden(deter, shared))
         reset, candidate, update = self.gates.by_group(x).chunk(3, -1)
-        return _gated(reset, candidate, update, split(deter, self._blocks)).transpose(0, 1).flatten(1)
+        return join(_gated(reset, candidate, update, split(deter, self._blocks)))
 
 
 class Gru(nn.Module):
     """A GRU with a norm on its gates (Hafner et al. 2021), after a layer for the stochastic part and the action.
 
     Args:
-        deter: D.
         stoch: S.
-        hidden: Features of the layer before the memory.
         action: A.
-        norm: Norm of the hidden layer and the gates.
-        act: Activation of the hidden layer.
+        arch: Sizes, norm (also of the gates) and activation.
     """
 
-    def __init__(self, deter: int, stoch: int, hidden: int, action: int, norm: NormName, act: ActivationName) -> None:
+    def __init__(self, stoch: int, action: int, arch: Architecture) -> None:
         super().__init__()
-        self.input = Dense(stoch + action, hidden, norm, act)
+        deter, hidden = arch.sizes.deter, arch.sizes.hidden
+        self.input = Dense(stoch + action, hidden, arch)
         self.gates = Linear(hidden + deter, 3 * deter)
-        self.norm = make_norm(norm, 3 * deter)
+        self.norm = make_norm(arch.norm, 3 * deter)
 
-    def of_action(self, action: Tensor) -> Tensor:
-        """What the cell sees of actions [..., A]: clipped to magnitude 1."""
-        return action / action.detach().abs().clamp(min=1.0)
+    def embed_action(self, action: Tensor) -> Tensor:
+        """Actions [..., A] as `forward` takes them: clipped to magnitude 1."""
+        return clip_action(action)
 
-    def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
-        """The next deter [N, D] from deter [N, D], stoch [N, S] and actions [N, A]."""
-        x = self.input(torch.cat([stoch, from_action], -1))
+    def forward(self, deter: Tensor, stoch: Tensor, embedded: Tensor) -> Tensor:
+        """The next deter [N, D] from deter [N, D], stoch [N, S] and `embed_action` of the actions [N, A]."""
+        x = self.input(torch.cat([stoch, embedded], -1))
         reset, candidate, update = self.norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
         return _gated(reset, candidate, update, deter)
+
+
+def clip_action(action: Tensor) -> Tensor:
+    """Actions scaled down to magnitude 1 where they are larger; without a gradient through the scale."""
+    return action / action.detach().abs().clamp(min=1.0)
 
 
 def _gated(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:

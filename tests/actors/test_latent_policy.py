@@ -268,7 +268,9 @@ def test_stored_latents_are_the_algorithms_states_through_episode_ends() -> None
         two = replace(batch, data={key: value[:, t : t + 2] for key, value in batch.data.items()})
         data = algorithm._to_device(two)
         noise = torch.zeros(2, 1, config.rssm.groups)
-        states, _ = algorithm.world.observe(data.observation, data.previous_action, data.is_first, data.start, noise)
+        states, _ = algorithm.world.filter_posterior(
+            data.observation, data.previous_action, data.is_first, data.start, noise
+        )
         stored = two.data["latent_deter"][:, 1].astype(np.float32)
         np.testing.assert_allclose(states.deter[:, 0].detach().numpy(), stored, rtol=0.0, atol=2e-3, err_msg=str(t))
 

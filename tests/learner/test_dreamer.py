@@ -15,10 +15,10 @@ from torch import Tensor
 
 from learner import checkpoint
 from learner.algorithms.dreamer import DreamerAlgorithm
-from learner.algorithms.dreamer_config import BehaviourConfig, DisagreementConfig, DreamerConfig, WorldLossConfig
+from learner.algorithms.dreamer_config import BehaviourConfig, DreamerConfig, WorldLossConfig
 from learner.batch import SequenceBatch
-from learner.models.heads import PolicyConfig, ScalarConfig
 from learner.models.rssm import Rssm, State
+from learner.models.world_model import DisagreementConfig, PolicyConfig, ScalarConfig
 from learner.optim import OptimConfig
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, VARIANTS, batches, losses_of, make, tiny, with_data
 
@@ -26,18 +26,18 @@ Observed = dict[str, Any]
 
 
 def observed(algorithm: DreamerAlgorithm, batch: SequenceBatch) -> Observed:
-    """What an update gives to `WorldModel.observe`, and what that answers."""
+    """What an update gives to `WorldModel.filter_posterior`, and what that answers."""
     seen: Observed = {}
-    observe = algorithm.world.observe
+    filter_posterior = algorithm.world.filter_posterior
 
     def spy(observation: Any, action: Tensor, is_first: Tensor, state: State, noise: Tensor) -> Any:
-        states, statistics = observe(observation, action, is_first, state, noise)
+        states, statistics = filter_posterior(observation, action, is_first, state, noise)
         seen.update(
-            observation=observation, action=action, is_first=is_first, state=state, noise=noise, states=states.detach()
+            observation=observation, action=action, is_first=is_first, state=state, noise=noise, states=states.map(Tensor.detach)
         )
         return states, statistics
 
-    algorithm.world.observe = spy  # type: ignore[method-assign]
+    algorithm.world.filter_posterior = spy  # type: ignore[method-assign]
     seen["result"] = algorithm.update(batch)
     return seen
 
@@ -258,7 +258,7 @@ def test_an_update_from_written_latents_continues_the_states() -> None:
     algorithm = make(config)
     later = replace(batch, data=data)
     tail = algorithm._to_device(later)
-    states, _ = algorithm.world.observe(
+    states, _ = algorithm.world.filter_posterior(
         tail.observation, tail.previous_action, tail.is_first, tail.start, seen["noise"][:, 4:]
     )
     torch.testing.assert_close(states.deter, seen["states"].deter[:, 4:], rtol=0.0, atol=2e-3)

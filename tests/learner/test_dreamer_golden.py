@@ -21,11 +21,11 @@ from envs.specs import ArraySpec, EnvSpec
 from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import BehaviourConfig, DreamerConfig
 from learner.batch import SequenceBatch
-from learner.models.dimensions import Dimensions
 from learner.models.distributions import OneHot
-from learner.models.heads import PolicyConfig
+from learner.models.layers import Dimensions
 from learner.models.observation import ObservationConfig
 from learner.models.rssm import RssmConfig
+from learner.models.world_model import PolicyConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 OBSERVATION = {

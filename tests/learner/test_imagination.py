@@ -31,8 +31,8 @@ from learner.imagination import (
     pad,
     usage,
 )
-from learner.models.dimensions import Dimensions
 from learner.models.distributions import OneHot
+from learner.models.layers import Dimensions
 from learner.models.observation import ObservationConfig
 from learner.models.rssm import CategoricalLatent, GaussianLatent, RssmConfig, State
 from learner.models.world_model import WorldModel
