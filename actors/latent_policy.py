@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from actors.random_policy import RandomCarry, RandomPolicy, RowGenerator
 from actors.records import PolicyOutput
 from envs.specs import ArraySpec, EnvSpec, StepBatch
-from learner.algorithms.dreamer import LATENT_KEYS
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.models.rssm import RssmConfig, State
 from learner.models.world_model import LatentModel, PolicyHead, ScalarHead
@@ -97,15 +96,8 @@ class LatentPolicy:
     @property
     def extras(self) -> Mapping[str, ArraySpec]:
         """The latent states, if they are stored."""
-        if not self._config.store_latents:
-            return {}
-        rssm = self._model.rssm
-        packed = rssm.pack(rssm.initial(1).stoch)
-        specs = (
-            ArraySpec((rssm.deter,), "float16"),
-            ArraySpec(tuple(packed.shape[1:]), str(packed.dtype).removeprefix("torch.")),
-        )
-        return dict(zip(LATENT_KEYS, specs, strict=True))
+        stored = self._stored(self._model.rssm.initial(1))
+        return {key: ArraySpec(values.shape[1:], str(values.dtype)) for key, values in stored.items()}
 
     def initial(self, seeds: NDArray[np.uint64]) -> LatentCarry:
         """The carry of len(seeds) environments."""
@@ -201,8 +193,7 @@ class LatentPolicy:
     def _stored(self, state: State) -> dict[str, NDArray[Any]]:
         if not self._config.store_latents:
             return {}
-        values = state.deter.to(torch.float16), self._model.rssm.pack(state.stoch)
-        return {key: _array(value) for key, value in zip(LATENT_KEYS, values, strict=True)}
+        return {key: _array(values) for key, values in self._model.rssm.pack(state).items()}
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

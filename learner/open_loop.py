@@ -1,6 +1,6 @@
-"""Open-loop error of a latent world model, against what came and against what needs no model.
+"""Open-loop error of a latent world model, against what was recorded and against what needs no model.
 
-Every prediction is held against the true observation k steps behind a start. Squared errors are divided by the
+Every prediction is compared with the true observation k steps after a start. Squared errors are divided by the
 variance of the test set, so that the definitions of `learner.fidelity` hold: an NRMSE of 1 is predicting the mean.
 An image counts as one dimension: its mean squared error over the mean variance of its pixels.
 
@@ -63,10 +63,10 @@ def open_loop_errors(
 
     Args:
         model: The model.
-        belief: What it made of the recorded sequences.
+        belief: Its posterior along the recorded sequences.
         starts: Where to start from, each with `horizon` steps ahead.
         horizon: H.
-        samples: P imagined futures, whose mean is a prediction too.
+        samples: P imagined futures; their mean is a prediction too.
         seed: Seed of what is imagined.
     """
     variances = _variances(model, belief)

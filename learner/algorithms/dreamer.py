@@ -11,7 +11,7 @@ Letters: B sequences of this rank, T trained steps, N = B * T rows, H imagined s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,8 @@ from envs.specs import EnvSpec
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
+from learner.collective import Collective, current
 from learner.device import Precision, autocast, batch_tensors, fast_products
-from learner.distributed import Collective, current
 from learner.losses.dreamer import (
     ReturnRange,
     actor_loss,
@@ -38,12 +38,9 @@ from learner.losses.dreamer import (
     lambda_returns,
 )
 from learner.models.distributions import Regression, TwoHot
-from learner.models.rssm import Rssm, State
+from learner.models.rssm import LATENT_KEYS, Rssm, State
 from learner.models.world_model import Disagreement, PolicyHead, ScalarHead, WorldModel
 from learner.optim import Optimizer, learning_rate
-
-LATENT_KEYS = ("latent_deter", "latent_stoch")
-"""Keys under which latent states are stored in the replay."""
 
 Losses = dict[str, Tensor]
 """Weighted losses, each a scalar, by name."""
@@ -169,7 +166,8 @@ class DreamerAlgorithm:
         self.updates += 1
         if self.behaviour is not None and self.updates % self.behaviour.config.slow_every == 0:
             self.behaviour.move_slow_value()
-        return UpdateResult(metrics, writebacks=self._writebacks(states))
+        latents = self.world.rssm.pack(states) if self.config.store_latents else {}
+        return UpdateResult(metrics, writebacks={key: values.cpu().numpy() for key, values in latents.items()})
 
     def export_weights(self) -> dict[str, NDArray[Any]]:
         """The world model without its decoder, the policy and the critic; see actors.latent_policy."""
@@ -185,13 +183,11 @@ class DreamerAlgorithm:
 
     def save_artifacts(self, directory: Path) -> list[Path]:
         """Write `world_model.pt` and, with a behaviour, `behaviour.pt`."""
-        parts: dict[str, nn.Module] = {"world_model": self.world}
-        if self.behaviour is not None:
-            parts["behaviour"] = self.behaviour
         paths = []
-        for name, module in parts.items():
-            paths.append(directory / f"{name}.pt")
-            torch.save(module.state_dict(), paths[-1])
+        for name, module in (("world_model", self.world), ("behaviour", self.behaviour)):
+            if module is not None:
+                paths.append(directory / f"{name}.pt")
+                torch.save(module.state_dict(), paths[-1])
         return paths
 
     def state_dict(self) -> dict[str, Any]:
@@ -249,7 +245,7 @@ class DreamerAlgorithm:
         context = self.config.context
         if batch.shape[1] < context + 1:
             raise ValueError(f"sequences need at least {context + 1} steps, got {batch.shape[1]}")
-        tensors = batch_tensors(batch, self._device)
+        rssm, tensors = self.world.rssm, batch_tensors(batch, self._device)
         action = self.world.action.encode(tensors["action"], self._dtype)
         before = F.pad(action, (0, 0, 1, 0))[:, :-1]
         return DreamerBatch(
@@ -260,20 +256,10 @@ class DreamerAlgorithm:
             tensors["is_first"][:, context:],
             tensors["is_last"][:, context:],
             tensors["is_terminal"][:, context:],
-            self._stored_state(tensors) if context else self.world.rssm.initial(len(action)),
+            rssm.unpack({key: tensors[key][:, context - 1] for key in LATENT_KEYS}, self._dtype)
+            if context
+            else rssm.initial(len(action)),
         )
-
-    def _stored_state(self, tensors: Mapping[str, Tensor]) -> State:
-        """The latent state of the last context step."""
-        deter, stoch = (tensors[key][:, self.config.context - 1] for key in LATENT_KEYS)
-        return State(deter.to(self._dtype), self.world.rssm.unpack(stoch).to(self._dtype))
-
-    def _writebacks(self, states: State) -> dict[str, NDArray[Any]]:
-        """The new latent states of the trained steps."""
-        if not self.config.store_latents:
-            return {}
-        new = states.deter.to(torch.float16), self.world.rssm.pack(states.stoch)
-        return {key: value.cpu().numpy() for key, value in zip(LATENT_KEYS, new, strict=True)}
 
     def _draw(self, batch: int, steps: int) -> Noise:
         """This rank's rows of the noise for the batch of all ranks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from learner.distributed import Collective
+from learner.collective import Collective
 from learner.models.distributions import Policy, Regression, TwoHot
 from learner.models.rssm import Latent
 

@@ -10,7 +10,7 @@ E token features, A action size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
@@ -35,6 +35,9 @@ from learner.models.layers import (
     split,
     unrolled,
 )
+
+LATENT_KEYS = ("latent_deter", "latent_stoch")
+"""Keys under which the two parts of a state are stored in the replay."""
 
 
 @dataclass(frozen=True)
@@ -179,17 +182,19 @@ class Rssm(nn.Module):
         like = self.prior_out.weight
         return State(like.new_zeros(rows, self.deter), like.new_zeros(rows, self.stoch))
 
-    def pack(self, stoch: Tensor) -> Tensor:
-        """Stochastic features [..., S] as they are stored: uint8 ids [..., G], or float16 [..., S]."""
-        if self.config.latent == "gaussian":
-            return stoch.to(torch.float16)
-        return stoch.view(*stoch.shape[:-1], self.config.groups, self.classes).argmax(-1).to(torch.uint8)
+    def pack(self, state: State) -> dict[str, Tensor]:
+        """States as the replay stores them: float16 numbers, and uint8 ids [..., G] of categorical latents."""
+        stoch = state.stoch.to(torch.float16)
+        if self.config.latent == "categorical":
+            stoch = stoch.unflatten(-1, (self.config.groups, self.classes)).argmax(-1).to(torch.uint8)
+        return dict(zip(LATENT_KEYS, (state.deter.to(torch.float16), stoch), strict=True))
 
-    def unpack(self, stored: Tensor) -> Tensor:
+    def unpack(self, stored: Mapping[str, Tensor], dtype: torch.dtype) -> State:
         """The reverse of `pack`."""
-        if self.config.latent == "gaussian":
-            return stored
-        return F.one_hot(stored.long(), self.classes).flatten(-2)
+        deter, stoch = (stored[key] for key in LATENT_KEYS)
+        if self.config.latent == "categorical":
+            stoch = F.one_hot(stoch.long(), self.classes).flatten(-2)
+        return State(deter.to(dtype), stoch.to(dtype))
 
     def latent(self, statistics: Tensor) -> Latent:
         """The distribution of a prior's or a posterior's statistics [..., statistics]."""

@@ -15,10 +15,10 @@ from actors.latent_policy import LatentCarry, LatentPolicy
 from actors.random_policy import RandomCarry, RowGenerator
 from actors.rollout import RolloutConfig, RolloutLoop
 from envs.specs import ArraySpec, EnvSpec, StepBatch
-from learner.algorithms.dreamer import LATENT_KEYS, DreamerAlgorithm
+from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.models.rssm import State
+from learner.models.rssm import LATENT_KEYS, State
 from planners.config import PlannerConfig, TreeConfig
 from tests.fakes import COUNTER_SPEC, CounterVectorEnv
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, make, tiny

@@ -32,9 +32,8 @@ def observed(algorithm: DreamerAlgorithm, batch: SequenceBatch) -> Observed:
 
     def spy(observation: Any, action: Tensor, is_first: Tensor, state: State, noise: Tensor) -> Any:
         states, statistics = filter_posterior(observation, action, is_first, state, noise)
-        seen.update(
-            observation=observation, action=action, is_first=is_first, state=state, noise=noise, states=states.map(Tensor.detach)
-        )
+        seen.update(observation=observation, action=action, is_first=is_first, state=state, noise=noise)
+        seen["states"] = states.map(Tensor.detach)
         return states, statistics
 
     algorithm.world.filter_posterior = spy  # type: ignore[method-assign]
@@ -242,7 +241,8 @@ def test_write_backs_are_the_states_the_update_met(latent: Any) -> None:
         assert (values.shape, values.dtype) == (trained.shape, trained.dtype)
     states = seen["states"]
     np.testing.assert_array_equal(written["latent_deter"], states.deter.numpy().astype(np.float16))
-    back = algorithm.world.rssm.unpack(torch.from_numpy(written["latent_stoch"])).float()
+    stored = {key: torch.from_numpy(values) for key, values in written.items()}
+    back = algorithm.world.rssm.unpack(stored, torch.float32).stoch
     torch.testing.assert_close(
         back, states.stoch.round() if latent == "categorical" else states.stoch, rtol=1e-3, atol=1e-4
     )
@@ -472,6 +472,10 @@ def test_refuses_what_makes_no_algorithm(options: dict[str, Any], message: str) 
         (BehaviourConfig, {"return_percentiles": (95.0, 5.0)}),
         (BehaviourConfig, {"return_limit": 0.0}),
         (BehaviourConfig, {"entropy": float("nan")}),
+        (BehaviourConfig, {"discount": True}),
+        (BehaviourConfig, {"normalise_returns": 1}),
+        (WorldLossConfig, {"reconstruction": float("inf")}),
+        (DreamerConfig, {"norm": "batch"}),
         (WorldLossConfig, {"free_nats": -1.0}),
         (WorldLossConfig, {"free_nats_of": "row"}),
         (DisagreementConfig, {"members": 1}),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.distributed import Collective
+from learner.collective import Collective
 from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
 from learner.models.distributions import BoundedNormal, OneHot, Regression, TwoHot
 from learner.models.rssm import CategoricalLatent, GaussianLatent, Latent

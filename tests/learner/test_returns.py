@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.distributed import Collective
+from learner.collective import Collective
 from learner.losses.dreamer import ReturnRange, lambda_returns, percentiles
 
 CPU = torch.device("cpu")

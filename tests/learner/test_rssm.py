@@ -220,21 +220,25 @@ def test_the_memory_starts_biased_to_be_kept() -> None:
 def test_packed_latents_come_back() -> None:
     categorical, gaussian = make("categorical", "gru"), make("gaussian", "gru")
     states, _ = categorical.filter_posterior(**sequences(categorical))
-    packed = categorical.pack(states.stoch)
-    assert packed.dtype == torch.uint8
-    assert packed.shape == (3, 4, GROUPS)
-    assert torch.equal(categorical.unpack(packed).double(), states.stoch.round())
+    packed = categorical.pack(states)
+    assert packed["latent_deter"].dtype == torch.float16
+    assert packed["latent_stoch"].dtype == torch.uint8
+    assert packed["latent_stoch"].shape == (3, 4, GROUPS)
+    back = categorical.unpack(packed, torch.float64)
+    assert torch.equal(back.stoch, states.stoch.round())
+    torch.testing.assert_close(back.deter, states.deter, rtol=1e-3, atol=1e-6)
     states, _ = gaussian.filter_posterior(**sequences(gaussian))
-    packed = gaussian.pack(states.stoch)
-    assert packed.dtype == torch.float16
-    torch.testing.assert_close(gaussian.unpack(packed).double(), states.stoch.double(), rtol=1e-3, atol=1e-6)
+    packed = gaussian.pack(states)
+    assert packed["latent_stoch"].dtype == torch.float16
+    torch.testing.assert_close(gaussian.unpack(packed, torch.float64).stoch, states.stoch, rtol=1e-3, atol=1e-6)
 
 
 def test_ids_of_the_largest_size_fit_a_byte() -> None:
     rssm = Rssm(RssmConfig(groups=2), 4, 2, Architecture(Dimensions(16, 8, 256, 1, 1)))
     one_hot = torch.eye(256)[[255, 128]].view(1, 512)
-    assert rssm.pack(one_hot).tolist() == [[255, 128]]
-    assert torch.equal(rssm.unpack(rssm.pack(one_hot)).float(), one_hot)
+    packed = rssm.pack(State(torch.zeros(1, 16), one_hot))
+    assert packed["latent_stoch"].tolist() == [[255, 128]]
+    assert torch.equal(rssm.unpack(packed, torch.float32).stoch, one_hot)
     assert max(dimensions.classes for dimensions in SIZES.values()) <= 256
     with pytest.raises(ValueError, match="classes must be"):
         Dimensions(classes=257)
@@ -246,8 +250,8 @@ def test_ids_of_the_largest_size_fit_a_byte() -> None:
         ({"latent": "mixture"}, "'mixture'"),
         ({"cell": "lstm"}, "'lstm'"),
         ({"groups": 0}, "groups must be at least 1, got 0"),
-        ({"unimix": 1.0}, "unimix must be less than 1.0, got 1.0"),
-        ({"min_std": 0.0}, "min_std must be greater than 0.0, got 0.0"),
+        ({"unimix": 1.0}, "unimix must be less than 1, got 1.0"),
+        ({"min_std": 0.0}, "min_std must be greater than 0, got 0.0"),
     ],
 )
 def test_refuses_what_makes_no_model(options: dict[str, Any], message: str) -> None:
