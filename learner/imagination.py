@@ -292,14 +292,13 @@ def usage(belief: Belief) -> CategoricalUsage | GaussianUsage:
 
 
 def _categorical_usage(posterior: CategoricalLatent, prior: CategoricalLatent, mask: Tensor) -> CategoricalUsage:
-    one, two = posterior.categorical, prior.categorical
-    marginal = one.probs.cpu()[mask].double().mean(0)  # [G, C]
+    marginal = posterior.probs.cpu()[mask].double().mean(0)  # [G, C]
     entropy = -torch.xlogy(marginal, marginal).sum(-1).numpy()
     classes = marginal.shape[-1]
     return CategoricalUsage(
-        kl=_mean((one.probs * (one.log_probs - two.log_probs)).sum(-1), mask),
+        kl=_mean((posterior.probs * (posterior.log_probs - prior.log_probs)).sum(-1), mask),
         entropy=entropy,
-        information=entropy - _mean(one.entropy(), mask),
+        information=entropy - _mean(-(posterior.probs * posterior.log_probs).sum(-1), mask),
         used=(marginal >= 0.1 / classes).sum(-1).numpy(),
         classes=classes,
     )

@@ -299,7 +299,7 @@ class DreamerAlgorithm:
         dynamics, representation = (
             free_nats(kl, weights.free_nats, weights.free_nats_of == "step", self._collective) for kl in sides
         )
-        observation = {key: values.flatten(0, 1) for key, values in data.observation.items()}
+        observation = {key: _rows(values) for key, values in data.observation.items()}
         reconstruction = world.decoder.losses(states.map(_rows), observation)
         losses = {f"reconstruction/{key}": weights.reconstruction * loss.mean() for key, loss in reconstruction.items()}
         features = states.features
@@ -397,10 +397,16 @@ class DreamerAlgorithm:
     @contextmanager
     def _gradients_to_policy_alone(self, behaviour: Behaviour) -> Iterator[None]:
         """Within the context, gradients reach the policy through all other networks, or nothing if it needs none."""
-        fixed = [module for name, module in self._modules().items() if name != "behaviour"]
-        through_dynamics = behaviour.config.reinforce < 1.0
-        with torch.set_grad_enabled(through_dynamics), frozen(*fixed, behaviour.value, behaviour.slow_value):
-            yield
+        policy = {id(parameter) for parameter in behaviour.policy.parameters()}
+        fixed = [p for optimizer in self.optimizers for p in optimizer.parameters if id(p) not in policy]
+        for parameter in fixed:
+            parameter.requires_grad_(False)
+        try:
+            with torch.set_grad_enabled(behaviour.config.reinforce < 1.0):
+                yield
+        finally:
+            for parameter in fixed:
+                parameter.requires_grad_(True)
 
     def _imagine(self, policy: PolicyHead, start: State, noise: Noise) -> Imagined:
         """H steps of the policy in the latent dynamics from states [N, ...]."""
@@ -490,19 +496,6 @@ def imagined_step(
     action = policy(features.detach()).sample(action_noise)
     state = rssm.step(state, action.to(state.deter.dtype), latent_noise)
     return state, state.features, action
-
-
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Within the context, computations with the modules give their parameters no gradients."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def _rows(values: Tensor) -> Tensor:

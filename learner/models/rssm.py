@@ -9,7 +9,6 @@ E token features, A action size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -20,7 +19,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from envs.numbers import PositiveFloat, PositiveInt, check_fields
-from learner.models.distributions import OneHot
+from learner.models.distributions import Normal, OneHot
 from learner.models.layers import (
     ACTIVATIONS,
     Architecture,
@@ -93,51 +92,24 @@ class Latent(Protocol):
     def kl(self, other: Any) -> Tensor: ...
 
 
-class CategoricalLatent:
-    """G categoricals of C classes.
-
-    Args:
-        categorical: Of shape [..., G, C].
-    """
-
-    def __init__(self, categorical: OneHot) -> None:
-        self.categorical = categorical
+class CategoricalLatent(OneHot):
+    """G categoricals of C classes, from logits [..., G, C]."""
 
     def sample(self, noise: Tensor) -> Tensor:
         """[..., G * C] from noise [..., G] uniform in [0, 1); straight-through gradients."""
-        return self.categorical.sample(noise).flatten(-2)
+        return super().sample(noise).flatten(-2)
 
     def entropy(self) -> Tensor:
         """[...] in nats, summed over groups."""
-        return self.categorical.entropy().sum(-1)
-
-    def detach(self) -> CategoricalLatent:
-        return CategoricalLatent(self.categorical.detach())
+        return super().entropy().sum(-1)
 
     def kl(self, other: CategoricalLatent) -> Tensor:
         """KL(self || other) [...] in nats, summed over groups; both with their share of the uniform distribution."""
-        one, two = self.categorical, other.categorical
-        return (one.probs * (one.log_probs - two.log_probs)).sum((-2, -1))
+        return (self.probs * (self.log_probs - other.log_probs)).sum((-2, -1))
 
 
-class GaussianLatent:
-    """S independent normals.
-
-    Args:
-        mean: [..., S].
-        std: [..., S].
-    """
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """[..., S] from standard normal noise [..., S]."""
-        return self.mean + self.std * noise
-
-    def entropy(self) -> Tensor:
-        """[...] in nats."""
-        return (self.std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+class GaussianLatent(Normal):
+    """S independent normals."""
 
     def detach(self) -> GaussianLatent:
         return GaussianLatent(self.mean.detach(), self.std.detach())
@@ -186,7 +158,7 @@ class Rssm(nn.Module):
         """States as the replay stores them: float16 numbers, and uint8 ids [..., G] of categorical latents."""
         stoch = state.stoch.to(torch.float16)
         if self.config.latent == "categorical":
-            stoch = stoch.unflatten(-1, (self.config.groups, self.classes)).argmax(-1).to(torch.uint8)
+            stoch = self._split_groups(stoch).argmax(-1).to(torch.uint8)
         return dict(zip(LATENT_KEYS, (state.deter.to(torch.float16), stoch), strict=True))
 
     def unpack(self, stored: Mapping[str, Tensor], dtype: torch.dtype) -> State:
@@ -200,14 +172,17 @@ class Rssm(nn.Module):
         """The distribution of a prior's or a posterior's statistics [..., statistics]."""
         config = self.config
         if config.latent == "categorical":
-            logits = statistics.view(*statistics.shape[:-1], config.groups, self.classes)
-            return CategoricalLatent(OneHot(logits, config.unimix))
+            return CategoricalLatent(self._split_groups(statistics), config.unimix)
         mean, std = statistics.chunk(2, -1)
         return GaussianLatent(mean, F.softplus(std) + config.min_std)
 
     def prior(self, deter: Tensor) -> Tensor:
         """Statistics [..., statistics] of the stochastic part given deter [..., D], without an observation."""
         return self.prior_out(self.prior_net(deter))  # type: ignore[no-any-return]
+
+    def _split_groups(self, stoch: Tensor) -> Tensor:
+        """[..., G * C] as [..., G, C]."""
+        return stoch.view(*stoch.shape[:-1], self.config.groups, self.classes)
 
     def filter_posterior(
         self, tokens: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor

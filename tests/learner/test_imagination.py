@@ -31,7 +31,6 @@ from learner.imagination import (
     pad,
     usage,
 )
-from learner.models.distributions import OneHot
 from learner.models.layers import Dimensions
 from learner.models.observation import ObservationConfig
 from learner.models.rssm import CategoricalLatent, GaussianLatent, RssmConfig, State
@@ -157,8 +156,8 @@ def test_use_of_categorical_latents() -> None:
     probs = torch.tensor(
         [[certain, certain, [0.25] * 4], [certain, [0.0, 0.0, 1.0, 0.0], [0.25] * 4], [[0.0, 0.0, 0.0, 1.0]] * 3]
     )
-    posterior = CategoricalLatent(OneHot(torch.log(probs + 1e-30)[None]))
-    prior = CategoricalLatent(OneHot(torch.zeros(1, 3, 3, 4)))
+    posterior = CategoricalLatent(torch.log(probs + 1e-30)[None])
+    prior = CategoricalLatent(torch.zeros(1, 3, 3, 4))
     used = usage(belief_of(posterior, prior, np.array([[0, 0, PADDING]])))
     assert isinstance(used, CategoricalUsage)
     two, four = math.log(2), math.log(4)
