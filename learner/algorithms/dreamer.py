@@ -93,6 +93,22 @@ class Behaviour(nn.Module):
         self.slow_value = ScalarHead(config.value, features, config.arch).requires_grad_(False)
         self.slow_value.load_state_dict(self.value.state_dict())
 
+    def target_value(self, features: Tensor, value: TwoHot | Regression) -> Tensor:
+        """Values [H + 1, N] to bootstrap from; `value` is the critic's distribution of all states but the last."""
+        if self.config.slow_target:
+            return self.slow_value(features).mean  # type: ignore[no-any-return]
+        if self.config.reinforce < 1.0:
+            return self.value(features).mean  # type: ignore[no-any-return]
+        return torch.cat([value.mean, self.value(features[-1:]).mean])
+
+    def critic_loss(self, value: TwoHot | Regression, features: Tensor, returns: Tensor) -> Tensor:
+        """The loss [...] of the critic's distribution `value` of features [..., D + S] on returns [...]."""
+        weight, slow = self.config.slow_regulariser, None
+        if weight > 0.0:
+            with torch.no_grad():
+                slow = self.slow_value(features).mean
+        return critic_loss(value, returns, slow, weight)
+
     @torch.no_grad()
     def move_slow_value(self) -> None:
         """Move the slow critic toward the critic by `slow_rate`."""
@@ -358,28 +374,21 @@ class DreamerAlgorithm:
         visited = imagined.features[:-1].detach()
         value = behaviour.value(visited)
         with self._gradients_to_policy_alone(behaviour):
-            target_value = self._target_value(behaviour, imagined.features, value)
+            target_value = behaviour.target_value(imagined.features, value)
             returns, weight = self._imagined_returns(behaviour, imagined, target_value)
         fixed_returns, fixed_value = returns.detach(), target_value.detach()
         scale = self.return_range.update(fixed_returns, self._collective) if config.normalise_returns else 1.0
         advantage = (fixed_returns - fixed_value[:-1]) / scale
-        actor, entropy = actor_loss(
-            behaviour.policy(visited),
-            imagined.action,
-            returns / scale,
-            advantage,
-            weight,
-            config.reinforce,
-            config.entropy,
-        )
+        policy, shares = behaviour.policy(visited), (config.reinforce, config.entropy)
+        actor, entropy = actor_loss(policy, imagined.action, returns / scale, advantage, weight, *shares)
         losses = {
             "actor": actor.mean(),
-            "critic": (weight * self._critic_loss(behaviour, value, visited, fixed_returns)).mean(),
+            "critic": (weight * behaviour.critic_loss(value, visited, fixed_returns)).mean(),
         }
         replayed, continuation = self._replayed_returns(behaviour, data, fixed_returns[0])
         if config.replay_value > 0.0:
             features = (states.features if config.value_gradient_to_model else states.features.detach())[:, :-1]
-            loss = self._critic_loss(behaviour, behaviour.value(features), features, replayed)
+            loss = behaviour.critic_loss(behaviour.value(features), features, replayed)
             losses["replay_value"] = config.replay_value * (continuation * loss).mean()
         report = {
             "policy_entropy": entropy.detach().mean(),
@@ -429,14 +438,6 @@ class DreamerAlgorithm:
             return intrinsic
         return intrinsic + plan2explore.extrinsic * self.world.reward(features).mean  # type: ignore[no-any-return]
 
-    def _target_value(self, behaviour: Behaviour, features: Tensor, value: TwoHot | Regression) -> Tensor:
-        """Values [H + 1, N] to bootstrap from; `value` is the critic's distribution of all states but the last."""
-        if behaviour.config.slow_target:
-            return behaviour.slow_value(features).mean  # type: ignore[no-any-return]
-        if behaviour.config.reinforce < 1.0:
-            return behaviour.value(features).mean  # type: ignore[no-any-return]
-        return torch.cat([value.mean, behaviour.value(features[-1:]).mean])
-
     def _imagined_returns(self, behaviour: Behaviour, imagined: Imagined, value: Tensor) -> tuple[Tensor, Tensor]:
         """Returns [H, N] that bootstrap from values [H + 1, N], and the weights [H, N] of their states."""
         config, continuation = behaviour.config, imagined.continuation.T
@@ -457,16 +458,6 @@ class DreamerAlgorithm:
         continuation = 1.0 - data.is_last.to(self._dtype)
         returns = lambda_returns(data.reward, discount, imagined.view(data.reward.shape), config.lambda_, continuation)
         return returns, continuation[:, :-1]
-
-    def _critic_loss(
-        self, behaviour: Behaviour, value: TwoHot | Regression, features: Tensor, returns: Tensor
-    ) -> Tensor:
-        """The critic's loss [...] on returns [...], where it predicts `value` for features [..., D + S]."""
-        weight, slow = behaviour.config.slow_regulariser, None
-        if weight > 0.0:
-            with torch.no_grad():
-                slow = behaviour.slow_value(features).mean
-        return critic_loss(value, returns, slow, weight)
 
     def _masked_mean(self, values: Tensor, mask: Tensor) -> Tensor:
         """The mean of values where the mask of their shape is 1, over all ranks."""
