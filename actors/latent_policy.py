@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from actors.random_policy import RandomCarry, RandomPolicy, RowGenerator
 from actors.records import PolicyOutput
 from envs.specs import ArraySpec, EnvSpec, StepBatch
-from learner.algorithms.dreamer import LATENT_KEYS
 from learner.algorithms.dreamer_config import DreamerConfig
-from learner.models.heads import PolicyHead, ScalarHead
 from learner.models.rssm import RssmConfig, State
-from learner.models.world_model import LatentModel
+from learner.models.world_model import LatentModel, PolicyHead, ScalarHead
 from planners.base import Expansion, Planner, PlannerCarry
 from planners.config import PlannerConfig
 from planners.sampling import SamplingPlanner
@@ -63,7 +61,7 @@ class LatentPolicy:
         self._config, self._device = config, torch.device(device)
         self._random = RandomPolicy(spec.action)
         with torch.random.fork_rng(devices=[]):  # initial weights are never used: leave the process's numbers alone
-            self._model = LatentModel(config, spec).to(self._device)
+            self._model = LatentModel(config.world_model, spec).to(self._device)
             self._heads = self._make_heads(spec).to(self._device)
         self._action = self._model.action
         self._planner = self._make_planner(spec, planner) if config.acting == "planner" else None
@@ -75,10 +73,9 @@ class LatentPolicy:
         config = self._config
         if config.behaviour is None:
             return nn.ModuleDict()
-        shape = self._model.rssm.features, config.sizes.units, config.norm, config.act
-        return nn.ModuleDict(
-            {"policy": PolicyHead(config.policy, spec.action, *shape), "value": ScalarHead(config.value, *shape)}
-        )
+        features, arch = self._model.rssm.features, config.arch
+        policy = PolicyHead(config.policy, spec.action, features, arch)
+        return nn.ModuleDict({"policy": policy, "value": ScalarHead(config.value, features, arch)})
 
     def _make_planner(self, spec: EnvSpec, config: PlannerConfig) -> Planner:
         """The planner of a policy that plans."""
@@ -99,15 +96,8 @@ class LatentPolicy:
     @property
     def extras(self) -> Mapping[str, ArraySpec]:
         """The latent states, if they are stored."""
-        if not self._config.store_latents:
-            return {}
-        rssm = self._model.rssm
-        packed = rssm.pack(rssm.initial(1).stoch)
-        specs = (
-            ArraySpec((rssm.deter,), "float16"),
-            ArraySpec(tuple(packed.shape[1:]), str(packed.dtype).removeprefix("torch.")),
-        )
-        return dict(zip(LATENT_KEYS, specs, strict=True))
+        stored = self._stored(self._model.rssm.initial(1))
+        return {key: ArraySpec(values.shape[1:], str(values.dtype)) for key, values in stored.items()}
 
     def initial(self, seeds: NDArray[np.uint64]) -> LatentCarry:
         """The carry of len(seeds) environments."""
@@ -181,7 +171,7 @@ class LatentPolicy:
         observation = {key: self._tensor(step.observation[key])[:, None] for key in (*keys.images, *keys.vectors)}
         eps = _latent_noise(self._config.rssm, self._tensor(noise))
         before = State(self._tensor(carry.deter), self._tensor(carry.stoch))
-        states, _ = self._model.observe(
+        states, _ = self._model.filter_posterior(
             observation,
             self._tensor(carry.action)[:, None],
             self._tensor(step.is_first)[:, None],
@@ -203,8 +193,7 @@ class LatentPolicy:
     def _stored(self, state: State) -> dict[str, NDArray[Any]]:
         if not self._config.store_latents:
             return {}
-        values = state.deter.to(torch.float16), self._model.rssm.pack(state.stoch)
-        return {key: _array(value) for key, value in zip(LATENT_KEYS, values, strict=True)}
+        return {key: _array(values) for key, values in self._model.rssm.pack(state).items()}
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -5,7 +5,8 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -27,3 +28,8 @@ class SequenceBatch:
     def shape(self) -> tuple[int, int]:
         """(B, T)."""
         return self.data["is_first"].shape[0], self.data["is_first"].shape[1]
+
+    def map_rows(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> SequenceBatch:
+        """A new batch of `function` of every array; the first axis of each array is B."""
+        rows = {f.name: function(getattr(self, f.name)) for f in fields(SequenceBatch) if f.name != "data"}
+        return SequenceBatch({key: function(values) for key, values in self.data.items()}, **rows)

@@ -1,16 +1,23 @@
-"""Where and how precisely to compute."""
+"""Where and how precisely to compute, and the arrays of a batch there.
+
+Letters: B sequences, T steps.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from learner.batch import SequenceBatch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
@@ -92,3 +99,26 @@ def to_device(array: NDArray[Any], device: torch.device, dtype: torch.dtype) -> 
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor
+
+
+@dataclass(frozen=True)
+class DeviceBatch(SequenceBatch):
+    """A batch whose `data` is on the learner's device too."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # key -> [B, T, ...] on the device, same width as `data`
+
+
+def batch_tensors(batch: SequenceBatch, device: torch.device) -> dict[str, Tensor]:
+    """The `data` of a batch as tensors [B, T, ...] on a device; copied unless a prefetcher has already done so."""
+    if isinstance(batch, DeviceBatch) and all(_is_on(tensor, device) for tensor in batch.tensors.values()):
+        return batch.tensors
+    return {key: to_device(value, device, torch_dtype(value.dtype)) for key, value in batch.data.items()}
+
+
+def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """The torch type of NumPy's."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def _is_on(tensor: Tensor, device: torch.device) -> bool:
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)

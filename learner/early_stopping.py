@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Gt
+
+from envs.numbers import NonNegativeFloat, NonNegativeInt, PositiveInt, check_fields
 
 Decision = Literal["continue", "improved", "stop", "stopped", "restart"]
 
@@ -19,26 +23,19 @@ class EarlyStoppingConfig:
         growth: Factor by which the data must have grown since the last start for updating to start afresh.
     """
 
-    patience: int = 0
-    smoothing: int = 100
-    min_improvement: float = 0.01
-    growth: float = 1.1
+    patience: NonNegativeInt = 0
+    smoothing: PositiveInt = 100
+    min_improvement: NonNegativeFloat = 0.01
+    growth: Annotated[float, Gt(1)] = 1.1
 
     def __post_init__(self) -> None:
-        if self.patience < 0:
-            raise ValueError(f"patience must not be negative, got {self.patience}")
-        if self.smoothing < 1:
-            raise ValueError(f"smoothing must be at least 1, got {self.smoothing}")
-        if self.min_improvement < 0:
-            raise ValueError(f"min_improvement must not be negative, got {self.min_improvement}")
-        if not self.growth > 1:
-            raise ValueError(f"growth must be above 1, got {self.growth}")
+        check_fields(self)
 
 
 class EarlyStopping:
     """Says after every update whether to go on.
 
-    A "restart" forgets the best loss, for it was measured on less data, and ends a stop if there is one. The caller
+    A "restart" discards the best loss, which was measured on less data, and ends a stop if there is one. The caller
     keeps the weights of the last "improved" and returns to them on "stop".
     """
 
@@ -56,7 +53,7 @@ class EarlyStopping:
 
         Args:
             loss: Held-out loss, None when the batch held out nothing.
-            data_seen: Size of the data the learner knows of.
+            data_seen: Size of the data received so far.
         """
         if loss is not None:
             self._seen += 1

@@ -1,7 +1,7 @@
-"""What a latent world model makes of recorded sequences: what it remembers, what it imagines, how it uses its latents.
+"""Reconstructions, open-loop predictions and latent statistics of a world model on recorded sequences.
 
-`follow` gives the model's belief at every step. From there the model can be asked to reconstruct what it saw, or to
-imagine what comes next from the recorded actions alone (open loop), and both can be held against what came.
+`filter_posterior` gives the model's belief at every step. From there the model reconstructs the observations, or
+predicts the next ones from the recorded actions alone (open loop); both are compared with what was recorded.
 
 Letters: B sequences, T steps, N start states, K open-loop steps, G latent groups, C classes, S stochastic features,
 D features of an observation.
@@ -20,13 +20,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.algorithms.dreamer import LATENT_KEYS
 from learner.batch import SequenceBatch
 from learner.dataset import Stream
-from learner.models.rssm import CategoricalLatent, GaussianLatent, Latent, State
+from learner.models.rssm import LATENT_KEYS, CategoricalLatent, GaussianLatent, Latent, State
 from learner.models.world_model import WorldModel
 
-FOLLOW_STEPS = 32
+ENCODE_STEPS = 32
 """Steps whose observations are encoded together."""
 DECODE_ROWS = 256
 """States that are decoded together."""
@@ -43,7 +42,7 @@ Arrays = dict[str, NDArray[np.float32]]
 class Belief:
     """The model's states along recorded sequences."""
 
-    data: dict[str, NDArray[Any]]  # the steps followed, [B, T, ...]
+    data: dict[str, NDArray[Any]]  # the recorded steps, [B, T, ...]
     states: State  # posterior sample [B, T, ...] after each observation
     posterior: Latent  # of [B, T]
     prior: Latent  # of [B, T], before the observation
@@ -56,8 +55,7 @@ class Belief:
     def at(self, row: NDArray[np.int64], step: NDArray[np.int64]) -> State:
         """The states at some steps, with leading axes like those of `step`; a row for each of its first axis."""
         rows = np.broadcast_to(row.reshape(-1, *[1] * (step.ndim - 1)), step.shape)
-        deter, stoch = (part[torch.tensor(rows), torch.tensor(step)] for part in self.states)
-        return State(deter, stoch)
+        return self.states.map(lambda part: part[torch.tensor(rows), torch.tensor(step)])
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,11 @@ class Starts:
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Windows of context and open-loop steps; `seen` steps were observed, those behind them imagined."""
+    """Windows of context and open-loop steps: `seen` steps were observed, those after them imagined."""
 
     seen: int
     truth: Arrays  # [N, seen + K, ...]
-    reconstruction: Arrays  # [N, seen + K, ...] by the posterior, which sees every step
+    reconstruction: Arrays  # [N, seen + K, ...] by the posterior, given every observation
     imagined: Arrays  # [N, seen + K, ...] the same in the context, then open loop
     reward: NDArray[np.float32]  # [N, seen + K]
     imagined_reward: NDArray[np.float32]  # [N, seen + K]
@@ -114,7 +112,7 @@ class GaussianUsage:
 
     @property
     def active(self) -> NDArray[np.bool_]:
-        """[S] whether the mean depends on what was seen."""
+        """[S] whether the mean depends on the observations."""
         return np.asarray(self.spread**2 > ACTIVE_VARIANCE)
 
 
@@ -125,7 +123,7 @@ def pad(streams: Sequence[Stream]) -> SequenceBatch:
         ValueError: There is no stream.
     """
     if not streams:
-        raise ValueError("there is nothing to follow: no stream was recorded")
+        raise ValueError("there is nothing to filter: no stream was recorded")
     length = max(len(stream["reward"]) for stream in streams)
     data: dict[str, list[NDArray[Any]]] = {key: [] for key in streams[0]}
     for stream in streams:
@@ -149,8 +147,8 @@ def pad(streams: Sequence[Stream]) -> SequenceBatch:
 
 
 @torch.no_grad()
-def follow(model: WorldModel, batch: SequenceBatch, context: int = 0, seed: int = 0) -> Belief:
-    """Follow sequences with the posterior.
+def filter_posterior(model: WorldModel, batch: SequenceBatch, context: int = 0, seed: int = 0) -> Belief:
+    """The posterior along sequences.
 
     Args:
         model: The model.
@@ -164,26 +162,26 @@ def follow(model: WorldModel, batch: SequenceBatch, context: int = 0, seed: int 
     before = F.pad(action, (0, 0, 1, 0))[:, context:-1]
     state = model.rssm.initial(len(action))
     if context:
-        deter, stoch = (torch.from_numpy(data[key][:, context - 1]).to(device) for key in LATENT_KEYS)
-        state = State(deter.to(dtype), model.rssm.unpack(stoch).to(dtype))
-    followed = {key: values[:, context:] for key, values in data.items()}
+        stored = {key: torch.from_numpy(data[key][:, context - 1]).to(device) for key in LATENT_KEYS}
+        state = model.rssm.unpack(stored, dtype)
+    kept = {key: values[:, context:] for key, values in data.items()}
     noise = _noise(model, before.shape[:2], seed)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for begin in range(0, before.shape[1], FOLLOW_STEPS):
-        steps = slice(begin, begin + FOLLOW_STEPS)
-        observation = {key: _tensor(followed[key][:, steps], device) for key in _keys(model)}
-        is_first = _tensor(followed["is_first"][:, steps], device)
-        states, statistics = model.observe(observation, before[:, steps], is_first, state, noise[:, steps])
+    for begin in range(0, before.shape[1], ENCODE_STEPS):
+        steps = slice(begin, begin + ENCODE_STEPS)
+        observation = {key: _tensor(kept[key][:, steps], device) for key in _keys(model)}
+        is_first = _tensor(kept["is_first"][:, steps], device)
+        states, statistics = model.filter_posterior(observation, before[:, steps], is_first, state, noise[:, steps])
         parts.append((*states, statistics))
-        state = State(states.deter[:, -1], states.stoch[:, -1])
+        state = states.map(lambda part: part[:, -1])
     deters, stochs, posterior = (torch.cat(part, 1) for part in zip(*parts, strict=True))
     rssm = model.rssm
-    return Belief(followed, State(deters, stochs), rssm.latent(posterior), rssm.latent(rssm.prior(deters)))
+    return Belief(kept, State(deters, stochs), rssm.latent(posterior), rssm.latent(rssm.prior(deters)))
 
 
 @torch.no_grad()
 def imagine(model: WorldModel, start: State, action: Tensor, seed: int = 0) -> State:
-    """States [N, K, ...] behind `start` [N, ...] by the prior and the actions [N, K, A] alone."""
+    """States [N, K, ...] after `start` [N, ...] by the prior and the actions [N, K, A] alone."""
     noise = _noise(model, action.shape[:2], seed)
     state, states = start, []
     for taken, eps in zip(action.unbind(1), noise.unbind(1), strict=True):
@@ -194,9 +192,9 @@ def imagine(model: WorldModel, start: State, action: Tensor, seed: int = 0) -> S
 
 @torch.no_grad()
 def decode(model: WorldModel, states: State) -> Arrays:
-    """What the model sees in states [N, T, ...]: every observation key [N, T, ...]."""
+    """Decoded observations of states [N, T, ...]: every key [N, T, ...]."""
     rows, steps = states.deter.shape[:2]
-    flat = State(states.deter.flatten(0, 1), states.stoch.flatten(0, 1))
+    flat = states.map(lambda part: part.flatten(0, 1))
     parts: dict[str, list[Tensor]] = {}
     for begin in range(0, len(flat.deter), DECODE_ROWS):
         part = State(*(values[begin : begin + DECODE_ROWS] for values in flat))
@@ -219,7 +217,7 @@ def observed(model: WorldModel, data: Mapping[str, NDArray[Any]]) -> Arrays:
 
 
 def find_starts(data: Mapping[str, NDArray[Any]], seen: int, horizon: int, stride: int = 1) -> Starts:
-    """Every `stride`-th step that has `seen` steps of its episode behind it, itself included, and `horizon` ahead.
+    """Every `stride`-th step with `seen` steps of its episode up to and including it, and `horizon` steps after it.
 
     Raises:
         ValueError: No episode is long enough.
@@ -240,7 +238,7 @@ def episode_lengths(data: Mapping[str, NDArray[Any]]) -> list[int]:
 
 
 def _episodes(data: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, int, int]]:
-    """(row, first step, step behind the last) of every recorded episode."""
+    """(row, first step, step after the last) of every recorded episode."""
     for row, (is_first, episode) in enumerate(zip(data["is_first"], data["episode"], strict=True)):
         bounds = np.union1d(np.flatnonzero(is_first), [0, len(is_first)])
         for begin, end in itertools.pairwise(bounds.tolist()):
@@ -252,17 +250,17 @@ def open_loop(model: WorldModel, belief: Belief, starts: Starts, seen: int, hori
     """Look ahead from the belief at `starts`, with `seen` steps up to them for comparison."""
     windows = starts.step[:, None] + np.arange(1 - seen, horizon + 1)
     window = {key: values[starts.row[:, None], windows] for key, values in belief.data.items()}
-    met = belief.at(starts.row, windows)
+    filtered = belief.at(starts.row, windows)
     action = encode_actions(model, window["action"][:, seen - 1 : -1])
-    ahead = imagine(model, State(met.deter[:, seen - 1], met.stoch[:, seen - 1]), action, seed)
-    thought = State(*(torch.cat([past[:, :seen], future], 1) for past, future in zip(met, ahead, strict=True)))
+    ahead = imagine(model, filtered.map(lambda part: part[:, seen - 1]), action, seed)
+    imagined = State(*(torch.cat([past[:, :seen], future], 1) for past, future in zip(filtered, ahead, strict=True)))
     return OpenLoop(
         seen,
         observed(model, window),
-        decode(model, met),
-        decode(model, thought),
+        decode(model, filtered),
+        decode(model, imagined),
         window["reward"].astype(np.float32),
-        rewards(model, thought),
+        rewards(model, imagined),
     )
 
 
@@ -294,14 +292,13 @@ def usage(belief: Belief) -> CategoricalUsage | GaussianUsage:
 
 
 def _categorical_usage(posterior: CategoricalLatent, prior: CategoricalLatent, mask: Tensor) -> CategoricalUsage:
-    one, two = posterior.categorical, prior.categorical
-    marginal = one.probs.cpu()[mask].double().mean(0)  # [G, C]
+    marginal = posterior.probs.cpu()[mask].double().mean(0)  # [G, C]
     entropy = -torch.xlogy(marginal, marginal).sum(-1).numpy()
     classes = marginal.shape[-1]
     return CategoricalUsage(
-        kl=_mean((one.probs * (one.log_probs - two.log_probs)).sum(-1), mask),
+        kl=_mean((posterior.probs * (posterior.log_probs - prior.log_probs)).sum(-1), mask),
         entropy=entropy,
-        information=entropy - _mean(one.entropy(), mask),
+        information=entropy - _mean(-(posterior.probs * posterior.log_probs).sum(-1), mask),
         used=(marginal >= 0.1 / classes).sum(-1).numpy(),
         classes=classes,
     )

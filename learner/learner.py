@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from envs.numbers import NonNegativeInt, PositiveInt, check_fields
 from learner.algorithms.base import Algorithm, UpdateResult
 from learner.batch import SequenceBatch
 from learner.device import DeviceName, Precision, keep_freed_memory, resolve_device
@@ -34,26 +36,18 @@ class LearnerConfig:
         threads: Torch threads of a rank on the CPU, 0 leaves torch's choice.
     """
 
-    batch_size: int = 64
-    sequence_length: int = 9
-    minibatches: int = 1
-    updates_per_batch: int = 1
+    batch_size: PositiveInt = 64
+    sequence_length: Annotated[int, Ge(2)] = 9
+    minibatches: PositiveInt = 1
+    updates_per_batch: PositiveInt = 1
     device: DeviceName = "auto"
     precision: Precision = "fp32"
-    threads: int = 0
+    threads: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("sequence_length", 2), ("minibatches", 1), ("updates_per_batch", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        check_fields(self)
         if self.batch_size % self.minibatches:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of minibatches {self.minibatches}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {self.device!r}")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
-        if self.threads < 0:
-            raise ValueError(f"threads must not be negative, got {self.threads}")
 
     @property
     def updates_per_step(self) -> int:
@@ -106,7 +100,7 @@ class Learner:
 
         Raises:
             StopIteration: If there are no more batches.
-            FloatingPointError: If a metric is not finite; the model is then beyond repair.
+            FloatingPointError: If a metric is not finite; the weights are then not usable.
         """
         start = time.perf_counter()
         batch = next(self._batches)
@@ -167,14 +161,7 @@ class Learner:
 
 def take_sequences(batch: SequenceBatch, index: NDArray[np.int64]) -> SequenceBatch:
     """The sequences `index` of a batch as a new batch."""
-    return SequenceBatch(
-        {key: value[index] for key, value in batch.data.items()},
-        batch.stream_id[index],
-        batch.first_step[index],
-        batch.policy_version[index],
-        batch.weight[index],
-        batch.handle[index],
-    )
+    return batch.map_rows(lambda values: values[index])
 
 
 def mean_metrics(collected: list[dict[str, float]]) -> dict[str, float]:

@@ -6,10 +6,15 @@ import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
+
+from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, check_fields
+
+Decay = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -31,29 +36,18 @@ class OptimConfig:
     """
 
     name: Literal["adam", "adamw", "laprop"] = "adam"
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    final_lr_fraction: float = 0.0
-    grad_clip: float = 0.0
-    agc: float = 0.0
+    lr: PositiveFloat = 1e-3
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 0
+    decay_steps: NonNegativeInt = 0
+    final_lr_fraction: Fraction = 0.0
+    grad_clip: NonNegativeFloat = 0.0
+    agc: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        if self.name not in ("adam", "adamw", "laprop"):
-            raise ValueError(f"optimiser must be 'adam', 'adamw' or 'laprop', got {self.name!r}")
-        for name in ("lr", "eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "decay_steps", "grad_clip", "agc"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise ValueError(f"betas must be in [0, 1), got {self.betas}")
-        if not 0.0 <= self.final_lr_fraction <= 1.0:
-            raise ValueError(f"final_lr_fraction must be in [0, 1], got {self.final_lr_fraction}")
+        check_fields(self)
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:

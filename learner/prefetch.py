@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,26 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.batch import SequenceBatch
-from learner.device import to_device
-
-
-@dataclass(frozen=True)
-class DeviceBatch(SequenceBatch):
-    """A batch whose `data` lies on the learner's device too."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)  # key -> [B, T, ...] on the device, same width as `data`
-
-
-def batch_tensors(batch: SequenceBatch, device: torch.device) -> dict[str, Tensor]:
-    """The `data` of a batch as tensors [B, T, ...] on a device, copied there only if no prefetcher has done it."""
-    if isinstance(batch, DeviceBatch) and all(_lies_on(tensor, device) for tensor in batch.tensors.values()):
-        return batch.tensors
-    return {key: to_device(value, device, torch_dtype(value.dtype)) for key, value in batch.data.items()}
-
-
-def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
-    """The torch type of NumPy's."""
-    return torch.from_numpy(np.empty(0, dtype)).dtype
+from learner.device import DeviceBatch, torch_dtype
 
 
 class Prefetcher:
@@ -115,7 +96,7 @@ class Prefetcher:
 
 
 class _Memory:
-    """Host memory for one batch, pinned if it goes on to a GPU, and its tensors there."""
+    """Host memory for one batch, pinned if it is copied to a GPU, and its tensors there."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -138,8 +119,7 @@ class _Memory:
                 self._host[key] = host
             data[key] = host.numpy()
             np.copyto(data[key], value)
-        rows = {f.name: getattr(batch, f.name).copy() for f in fields(SequenceBatch) if f.name != "data"}
-        self._batch = SequenceBatch(data=data, **rows)
+        self._batch = replace(replace(batch, data={}).map_rows(np.copy), data=data)
         if self._stream is not None and self._copied is not None:
             with torch.cuda.stream(self._stream):
                 self._tensors = {key: host.to(self._device, non_blocking=True) for key, host in self._host.items()}
@@ -155,7 +135,3 @@ class _Memory:
         for tensor in self._tensors.values():
             tensor.record_stream(stream)  # the memory is not given to the next copy before the caller's work is done
         return DeviceBatch(**vars(self._batch), tensors=self._tensors)
-
-
-def _lies_on(tensor: Tensor, device: torch.device) -> bool:
-    return tensor.device.type == device.type and device.index in (None, tensor.device.index)

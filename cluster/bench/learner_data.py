@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from envs.specs import ArraySpec, EnvSpec
-from learner.algorithms.dreamer import LATENT_KEYS, DreamerAlgorithm
+from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.device import Precision
-from learner.models.dimensions import Dimensions, SizeName
+from learner.models.layers import Dimensions, SizeName
 from learner.models.observation import ObservationConfig
+from learner.models.rssm import LATENT_KEYS
 
 _SEED = 0
 _EPISODE_END = 20  # step of every sequence behind which a new episode begins

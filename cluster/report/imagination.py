@@ -29,8 +29,8 @@ from learner.imagination import (
     CategoricalUsage,
     OpenLoop,
     episode_lengths,
+    filter_posterior,
     find_starts,
-    follow,
     open_loop,
     pad,
     usage,
@@ -83,7 +83,7 @@ def write_study(run_dir: RunDir, algorithm: Algorithm, streams: Sequence[Stream]
         logger.warning("half of the episodes have no more than %d steps: nothing to imagine", SEEN)
         return
     model = algorithm.world
-    belief = follow(model, batch)
+    belief = filter_posterior(model, batch)
     record, windows = study(model, belief, horizon)
     pictures = draw(model, windows)
     run_dir.imagination.mkdir(exist_ok=True)

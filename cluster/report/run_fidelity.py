@@ -28,7 +28,7 @@ from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.pets import PetsAlgorithm
 from learner.dataset import Stream
 from learner.fidelity import constant_velocity, cut_windows, horizon_error, persistence, rollout
-from learner.imagination import find_starts, follow, pad
+from learner.imagination import filter_posterior, find_starts, pad
 from learner.open_loop import open_loop_errors
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def _measure_latent(
     algorithm: DreamerAlgorithm, streams: list[Stream], config: RunStudyConfig, seed: int
 ) -> dict[str, Any]:
     model = algorithm.world
-    belief = follow(model, pad(streams), seed=seed)
+    belief = filter_posterior(model, pad(streams), seed=seed)
     starts = find_starts(belief.data, config.seen, config.horizon, config.stride)
     most = config.max_image_starts if model.keys.images else config.max_starts
     if len(starts) > most:

@@ -2,7 +2,7 @@
 
 PlaNet (Hafner et al. 2019), Dreamer v1 (2020), v2 (2021) and v3 (2025) differ by configuration alone.
 
-An update (1) follows the batch with the posterior, (2) imagines from every state it met, (3) sums the losses of world
+An update (1) filters the batch with the posterior, (2) imagines from every state of it, (3) sums the losses of world
 model, actor and critic, and (4) takes one step of every optimiser. All noise is drawn for the whole batch of all
 ranks, and each rank takes its own rows: N ranks of B / N sequences take the step of one rank with B.
 
@@ -11,7 +11,7 @@ Letters: B sequences of this rank, T trained steps, N = B * T rows, H imagined s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,24 +26,31 @@ from envs.specs import EnvSpec
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.device import Precision, autocast, fast_products
-from learner.distributed import Collective, current
-from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
-from learner.losses.returns import ReturnRange, lambda_returns
+from learner.collective import Collective, current
+from learner.device import Precision, autocast, batch_tensors, fast_products
+from learner.losses.dreamer import (
+    ReturnRange,
+    actor_loss,
+    critic_loss,
+    cumulative_weight,
+    free_nats,
+    kl_balance,
+    lambda_returns,
+)
 from learner.models.distributions import Regression, TwoHot
-from learner.models.heads import PolicyHead, ScalarHead
-from learner.models.rssm import Rssm, State
-from learner.models.world_model import Disagreement, WorldModel
+from learner.models.rssm import LATENT_KEYS, Rssm, State
+from learner.models.world_model import Disagreement, PolicyHead, ScalarHead, WorldModel
 from learner.optim import Optimizer, learning_rate
-from learner.prefetch import batch_tensors
 
-LATENT_KEYS = ("latent_deter", "latent_stoch")
-"""Keys under which latent states are stored in the replay."""
+Losses = dict[str, Tensor]
+"""Weighted losses, each a scalar, by name."""
+Report = dict[str, Tensor]
+"""Further metrics, each a scalar without a gradient, by name."""
 
 
 @dataclass(frozen=True)
 class DreamerBatch:
-    """What an update works on, on the device."""
+    """The trained steps of a batch, on the device."""
 
     observation: dict[str, Tensor]  # key -> [B, T, ...] as stored
     action: Tensor  # [B, T, A] taken after each observation
@@ -64,6 +71,16 @@ class Noise:
     action: Tensor  # [H, N, ...]
 
 
+@dataclass(frozen=True)
+class Imagined:
+    """Imagined sequences, time-major: networks then read contiguous rows whichever steps are left out."""
+
+    features: Tensor  # [H + 1, N, D + S]
+    action: Tensor  # [H, N, A]
+    reward: Tensor  # [H + 1, N] received on arriving at each state
+    continuation: Tensor  # [H + 1, N]
+
+
 class Behaviour(nn.Module):
     """Actor, critic and its slowly moving copy."""
 
@@ -71,15 +88,30 @@ class Behaviour(nn.Module):
         super().__init__()
         assert config.behaviour is not None
         self.config = config.behaviour
-        shape = features, config.sizes.units, config.norm, config.act
-        self.policy = PolicyHead(config.policy, spec.action, *shape)
-        self.value = ScalarHead(config.value, *shape)
-        self.slow_value = ScalarHead(config.value, *shape).requires_grad_(False)
+        self.policy = PolicyHead(config.policy, spec.action, features, config.arch)
+        self.value = ScalarHead(config.value, features, config.arch)
+        self.slow_value = ScalarHead(config.value, features, config.arch).requires_grad_(False)
         self.slow_value.load_state_dict(self.value.state_dict())
+
+    def target_value(self, features: Tensor, value: TwoHot | Regression) -> Tensor:
+        """Values [H + 1, N] to bootstrap from; `value` is the critic's distribution of all states but the last."""
+        if self.config.slow_target:
+            return self.slow_value(features).mean  # type: ignore[no-any-return]
+        if self.config.reinforce < 1.0:
+            return self.value(features).mean  # type: ignore[no-any-return]
+        return torch.cat([value.mean, self.value(features[-1:]).mean])
+
+    def critic_loss(self, value: TwoHot | Regression, features: Tensor, returns: Tensor) -> Tensor:
+        """The loss [...] of the critic's distribution `value` of features [..., D + S] on returns [...]."""
+        weight, slow = self.config.slow_regulariser, None
+        if weight > 0.0:
+            with torch.no_grad():
+                slow = self.slow_value(features).mean
+        return critic_loss(value, returns, slow, weight)
 
     @torch.no_grad()
     def move_slow_value(self) -> None:
-        """Move the slow critic a share of the way."""
+        """Move the slow critic toward the critic by `slow_rate`."""
         slow, fast = list[Tensor](self.slow_value.parameters()), list[Tensor](self.value.parameters())
         torch._foreach_lerp_(slow, fast, self.config.slow_rate)
 
@@ -116,17 +148,16 @@ class DreamerAlgorithm:
         self.generator = torch.Generator(device).manual_seed(seed % 2**63)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed % 2**63)
-            self.world = WorldModel(config, env_spec).to(device, dtype)
-            rssm = self.world.rssm
+            self.world = WorldModel(config.world_model, env_spec).to(device, dtype)
+            rssm, action = self.world.rssm, self.world.action
             self.behaviour: Behaviour | None = None
             self.disagreement: Disagreement | None = None
-            if config.behaviour is not None:
+            if (behaviour := config.behaviour) is not None:
                 self.behaviour = Behaviour(config, env_spec, rssm.features).to(device, dtype)
-                rate, ends, limit = (getattr(config.behaviour, f"return_{k}") for k in ("rate", "percentiles", "limit"))
-                self.return_range = ReturnRange(rate, ends, limit, device, dtype)
+                ends = behaviour.return_percentiles
+                self.return_range = ReturnRange(behaviour.return_rate, ends, behaviour.return_limit, device, dtype)
             if config.plan2explore is not None:
-                shape = rssm.features, rssm.stoch, self.world.action.size, config.norm, config.act
-                self.disagreement = Disagreement(config.plan2explore, config.sizes, *shape).to(device, dtype)
+                self.disagreement = Disagreement(config.plan2explore, rssm, action.size, config.arch).to(device, dtype)
         self._imagined_step = torch.compile(imagined_step, dynamic=False) if config.compile else imagined_step
         self.optimizers = self._make_optimizers()
         self.updates = 0
@@ -151,10 +182,11 @@ class DreamerAlgorithm:
         self.updates += 1
         if self.behaviour is not None and self.updates % self.behaviour.config.slow_every == 0:
             self.behaviour.move_slow_value()
-        return UpdateResult(metrics, writebacks=self._writebacks(states))
+        latents = self.world.rssm.pack(states) if self.config.store_latents else {}
+        return UpdateResult(metrics, writebacks={key: values.cpu().numpy() for key, values in latents.items()})
 
     def export_weights(self) -> dict[str, NDArray[Any]]:
-        """Encoder, latent dynamics, the heads a plan is scored by, and the policy; see actors.latent_policy."""
+        """The world model without its decoder, the policy and the critic; see actors.latent_policy."""
         modules: dict[str, nn.Module] = {"world": self.world}
         if self.behaviour is not None:
             modules |= {"policy": self.behaviour.policy, "value": self.behaviour.value}
@@ -167,17 +199,15 @@ class DreamerAlgorithm:
 
     def save_artifacts(self, directory: Path) -> list[Path]:
         """Write `world_model.pt` and, with a behaviour, `behaviour.pt`."""
-        parts: dict[str, nn.Module] = {"world_model": self.world}
-        if self.behaviour is not None:
-            parts["behaviour"] = self.behaviour
         paths = []
-        for name, module in parts.items():
-            paths.append(directory / f"{name}.pt")
-            torch.save(module.state_dict(), paths[-1])
+        for name, module in (("world_model", self.world), ("behaviour", self.behaviour)):
+            if module is not None:
+                paths.append(directory / f"{name}.pt")
+                torch.save(module.state_dict(), paths[-1])
         return paths
 
     def state_dict(self) -> dict[str, Any]:
-        """Modules, optimisers, the range of the returns, the generator and the count of updates."""
+        """Modules, optimisers, the range of the returns, the generator and the number of updates."""
         state: dict[str, Any] = {
             "modules": {
                 name: {key: value.clone() for key, value in module.state_dict().items()}
@@ -212,7 +242,7 @@ class DreamerAlgorithm:
         return {name: module for name, module in named.items() if module is not None}
 
     def _make_optimizers(self) -> list[Optimizer]:
-        """One optimiser for everything, but for the actor and the critic if they have their own."""
+        """One optimiser for everything, except for an actor and a critic that have their own."""
         config, shared = self.config, list(self.world.parameters())
         if self.disagreement is not None:
             shared += self.disagreement.parameters()
@@ -231,7 +261,7 @@ class DreamerAlgorithm:
         context = self.config.context
         if batch.shape[1] < context + 1:
             raise ValueError(f"sequences need at least {context + 1} steps, got {batch.shape[1]}")
-        tensors = batch_tensors(batch, self._device)
+        rssm, tensors = self.world.rssm, batch_tensors(batch, self._device)
         action = self.world.action.encode(tensors["action"], self._dtype)
         before = F.pad(action, (0, 0, 1, 0))[:, :-1]
         return DreamerBatch(
@@ -242,51 +272,42 @@ class DreamerAlgorithm:
             tensors["is_first"][:, context:],
             tensors["is_last"][:, context:],
             tensors["is_terminal"][:, context:],
-            self._stored_state(tensors) if context else self.world.rssm.initial(len(action)),
+            rssm.unpack({key: tensors[key][:, context - 1] for key in LATENT_KEYS}, self._dtype)
+            if context
+            else rssm.initial(len(action)),
         )
-
-    def _stored_state(self, tensors: Mapping[str, Tensor]) -> State:
-        """The latent state of the last context step."""
-        deter, stoch = (tensors[key][:, self.config.context - 1] for key in LATENT_KEYS)
-        return State(deter.to(self._dtype), self.world.rssm.unpack(stoch).to(self._dtype))
-
-    def _writebacks(self, states: State) -> dict[str, NDArray[Any]]:
-        """The new latent states of the trained steps."""
-        if not self.config.store_latents:
-            return {}
-        new = states.deter.to(torch.float16), self.world.rssm.pack(states.stoch)
-        return {key: value.cpu().numpy() for key, value in zip(LATENT_KEYS, new, strict=True)}
 
     def _draw(self, batch: int, steps: int) -> Noise:
         """This rank's rows of the noise for the batch of all ranks."""
-        config = self.config
+        config, action = self.config, self.world.action
+        rows = slice(batch * self._collective.rank, batch * (self._collective.rank + 1))
         everyone = batch * self._collective.world_size
-        low = batch * self._collective.rank
         horizon = 0 if config.behaviour is None else config.behaviour.horizon
         options: dict[str, Any] = {"generator": self.generator, "device": self._device, "dtype": self._dtype}
-        draw = torch.rand if config.rssm.latent == "categorical" else torch.randn
-        posterior = draw(everyone, steps, config.rssm.groups, **options)[low : low + batch]
-        prior = draw(horizon, everyone, steps, config.rssm.groups, **options)[:, low : low + batch]
-        if self.world.action.spec.is_discrete:
-            action = torch.rand(horizon, everyone, steps, **options)[:, low : low + batch]
+        latent = torch.rand if config.rssm.latent == "categorical" else torch.randn
+        posterior = latent(everyone, steps, config.rssm.groups, **options)[rows]
+        prior = latent(horizon, everyone, steps, config.rssm.groups, **options)[:, rows]
+        if action.spec.is_discrete:
+            taken = torch.rand(horizon, everyone, steps, **options)[:, rows]
         else:
-            action = torch.randn(horizon, everyone, steps, self.world.action.size, **options)[:, low : low + batch]
-        return Noise(posterior, prior.flatten(1, 2), action.flatten(1, 2))
+            taken = torch.randn(horizon, everyone, steps, action.size, **options)[:, rows]
+        return Noise(posterior, prior.flatten(1, 2), taken.flatten(1, 2))
 
-    def _losses(self, data: DreamerBatch, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor], State]:
-        """Weighted losses, further figures, and the posterior states [B, T, ...] without gradients."""
+    def _losses(self, data: DreamerBatch, noise: Noise) -> tuple[Losses, Report, State]:
+        """Losses, further metrics, and the posterior states [B, T, ...] without gradients."""
         with autocast(self._device, self._precision):
             losses, report, states = self._world_losses(data, noise)
             if self.disagreement is not None:
-                losses["disagreement"] = self._disagreement_loss(data, states.detach())
+                losses["disagreement"] = self._disagreement_loss(self.disagreement, data, states.map(Tensor.detach))
             if self.behaviour is not None:
-                more, figures = self._behaviour_losses(self.behaviour, data, states, noise)
-                losses, report = losses | more, report | figures
-        return losses, report, states.detach()
+                more, also = self._behaviour_losses(self.behaviour, data, states, noise)
+                losses, report = losses | more, report | also
+        return losses, report, states.map(Tensor.detach)
 
-    def _world_losses(self, data: DreamerBatch, noise: Noise) -> tuple[dict[str, Tensor], dict[str, Tensor], State]:
+    def _world_losses(self, data: DreamerBatch, noise: Noise) -> tuple[Losses, Report, State]:
+        """Losses of the world model, and the posterior states [B, T, ...]."""
         world, weights = self.world, self.config.losses
-        states, statistics = world.observe(
+        states, statistics = world.filter_posterior(
             data.observation, data.previous_action, data.is_first, data.start, noise.posterior
         )
         posterior, prior = world.rssm.latent(statistics), world.rssm.latent(world.rssm.prior(states.deter))
@@ -294,19 +315,13 @@ class DreamerAlgorithm:
         dynamics, representation = (
             free_nats(kl, weights.free_nats, weights.free_nats_of == "step", self._collective) for kl in sides
         )
-        flat = State(states.deter.flatten(0, 1), states.stoch.flatten(0, 1))
-        observation = {key: values.flatten(0, 1) for key, values in data.observation.items()}
-        losses = {
-            f"reconstruction/{key}": weights.reconstruction * loss.mean()
-            for key, loss in world.decoder.losses(flat, observation).items()
-        }
+        observation = {key: _rows(values) for key, values in data.observation.items()}
+        reconstruction = world.decoder.losses(states.map(_rows), observation)
+        losses = {f"reconstruction/{key}": weights.reconstruction * loss.mean() for key, loss in reconstruction.items()}
         features = states.features
         losses["reward"] = weights.reward * world.reward(features).loss(data.reward).mean()
         if world.continuation is not None:
-            target = 1.0 - data.is_terminal.to(self._dtype)
-            behaviour = self.config.behaviour
-            if behaviour is not None and behaviour.discount_in_continuation:
-                target = target * behaviour.discount
+            target = self._continuation_target(data)
             losses["continuation"] = weights.continuation * world.continuation(features).loss(target).mean()
         losses["dynamics"] = weights.dynamics * dynamics
         losses["representation"] = weights.representation * representation
@@ -319,8 +334,15 @@ class DreamerAlgorithm:
         }
         return losses, report, states
 
+    def _continuation_target(self, data: DreamerBatch) -> Tensor:
+        """[B, T] whether the episode continues, times the discount if the head learns that too."""
+        continuation, behaviour = 1.0 - data.is_terminal.to(self._dtype), self.config.behaviour
+        if behaviour is None or not behaviour.discount_in_continuation:
+            return continuation
+        return continuation * behaviour.discount
+
     def _consistency_loss(self, data: DreamerBatch, states: State, statistics: Tensor, noise: Noise) -> Tensor:
-        """KL of states predicted `consistency_steps` ahead, without observations, to the posterior met there.
+        """KL from states predicted `consistency_steps` ahead, without observations, to the posterior there.
 
         A latent overshooting (Hafner et al. 2019, eq. 7) of one distance; sequences that cross an episode's end do
         not count.
@@ -329,140 +351,131 @@ class DreamerAlgorithm:
         length = data.is_first.shape[1] - ahead
         if length < 1:
             raise ValueError(f"consistency_steps {ahead} needs sequences of more than {ahead} steps")
-        state = State(states.deter[:, :length].flatten(0, 1), states.stoch[:, :length].flatten(0, 1))
+        state = states.map(lambda part: _rows(part[:, :length]))
         inside = torch.ones_like(data.is_first[:, :length])
         for k in range(1, ahead + 1):
             later = slice(k, k + length)
             inside = inside & ~data.is_first[:, later]
-            state = rssm.step(
-                state, data.previous_action[:, later].flatten(0, 1), noise.posterior[:, later].flatten(0, 1)
-            )
+            state = rssm.step(state, _rows(data.previous_action[:, later]), _rows(noise.posterior[:, later]))
         expected = rssm.latent(rssm.prior(state.deter))
-        met = rssm.latent(statistics[:, ahead:].detach().flatten(0, 1))
-        return (met.kl(expected) * inside.flatten().to(self._dtype)).mean()
+        actual = rssm.latent(_rows(statistics[:, ahead:].detach()))
+        return (actual.kl(expected) * inside.flatten().to(self._dtype)).mean()
 
-    def _disagreement_loss(self, data: DreamerBatch, states: State) -> Tensor:
-        assert self.disagreement is not None
+    def _disagreement_loss(self, disagreement: Disagreement, data: DreamerBatch, states: State) -> Tensor:
         following = (~data.is_first[:, 1:]).to(self._dtype)
-        loss = self.disagreement.loss(states.features[:, :-1], data.action[:, :-1], states.stoch[:, 1:])
+        loss = disagreement.loss(states.features[:, :-1], data.action[:, :-1], states.stoch[:, 1:])
         return (loss * following).mean()
 
     def _behaviour_losses(
         self, behaviour: Behaviour, data: DreamerBatch, states: State, noise: Noise
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Imagined sequences are time-major, so that networks read contiguous rows whichever steps are left out."""
+    ) -> tuple[Losses, Report]:
+        """Losses of actor and critic on imagined sequences, and of the critic on replayed ones."""
         config = behaviour.config
-        start = State(states.deter.detach().flatten(0, 1), states.stoch.detach().flatten(0, 1))
-        through_dynamics = config.reinforce < 1.0
-        fixed = [module for name, module in self._modules().items() if name != "behaviour"]
-        fixed += [behaviour.value, behaviour.slow_value]
-        with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
-            features, action = self._imagine(behaviour.policy, start, noise)  # [H + 1, N, D + S], [H, N, A]
-            continuation = self.world.predict_continuation(features)
-            reward = self._imagined_reward(features, action)
-        visited = features[:-1].detach()
+        with self._gradients_to_policy_alone(behaviour):
+            imagined = self._imagine(behaviour.policy, states.map(lambda part: _rows(part.detach())), noise)
+        visited = imagined.features[:-1].detach()
         value = behaviour.value(visited)
-        with torch.set_grad_enabled(through_dynamics), frozen(*fixed):
-            target_value = self._target_value(behaviour, features, value)
-            predicted = config.discount_in_continuation and self.world.continuation is not None
-            discount = 1.0 if predicted else config.discount
-            returns = lambda_returns(
-                reward.T, continuation.T * discount, target_value.T, config.lambda_, torch.ones_like(continuation.T)
-            ).T
-        weight = cumulative_weight(continuation.detach().T, discount).T[:-1]
-        scale = self.return_range.update(returns.detach(), self._collective) if config.normalise_returns else 1.0
-        advantage = (returns.detach() - target_value.detach()[:-1]) / scale
-        actor, entropy = actor_loss(
-            behaviour.policy(visited), action, returns / scale, advantage, weight, config.reinforce, config.entropy
-        )
-        slow = behaviour.slow_value(visited).mean if config.slow_regulariser > 0.0 else advantage
+        with self._gradients_to_policy_alone(behaviour):
+            target_value = behaviour.target_value(imagined.features, value)
+            returns, weight = self._imagined_returns(behaviour, imagined, target_value)
+        fixed_returns, fixed_value = returns.detach(), target_value.detach()
+        scale = self.return_range.update(fixed_returns, self._collective) if config.normalise_returns else 1.0
+        advantage = (fixed_returns - fixed_value[:-1]) / scale
+        policy, shares = behaviour.policy(visited), (config.reinforce, config.entropy)
+        actor, entropy = actor_loss(policy, imagined.action, returns / scale, advantage, weight, *shares)
         losses = {
             "actor": actor.mean(),
-            "critic": (weight * critic_loss(value, returns.detach(), slow, config.slow_regulariser)).mean(),
+            "critic": (weight * behaviour.critic_loss(value, visited, fixed_returns)).mean(),
         }
-        replayed, continues = self._replayed_returns(behaviour, data, returns.detach()[0])
+        replayed, continuation = self._replayed_returns(behaviour, data, fixed_returns[0])
         if config.replay_value > 0.0:
-            losses["replay_value"] = config.replay_value * self._replay_value_loss(
-                behaviour, states.features, replayed, continues
-            )
+            features = (states.features if config.value_gradient_to_model else states.features.detach())[:, :-1]
+            loss = behaviour.critic_loss(behaviour.value(features), features, replayed)
+            losses["replay_value"] = config.replay_value * (continuation * loss).mean()
         report = {
             "policy_entropy": entropy.detach().mean(),
-            "imagined/reward": reward.detach().mean(),
-            "imagined/return": returns.detach().mean(),
-            "imagined/value": target_value.detach().mean(),
-            "imagined/continuation": continuation.detach().mean(),
+            "imagined/reward": imagined.reward.detach().mean(),
+            "imagined/return": fixed_returns.mean(),
+            "imagined/value": fixed_value.mean(),
+            "imagined/continuation": imagined.continuation.detach().mean(),
             "replayed/reward": data.reward.mean(),
-            "replayed/return": self._masked_mean(replayed, continues),
+            "replayed/return": self._masked_mean(replayed, continuation),
         }
         if config.normalise_returns:
             report["return_scale"] = torch.as_tensor(scale)
         return losses, report
 
-    def _imagine(self, policy: PolicyHead, start: State, noise: Noise) -> tuple[Tensor, Tensor]:
-        """H steps of the policy in the latent dynamics: features [H + 1, N, D + S] and actions [H, N, A]."""
-        state, features, actions = start, [start.features], []
-        for noises in zip(noise.prior, noise.action, strict=True):
-            state, next_features, action = self._imagined_step(self.world.rssm, policy, state, features[-1], *noises)
-            features.append(next_features)
-            actions.append(action)
-        return torch.stack(features), torch.stack(actions)
+    @contextmanager
+    def _gradients_to_policy_alone(self, behaviour: Behaviour) -> Iterator[None]:
+        """Within the context, gradients reach the policy through all other networks, or nothing if it needs none."""
+        policy = {id(parameter) for parameter in behaviour.policy.parameters()}
+        fixed = [p for optimizer in self.optimizers for p in optimizer.parameters if id(p) not in policy]
+        for parameter in fixed:
+            parameter.requires_grad_(False)
+        try:
+            with torch.set_grad_enabled(behaviour.config.reinforce < 1.0):
+                yield
+        finally:
+            for parameter in fixed:
+                parameter.requires_grad_(True)
 
-    def _target_value(self, behaviour: Behaviour, features: Tensor, value: TwoHot | Regression) -> Tensor:
-        """Values [H + 1, N] to bootstrap from; `value` is the critic's distribution of all states but the last."""
-        if behaviour.config.slow_target:
-            return behaviour.slow_value(features).mean  # type: ignore[no-any-return]
-        if behaviour.config.reinforce < 1.0:
-            return behaviour.value(features).mean  # type: ignore[no-any-return]
-        return torch.cat([value.mean, behaviour.value(features[-1:]).mean])
+    def _imagine(self, policy: PolicyHead, start: State, noise: Noise) -> Imagined:
+        """H steps of the policy in the latent dynamics from states [N, ...]."""
+        state, steps, actions = start, [start.features], []
+        for noises in zip(noise.prior, noise.action, strict=True):
+            state, next_features, action = self._imagined_step(self.world.rssm, policy, state, steps[-1], *noises)
+            steps.append(next_features)
+            actions.append(action)
+        features, action = torch.stack(steps), torch.stack(actions)
+        continuation = self.world.predict_continuation(features)
+        return Imagined(features, action, self._imagined_reward(features, action), continuation)
 
     def _imagined_reward(self, features: Tensor, action: Tensor) -> Tensor:
         """[H + 1, N] received on arriving at each imagined state."""
         plan2explore = self.config.plan2explore
         if plan2explore is None or self.disagreement is None:
             return self.world.reward(features).mean  # type: ignore[no-any-return]
-        surprise = self.disagreement.reward(features[:-1], action)
-        intrinsic = plan2explore.intrinsic * F.pad(surprise, (0, 0, 1, 0))
+        intrinsic = plan2explore.intrinsic * F.pad(self.disagreement.reward(features[:-1], action), (0, 0, 1, 0))
         if plan2explore.extrinsic == 0.0:
             return intrinsic
         return intrinsic + plan2explore.extrinsic * self.world.reward(features).mean  # type: ignore[no-any-return]
 
-    def _replayed_returns(self, behaviour: Behaviour, data: DreamerBatch, first: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns of replayed rewards, bootstrapped from imagined returns `first` [N], and where the sequence goes on.
+    def _imagined_returns(self, behaviour: Behaviour, imagined: Imagined, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns [H, N] that bootstrap from values [H + 1, N], and the weights [H, N] of their states."""
+        config, continuation = behaviour.config, imagined.continuation.T
+        in_continuation = config.discount_in_continuation and self.world.continuation is not None
+        discount = 1.0 if in_continuation else config.discount
+        uncut = torch.ones_like(continuation)
+        returns = lambda_returns(imagined.reward.T, continuation * discount, value.T, config.lambda_, uncut)
+        weight = cumulative_weight(continuation.detach(), discount)[:, :-1]
+        return returns.T, weight.T
 
-        Both are [B, T - 1].
+    def _replayed_returns(self, behaviour: Behaviour, data: DreamerBatch, imagined: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns [B, T - 1] of replayed rewards, and where [B, T - 1] the episode has a next step.
+
+        They bootstrap from imagined returns [N] of the same states.
         """
         config = behaviour.config
         discount = config.discount * (1.0 - data.is_terminal.to(self._dtype))
         continuation = 1.0 - data.is_last.to(self._dtype)
-        returns = lambda_returns(data.reward, discount, first.view(data.reward.shape), config.lambda_, continuation)
+        returns = lambda_returns(data.reward, discount, imagined.view(data.reward.shape), config.lambda_, continuation)
         return returns, continuation[:, :-1]
 
     def _masked_mean(self, values: Tensor, mask: Tensor) -> Tensor:
-        """The mean of values over where the mask of their shape is 1, over all ranks."""
+        """The mean of values where the mask of their shape is 1, over all ranks."""
         total, count = self._collective.mean(torch.stack([(values * mask).mean(), mask.mean()]))
         return total / count.clamp(min=torch.finfo(count.dtype).tiny)  # type: ignore[no-any-return]
 
-    def _replay_value_loss(
-        self, behaviour: Behaviour, features: Tensor, returns: Tensor, continuation: Tensor
-    ) -> Tensor:
-        """The critic's loss on replayed returns [B, T - 1], where the sequence goes on."""
-        config = behaviour.config
-        visited = (features if config.value_gradient_to_model else features.detach())[:, :-1]
-        with torch.no_grad():
-            slow = behaviour.slow_value(visited).mean
-        loss = critic_loss(behaviour.value(visited), returns, slow, config.slow_regulariser)
-        return (continuation * loss).mean()
-
     def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
-        """Sum gradients over the ranks, average the figures, step the optimisers, read the figures."""
+        """Sum gradients over the ranks, average the report, step the optimisers; the report as numbers."""
         gradients = [p.grad for optimizer in self.optimizers for p in optimizer.parameters if p.grad is not None]
-        figures = torch.stack([value.to(self._dtype) for value in report.values()]) / self._collective.world_size
-        self._collective.sum_([*gradients, figures])
+        averages = torch.stack([value.to(self._dtype) for value in report.values()]) / self._collective.world_size
+        self._collective.sum_([*gradients, averages])
         rate = learning_rate(self.config.optimizer, self.optimizers[0].step_count)
         norm = self.optimizers[0].step()
         for optimizer in self.optimizers[1:]:
             optimizer.step()
-        values = torch.cat([figures, norm[None].to(self._dtype)]).tolist()
+        values = torch.cat([averages, norm[None].to(self._dtype)]).tolist()
         metrics = dict(zip([*report, "gradient_norm"], values, strict=True))
         metrics["loss"] = sum(value for name, value in metrics.items() if name.startswith("loss/"))
         metrics["learning_rate"] = rate
@@ -472,20 +485,12 @@ class DreamerAlgorithm:
 def imagined_step(
     rssm: Rssm, policy: PolicyHead, state: State, features: Tensor, latent_noise: Tensor, action_noise: Tensor
 ) -> tuple[State, Tensor, Tensor]:
-    """A step of the policy in the latent dynamics: the next state, its features and the action [N, A] taken."""
+    """A step of the policy in the latent dynamics: the next state, its features and the action [N, A]."""
     action = policy(features.detach()).sample(action_noise)
     state = rssm.step(state, action.to(state.deter.dtype), latent_noise)
     return state, state.features, action
 
 
-@contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Within the context, what is computed with the modules gives their parameters no gradients."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+def _rows(values: Tensor) -> Tensor:
+    """[B, T, ...] as [N, ...]."""
+    return values.flatten(0, 1)

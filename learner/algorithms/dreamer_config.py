@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from learner.models.dimensions import SIZES, Dimensions, SizeName
-from learner.models.heads import PolicyConfig, ScalarConfig
-from learner.models.layers import ActivationName, NormName
+from envs.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+from learner.models.layers import SIZES, ActivationName, Architecture, Dimensions, NormName, SizeName
 from learner.models.observation import ObservationConfig
 from learner.models.rssm import RssmConfig
+from learner.models.world_model import DisagreementConfig, PolicyConfig, ScalarConfig, WorldModelConfig
 from learner.optim import OptimConfig
 
 
@@ -32,32 +32,18 @@ class WorldLossConfig:
         consistency_steps: How many steps ahead those are predicted.
     """
 
-    reconstruction: float = 1.0
-    reward: float = 1.0
-    continuation: float = 1.0
-    dynamics: float = 1.0
-    representation: float = 0.1
-    free_nats: float = 1.0
+    reconstruction: NonNegativeFloat = 1.0
+    reward: NonNegativeFloat = 1.0
+    continuation: NonNegativeFloat = 1.0
+    dynamics: NonNegativeFloat = 1.0
+    representation: NonNegativeFloat = 0.1
+    free_nats: NonNegativeFloat = 1.0
     free_nats_of: Literal["step", "batch"] = "step"
-    consistency: float = 0.0
-    consistency_steps: int = 3
+    consistency: NonNegativeFloat = 0.0
+    consistency_steps: PositiveInt = 3
 
     def __post_init__(self) -> None:
-        for name in (
-            "reconstruction",
-            "reward",
-            "continuation",
-            "dynamics",
-            "representation",
-            "free_nats",
-            "consistency",
-        ):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.free_nats_of not in ("step", "batch"):
-            raise ValueError(f"free_nats_of must be 'step' or 'batch', got {self.free_nats_of!r}")
-        if self.consistency_steps < 1:
-            raise ValueError(f"consistency_steps must be at least 1, got {self.consistency_steps}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -83,61 +69,28 @@ class BehaviourConfig:
         value_gradient_to_model: Whether that loss also trains the world model.
     """
 
-    horizon: int = 15
-    discount: float = 1.0 - 1.0 / 333.0
+    horizon: PositiveInt = 15
+    discount: Fraction = 1.0 - 1.0 / 333.0
     discount_in_continuation: bool = True
-    lambda_: float = 0.95
-    reinforce: float = 1.0
-    entropy: float = 3e-4
+    lambda_: Fraction = 0.95
+    reinforce: Fraction = 1.0
+    entropy: NonNegativeFloat = 3e-4
     normalise_returns: bool = True
-    return_rate: float = 0.01
+    return_rate: Fraction = 0.01
     return_percentiles: tuple[float, float] = (5.0, 95.0)
-    return_limit: float = 1.0
-    slow_rate: float = 0.02
-    slow_every: int = 1
+    return_limit: PositiveFloat = 1.0
+    slow_rate: Fraction = 0.02
+    slow_every: PositiveInt = 1
     slow_target: bool = False
-    slow_regulariser: float = 1.0
-    replay_value: float = 0.3
+    slow_regulariser: NonNegativeFloat = 1.0
+    replay_value: NonNegativeFloat = 0.3
     value_gradient_to_model: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "slow_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("discount", "lambda_", "reinforce", "return_rate", "slow_rate"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("entropy", "slow_regulariser", "replay_value"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not self.return_limit > 0.0:
-            raise ValueError(f"return_limit must be positive, got {self.return_limit}")
+        check_fields(self)
         low, high = self.return_percentiles
         if not 0.0 <= low < high <= 100.0:
             raise ValueError(f"return_percentiles must ascend within [0, 100], got {self.return_percentiles}")
-
-
-@dataclass(frozen=True)
-class DisagreementConfig:
-    """Plan2Explore (Sekar et al. 2020): an intrinsic reward for states where one-step predictors disagree.
-
-    Args:
-        members: Predictors.
-        layers: Hidden layers of each.
-        intrinsic: Weight of the disagreement in the reward of imagination.
-        extrinsic: Weight of the predicted reward.
-    """
-
-    members: int = 8
-    layers: int = 2
-    intrinsic: float = 1.0
-    extrinsic: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.members < 2 or self.layers < 1:
-            raise ValueError(f"members must be at least 2 and layers 1, got {self.members} and {self.layers}")
-        if not (self.intrinsic >= 0.0 and self.extrinsic >= 0.0):
-            raise ValueError(f"weights must not be negative, got {self.intrinsic} and {self.extrinsic}")
 
 
 @dataclass(frozen=True)
@@ -177,7 +130,7 @@ class DreamerConfig:
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     rssm: RssmConfig = field(default_factory=RssmConfig)
     reward: ScalarConfig = field(default_factory=ScalarConfig)
-    continuation_layers: int = 1
+    continuation_layers: PositiveInt = 1
     value: ScalarConfig = field(default_factory=lambda: ScalarConfig(layers=3))
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     losses: WorldLossConfig = field(default_factory=WorldLossConfig)
@@ -190,27 +143,31 @@ class DreamerConfig:
     )
     actor_optimizer: OptimConfig | None = None
     critic_optimizer: OptimConfig | None = None
-    exploration_noise: float = 0.0
+    exploration_noise: NonNegativeFloat = 0.0
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ValueError(f"size must be one of {list(SIZES)}, got {self.size!r}")
-        if self.acting not in ("actor", "planner"):
-            raise ValueError(f"acting must be 'actor' or 'planner', got {self.acting!r}")
+        check_fields(self)
         if self.behaviour is None and self.acting == "actor":
             raise ValueError("acting 'actor' needs a behaviour; without one, acting must be 'planner'")
         if self.behaviour is None and self.plan2explore is not None:
             raise ValueError("plan2explore needs a behaviour to learn")
-        if self.continuation_layers < 1:
-            raise ValueError(f"continuation_layers must be at least 1, got {self.continuation_layers}")
-        if not self.exploration_noise >= 0.0:
-            raise ValueError(f"exploration_noise must not be negative, got {self.exploration_noise}")
 
     @property
     def sizes(self) -> Dimensions:
         """The sizes in use."""
-        return SIZES[self.size] if self.dimensions is None else self.dimensions
+        return self.dimensions or SIZES[self.size]
+
+    @property
+    def arch(self) -> Architecture:
+        """What all networks share."""
+        return Architecture(self.sizes, self.norm, self.act)
+
+    @property
+    def world_model(self) -> WorldModelConfig:
+        """Parts of the world model."""
+        layers = self.continuation_layers if self.losses.continuation > 0.0 else 0
+        return WorldModelConfig(self.arch, self.observation, self.rssm, self.reward, layers)
 
     @property
     def context(self) -> int:

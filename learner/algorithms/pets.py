@@ -10,25 +10,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.numbers import check_fields
 from envs.specs import EnvSpec
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
+from learner.collective import Collective, current
 from learner.device import Precision, autocast, to_device
-from learner.distributed import Collective, current
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.losses.ensemble import EnsembleLoss, EnsembleLossConfig, ensemble_loss, logvar_penalty
 from learner.models.average import ParameterAverage
 from learner.models.ensemble import Ensemble, EnsembleConfig, save_members
 from learner.optim import OptimConfig, Optimizer, learning_rate
 from learner.transitions import Transitions, transitions_of
+
+Share = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,11 @@ class PetsConfig:
     optimizer: OptimConfig = field(default_factory=OptimConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
     bootstrap: Kind = "poisson"
-    validation_fraction: float = 0.1
-    average_decay: float = 0.0
+    validation_fraction: Share = 0.1
+    average_decay: Share = 0.0
 
     def __post_init__(self) -> None:
-        if self.bootstrap not in ("poisson", "bernoulli", "none"):
-            raise ValueError(f"bootstrap must be 'poisson', 'bernoulli' or 'none', got {self.bootstrap!r}")
-        if not 0.0 <= self.validation_fraction < 1.0:
-            raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction}")
-        if not 0.0 <= self.average_decay < 1.0:
-            raise ValueError(f"average_decay must be in [0, 1), got {self.average_decay}")
+        check_fields(self)
         if self.early_stopping.patience > 0 and self.validation_fraction == 0.0:
             raise ValueError("early stopping needs a validation_fraction above 0")
 

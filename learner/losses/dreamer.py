@@ -1,6 +1,6 @@
-"""Losses of the Dreamer family.
+"""Losses, returns and their range of the Dreamer family.
 
-Letters: B sequences, T steps, N rows (imagined sequences), H imagined steps, A action size.
+Letters: B sequences, T steps, N rows (sequences, imagined or replayed), H steps of a row, A action size.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from learner.distributed import Collective
+from learner.collective import Collective
 from learner.models.distributions import Policy, Regression, TwoHot
 from learner.models.rssm import Latent
 
@@ -69,9 +69,9 @@ def actor_loss(
     return -weight * objective, entropy
 
 
-def critic_loss(value: TwoHot | Regression, target: Tensor, slow: Tensor, slow_weight: float) -> Tensor:
-    """The critic's loss [...] on returns, and on the slow critic's predictions (Hafner et al. 2025, eq. 8)."""
-    if slow_weight == 0.0:
+def critic_loss(value: TwoHot | Regression, target: Tensor, slow: Tensor | None, slow_weight: float) -> Tensor:
+    """The critic's loss [...] on returns, and on the slow critic's predictions (Hafner et al. 2025, eq. 8), if any."""
+    if slow is None:
         return value.loss(target)
     if isinstance(value, TwoHot):
         return value.losses([target, slow], [1.0, slow_weight])
@@ -79,10 +79,76 @@ def critic_loss(value: TwoHot | Regression, target: Tensor, slow: Tensor, slow_w
 
 
 def cumulative_weight(continuation: Tensor, discount: float) -> Tensor:
-    """Weights [N, H + 1] of imagined states: the discounted probability that their episode still goes on.
+    """Weights [N, H + 1] of imagined states: the discounted probability that their episode has not ended.
 
     Args:
-        continuation: [N, H + 1] probabilities of going on behind each state; the first is that of a replayed state.
-        discount: Factor per step that `continuation` does not hold already.
+        continuation: [N, H + 1] probability that the episode continues after each state; the first is a replayed one.
+        discount: Factor per step, 1 if `continuation` holds it already.
     """
     return torch.cumprod(discount * continuation, 1) / discount
+
+
+def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lambda_: float, continuation: Tensor) -> Tensor:
+    """TD(lambda) returns (Sutton and Barto 2018, eq. 12.18) of all steps but the last.
+
+    R_t = r_{t+1} + d_{t+1} ((1 - l_{t+1}) v_{t+1} + l_{t+1} R_{t+1}), with R of the last step its value and
+    l_{t+1} = `lambda_`, or 0 where the sequence is cut after t + 1.
+
+    Args:
+        reward: [N, H + 1] received on arriving at each step; the first is not used.
+        discount: [N, H + 1] of what follows each step, 0 at a terminal one; the first is not used.
+        value: [N, H + 1] to bootstrap from.
+        lambda_: Share of the longer returns.
+        continuation: [N, H + 1] 1 where the next step is of the same episode, 0 where a return must bootstrap.
+
+    Returns:
+        [N, H].
+    """
+    mixing = lambda_ * continuation[:, 1:]
+    interim = reward[:, 1:] + (1.0 - mixing) * discount[:, 1:] * value[:, 1:]
+    weight = discount[:, 1:] * mixing
+    following = value[:, -1]
+    returns = []
+    for step, share in zip(reversed(interim.unbind(1)), reversed(weight.unbind(1)), strict=True):
+        following = torch.addcmul(step, share, following)
+        returns.append(following)
+    return torch.stack(returns[::-1], 1)
+
+
+class ReturnRange:
+    """Moving average of two percentiles of the returns of all ranks (Hafner et al. 2025, eq. 7).
+
+    Args:
+        rate: Share of a new percentile.
+        percentiles: The two ends, in [0, 100].
+        limit: Smallest scale.
+        device: Where to keep the averages.
+        dtype: Their width.
+    """
+
+    def __init__(
+        self, rate: float, percentiles: tuple[float, float], limit: float, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._rate, self._limit = rate, limit
+        self._ends = torch.tensor(percentiles, device=device, dtype=dtype) / 100.0
+        self.average = torch.zeros(2, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def update(self, returns: Tensor, collective: Collective) -> Tensor:
+        """Update the averages by returns of any shape, equal on every rank.
+
+        Returns:
+            The range, a scalar, at least `limit`.
+        """
+        everyone = collective.gather(returns.flatten().to(self.average.dtype))
+        self.average.lerp_(percentiles(everyone, self._ends), self._rate)
+        return (self.average[1] - self.average[0]).clamp(min=self._limit)
+
+
+def percentiles(values: Tensor, shares: Tensor) -> Tensor:
+    """The quantiles `shares` [K] of values [N], interpolated linearly; any N, unlike torch.quantile."""
+    ordered = values.sort().values
+    position = shares * (len(ordered) - 1)
+    below = position.floor().long()
+    above = (below + 1).clamp(max=len(ordered) - 1)
+    return torch.lerp(ordered[below], ordered[above], position - below)

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from envs.numbers import Fraction, NonNegativeFloat, PositiveFloat, check_fields
 from learner.losses.likelihood import beta_gaussian_nll, binary_cross_entropy, huber, squared_error
 from learner.models.ensemble import EnsemblePrediction
 
@@ -33,24 +34,15 @@ class EnsembleLossConfig:
     """
 
     state: Literal["mse", "huber"] = "mse"
-    huber_delta: float = 1.0
-    reward_scale: float = 0.5
-    done_scale: float = 0.1
-    done_positive_weight: float = 10.0
-    nll_beta: float = 0.5
-    logvar_regulariser: float = 0.01
+    huber_delta: PositiveFloat = 1.0
+    reward_scale: NonNegativeFloat = 0.5
+    done_scale: NonNegativeFloat = 0.1
+    done_positive_weight: PositiveFloat = 10.0
+    nll_beta: Fraction = 0.5
+    logvar_regulariser: NonNegativeFloat = 0.01
 
     def __post_init__(self) -> None:
-        if self.state not in ("mse", "huber"):
-            raise ValueError(f"state loss must be 'mse' or 'huber', got {self.state!r}")
-        for name in ("huber_delta", "done_positive_weight"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("reward_scale", "done_scale", "logvar_regulariser"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0.0 <= self.nll_beta <= 1.0:
-            raise ValueError(f"nll_beta must be in [0, 1], got {self.nll_beta}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

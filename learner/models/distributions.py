@@ -161,8 +161,37 @@ class Policy(Protocol):
     def entropy(self) -> Tensor: ...
 
 
-class BoundedNormal:
-    """Independent normals with means in (-1, 1) by tanh and bounded standard deviations.
+class Normal:
+    """Independent normals.
+
+    Args:
+        mean: [..., A].
+        std: [..., A].
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean, std
+
+    def mode(self) -> Tensor:
+        """[..., A]."""
+        return self.mean
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., A] from standard normal noise [..., A]; differentiable."""
+        return self.mean + self.std * noise
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]."""
+        scaled = (action - self.mean) / self.std
+        return (-0.5 * scaled.square() - self.std.log() - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        return (self.std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+
+
+class BoundedNormal(Normal):
+    """Normals with means in (-1, 1) by tanh and bounded standard deviations (Hafner et al. 2025).
 
     Args:
         mean: [..., A] before the tanh.
@@ -172,29 +201,11 @@ class BoundedNormal:
     """
 
     def __init__(self, mean: Tensor, std: Tensor, low: float, high: float) -> None:
-        self._mean = torch.tanh(mean)
-        self._std = (high - low) * torch.sigmoid(std + 2.0) + low
-
-    def mode(self) -> Tensor:
-        """Mean [..., A]."""
-        return self._mean
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """[..., A] from standard normal noise [..., A]; differentiable."""
-        return self._mean + self._std * noise
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """[...]."""
-        scaled = (action - self._mean) / self._std
-        return (-0.5 * scaled.square() - self._std.log() - 0.5 * math.log(2.0 * math.pi)).sum(-1)
-
-    def entropy(self) -> Tensor:
-        """[...] in nats."""
-        return (self._std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+        super().__init__(torch.tanh(mean), (high - low) * torch.sigmoid(std + 2.0) + low)
 
 
 class TanhNormal:
-    """A normal squashed by tanh (Hafner et al. 2020, appendix A): 5 tanh(mean / 5), softplus deviations.
+    """Normals squashed by tanh (Hafner et al. 2020, appendix A): 5 tanh(mean / 5), softplus deviations.
 
     Args:
         mean: [..., A].
@@ -205,32 +216,32 @@ class TanhNormal:
     SAMPLES = 16  # of the entropy's estimate
 
     def __init__(self, mean: Tensor, std: Tensor, low: float) -> None:
-        self._mean = 5.0 * torch.tanh(mean / 5.0)
-        self._std = F.softplus(std + math.log(math.expm1(5.0))) + low
+        self._normal = Normal(5.0 * torch.tanh(mean / 5.0), F.softplus(std + math.log(math.expm1(5.0))) + low)
 
     def mode(self) -> Tensor:
         """tanh of the mean [..., A]."""
-        return torch.tanh(self._mean)
+        return torch.tanh(self._normal.mean)
 
     def sample(self, noise: Tensor) -> Tensor:
         """[..., A] from standard normal noise [..., A]; differentiable."""
-        return torch.tanh(self._mean + self._std * noise)
+        return torch.tanh(self._normal.sample(noise))
 
     def log_prob(self, action: Tensor) -> Tensor:
         """[...]; actions at the border count as just inside."""
         edge = 1.0 - 1e-6
-        latent = torch.atanh(action.clamp(-edge, edge))
-        return self._log_prob_of(latent)
+        return self._log_prob_of(torch.atanh(action.clamp(-edge, edge)))
 
     def entropy(self) -> Tensor:
         """[...] in nats, by quadrature at equally likely points of each normal."""
-        points = (torch.arange(self.SAMPLES, device=self._mean.device, dtype=self._mean.dtype) + 0.5) / self.SAMPLES
+        mean = self._normal.mean
+        points = (torch.arange(self.SAMPLES, device=mean.device, dtype=mean.dtype) + 0.5) / self.SAMPLES
         noise = math.sqrt(2.0) * torch.erfinv(2.0 * points - 1.0)
-        latent = self._mean + self._std * noise.view(-1, *[1] * self._mean.dim())
-        return -self._log_prob_of(latent).mean(0)
+        return -self._log_prob_of(self._normal.sample(noise.view(-1, *[1] * mean.dim()))).mean(0)
 
     def _log_prob_of(self, latent: Tensor) -> Tensor:
-        normal = -0.5 * ((latent - self._mean) / self._std).square() - self._std.log() - 0.5 * math.log(2.0 * math.pi)
+        """[...] of actions tanh(latent)."""
+        mean, std = self._normal.mean, self._normal.std
+        normal = -0.5 * ((latent - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
         jacobian = 2.0 * (math.log(2.0) - latent - F.softplus(-2.0 * latent))  # ln(1 - tanh^2)
         return (normal - jacobian).sum(-1)
 

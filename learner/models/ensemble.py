@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from envs.numbers import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
 from learner.models.normaliser import RunningNormaliser
 
 Activation = Literal["silu", "relu", "tanh", "elu"]
@@ -46,29 +47,20 @@ class EnsembleConfig:
             scale of an output is raised.
     """
 
-    members: int = 5
-    hidden: tuple[int, ...] = (256, 256)
+    members: PositiveInt = 5
+    hidden: tuple[PositiveInt, ...] = (256, 256)
     activation: Activation = "silu"
     gaussian: bool = False
     termination: bool = False
     min_logvar: float = -10.0
     max_logvar: float = 0.5
-    bias_spread: float = 2.0
-    min_std: float = 1e-6
+    bias_spread: NonNegativeFloat = 2.0
+    min_std: PositiveFloat = 1e-6
 
     def __post_init__(self) -> None:
-        if self.members < 1:
-            raise ValueError(f"members must be at least 1, got {self.members}")
-        if any(width < 1 for width in self.hidden):
-            raise ValueError(f"hidden widths must be at least 1, got {self.hidden}")
-        if self.activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {self.activation!r}")
-        if not self.min_logvar < self.max_logvar:
+        check_fields(self)
+        if self.min_logvar >= self.max_logvar:
             raise ValueError(f"min_logvar must be below max_logvar, got {self.min_logvar} and {self.max_logvar}")
-        if not self.bias_spread >= 0:
-            raise ValueError(f"bias_spread must not be negative, got {self.bias_spread}")
-        if not self.min_std > 0:
-            raise ValueError(f"min_std must be positive, got {self.min_std}")
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,73 @@
-"""Layers of the Dreamer networks: initialisation, normalisation, grouped linear maps, MLPs.
+"""Layers of the Dreamer networks: sizes, initialisation, norms, grouped linear maps, MLPs, loops over layers.
 
-Letters: D features in, U features out, G groups.
+Letters: T steps, B rows of a step, N rows, D features in, U features out, G groups.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from envs.numbers import PositiveInt, check_fields
+
+SizeName = Literal["1m", "12m", "25m", "50m", "100m", "200m", "400m"]
 NormName = Literal["rms", "layer", "none"]
 ActivationName = Literal["silu", "elu", "relu", "tanh"]
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {"silu": F.silu, "elu": F.elu, "relu": F.relu, "tanh": torch.tanh}
 _TRUNCATION = 1.1368472343385565  # 1 / standard deviation of a standard normal truncated at +-2
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What grows with the size of a model (Hafner et al. 2025, table of model sizes).
+
+    Args:
+        deter: Deterministic features of a latent state.
+        hidden: Features of the layers inside the RSSM.
+        classes: Classes of each categorical of a latent state.
+        depth: Channels of the convolutions, before their multipliers.
+        units: Features of the hidden layers of all heads and of encoder and decoder.
+    """
+
+    deter: PositiveInt = 512
+    hidden: PositiveInt = 64
+    classes: Annotated[int, Ge(2), Le(256)] = 4
+    depth: PositiveInt = 4
+    units: PositiveInt = 64
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+SIZES: dict[SizeName, Dimensions] = {
+    "1m": Dimensions(512, 64, 4, 4, 64),
+    "12m": Dimensions(2048, 256, 16, 16, 256),
+    "25m": Dimensions(3072, 384, 24, 24, 384),
+    "50m": Dimensions(4096, 512, 32, 32, 512),
+    "100m": Dimensions(6144, 768, 48, 48, 768),
+    "200m": Dimensions(8192, 1024, 64, 64, 1024),
+    "400m": Dimensions(12288, 1536, 96, 96, 1536),
+}
+"""Sizes by their nominal number of parameters."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What all networks of a model share: sizes, and the norm and the activation of hidden layers."""
+
+    sizes: Dimensions
+    norm: NormName = "rms"
+    act: ActivationName = "silu"
 
 
 @torch.no_grad()
@@ -86,21 +135,6 @@ class _Rms(torch.autograd.Function):
         return through, product.flatten(0, -2).sum(0), None, None
 
 
-class ChannelNorm(nn.Module):
-    """A norm over the channels of images [N, C, H, W]."""
-
-    def __init__(self, name: NormName, channels: int) -> None:
-        super().__init__()
-        self.norm = make_norm(name, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.movedim(1, -1)).movedim(-1, 1)  # type: ignore[no-any-return]
-
-    def activated(self, x: Tensor, act: Activation) -> Tensor:
-        """See `normalise`."""
-        return normalise(self.norm, act, x.movedim(1, -1)).movedim(-1, 1)
-
-
 def make_norm(name: NormName, size: int) -> nn.Module:
     """The norm `name` over a last axis of `size`; layer norms use the same small constant as RMS norms."""
     if name == "none":
@@ -109,7 +143,7 @@ def make_norm(name: NormName, size: int) -> nn.Module:
 
 
 def normalise(norm: nn.Module, act: Activation, x: Tensor) -> Tensor:
-    """The activation of the norm of x [..., D], in one go where there is one for the two."""
+    """The activation of the norm of x [..., D]; one operation for RMS norm and SiLU."""
     if isinstance(norm, RmsNorm) and act is F.silu:
         return norm(x, silu=True)  # type: ignore[no-any-return]
     return act(norm(x))
@@ -118,11 +152,11 @@ def normalise(norm: nn.Module, act: Activation, x: Tensor) -> Tensor:
 class Dense(nn.Module):
     """Linear map, norm, activation."""
 
-    def __init__(self, in_features: int, out_features: int, norm: NormName, act: ActivationName) -> None:
+    def __init__(self, in_features: int, out_features: int, arch: Architecture) -> None:
         super().__init__()
         self.linear = Linear(in_features, out_features)
-        self.norm = make_norm(norm, out_features)
-        self.act = ACTIVATIONS[act]
+        self.norm = make_norm(arch.norm, out_features)
+        self.act = ACTIVATIONS[arch.act]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.linear(x))
@@ -135,22 +169,21 @@ class Dense(nn.Module):
 class Mlp(nn.Sequential):
     """`layers` dense layers of `units` features."""
 
-    def __init__(self, in_features: int, units: int, layers: int, norm: NormName, act: ActivationName) -> None:
-        sizes = [in_features, *[units] * layers]
-        super().__init__(*(Dense(i, o, norm, act) for i, o in pairwise(sizes)))
+    def __init__(self, in_features: int, units: int, layers: int, arch: Architecture) -> None:
+        super().__init__(*(Dense(i, o, arch) for i, o in pairwise([in_features, *[units] * layers])))
 
 
 class GroupedLinear(nn.Module):
-    """A linear map whose weight matrix has G blocks on its diagonal; no group sees another's features.
+    """A linear map whose weight matrix has G blocks on its diagonal; no group has another's features as inputs.
+
+    Weights start with the fan-in of all groups together, as in the reference implementation of DreamerV3, whose
+    learning rates go with that.
 
     Args:
         in_features: D, a multiple of G.
         out_features: U, a multiple of G.
         groups: G.
-        shared: Further inputs that every group sees.
-
-    Weights start with the fan-in of all groups together, as in the reference implementation of DreamerV3, whose
-    learning rates go with that.
+        shared: Further inputs of every group.
 
     Raises:
         ValueError: A size is no multiple of the groups.
@@ -173,16 +206,101 @@ class GroupedLinear(nn.Module):
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         """x [N, D] and, if the layer has shared inputs, shared [N, ...] -> [N, U]."""
         if self.shared is None:
-            return self.by_group(x).transpose(0, 1).flatten(1)
+            return join(self.by_group(x))
         assert shared is not None
-        start = F.linear(shared, self.shared, self.bias)
-        return torch.baddbmm(split(start, self.groups), split(x, self.groups), self.weight).transpose(0, 1).flatten(1)
+        return join(self.by_group(x, F.linear(shared, self.shared, self.bias)))
 
-    def by_group(self, x: Tensor) -> Tensor:
-        """x [N, D] -> [G, N, U / G], which saves a copy; for layers without shared inputs."""
-        return torch.baddbmm(self.bias.view(self.groups, 1, -1), split(x, self.groups), self.weight)
+    def by_group(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """x [N, D] -> [G, N, U / G], added to start [N, U] or else to the bias; without the copy that `join` makes."""
+        added = self.bias.view(self.groups, 1, -1) if start is None else split(start, self.groups)
+        return torch.baddbmm(added, split(x, self.groups), self.weight)
 
 
 def split(x: Tensor, groups: int) -> Tensor:
     """x [N, D] as [G, N, D / G]."""
     return x.view(len(x), groups, -1).transpose(0, 1)
+
+
+def join(x: Tensor) -> Tensor:
+    """The reverse of `split`."""
+    return x.transpose(0, 1).flatten(1)
+
+
+def unrolled(module: nn.Module, steps: int, rows: int) -> Any:
+    """A twin of a module for a loop that calls it T times with B rows, within the autocast of this call.
+
+    Autograd would multiply the few rows of every step into a gradient as large as the weights, and add up one such
+    gradient a step. The linear maps of the twin collect their inputs in the loop, and the backward pass multiplies
+    those of all steps at once. The twin shares the module's parameters and serves one loop.
+    """
+    if isinstance(module, Linear):
+        return UnrolledLinear(module.bias.expand(steps, rows, -1), module.weight)
+    if isinstance(module, GroupedLinear):
+        return UnrolledGrouped(module, steps, rows)
+    twin = copy(module)
+    twin._modules = {name: child and unrolled(child, steps, rows) for name, child in module._modules.items()}
+    return twin
+
+
+class UnrolledLinear(nn.Module):
+    """A linear map with start [T, B, U] in place of a bias and weights [U, D]."""
+
+    def __init__(self, start: Tensor, *weights: Tensor) -> None:
+        super().__init__()
+        device = weights[0].device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weights[0].dtype
+        self._inputs: list[list[Tensor]] = [[] for _ in weights]
+        self._weights = [weight.detach().to(dtype) for weight in weights]
+        starts = _CollectedProducts.apply(start.to(dtype), self._inputs, *weights)  # type: ignore[no-untyped-call]
+        self._starts = iter(starts.unbind(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The next step's [B, D] -> [B, U]."""
+        start, (weight,) = self.next_step(x)
+        return torch.addmm(start, x, weight.T)
+
+    def next_step(self, *inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The next start [B, U], and the weights without gradients; `inputs` are those of the weights."""
+        for collected, x in zip(self._inputs, inputs, strict=True):
+            collected.append(x.detach())
+        return next(self._starts), self._weights
+
+
+class UnrolledGrouped(UnrolledLinear):
+    """A grouped linear map, see `GroupedLinear`."""
+
+    def __init__(self, layer: GroupedLinear, steps: int, rows: int) -> None:
+        weights = [layer.weight] if layer.shared is None else [layer.weight, layer.shared]
+        super().__init__(layer.bias.expand(steps, rows, -1), *weights)
+        self.groups = layer.groups
+
+    def forward(self, x: Tensor, shared: Tensor) -> Tensor:  # type: ignore[override]
+        """The next step's [B, D] and shared [B, ...] -> [B, U]."""
+        start, (weight, shared_weight) = self.next_step(x, shared)
+        start = torch.addmm(start, shared, shared_weight.T)
+        return join(torch.baddbmm(split(start, self.groups), split(x, self.groups), weight))
+
+    def by_group(self, x: Tensor) -> Tensor:
+        """The next step's [B, D] -> [G, B, U / G]."""
+        start, (weight,) = self.next_step(x)
+        return torch.baddbmm(split(start, self.groups), split(x, self.groups), weight)
+
+
+class _CollectedProducts(torch.autograd.Function):
+    """Returns `start`; the gradient of the weights is its gradient [T, B, U] times the inputs collected until then."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, inputs: list[list[Tensor]], *weights: Tensor) -> Tensor:
+        ctx.inputs, ctx.dtypes = inputs, [weight.dtype for weight in weights]
+        ctx.groups = [len(weight) if weight.dim() == 3 else 0 for weight in weights]
+        return start.view_as(start)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        errors, results = gradient.flatten(0, 1), []
+        for collected, dtype, groups in zip(ctx.inputs, ctx.dtypes, ctx.groups, strict=True):
+            x = torch.cat(collected).to(errors.dtype)
+            product = torch.bmm(split(x, groups).mT, split(errors, groups)) if groups else errors.T @ x
+            results.append(product.to(dtype))
+        return gradient, None, *results

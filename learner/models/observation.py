@@ -15,18 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from envs.numbers import PositiveInt, check_fields
 from envs.specs import ArraySpec
-from learner.models.dimensions import Dimensions
 from learner.models.distributions import Distribution, Ids, Regression, symlog
 from learner.models.layers import (
     ACTIVATIONS,
-    ActivationName,
-    ChannelNorm,
+    Architecture,
     Dense,
     GroupedLinear,
     Linear,
     Mlp,
-    NormName,
     initialise,
     make_norm,
     normalise,
@@ -50,20 +48,18 @@ class ObservationConfig:
     """
 
     keys: tuple[str, ...] = ()
-    layers: int = 3
-    multipliers: tuple[int, ...] = (2, 3, 4, 4)
-    kernel: int = 5
+    layers: PositiveInt = 3
+    multipliers: tuple[PositiveInt, ...] = (2, 3, 4, 4)
+    kernel: PositiveInt = 5
     strided: bool = False
     symlog: bool = True
     sigmoid: bool = True
-    groups: int = 8
+    groups: PositiveInt = 8
 
     def __post_init__(self) -> None:
-        for name in ("layers", "groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers must be positive, got {self.multipliers}")
+        check_fields(self)
+        if not self.multipliers:
+            raise ValueError("multipliers must not be empty")
         if self.kernel < 3 or self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd and at least 3, got {self.kernel}")
 
@@ -125,28 +121,19 @@ class Encoder(nn.Module):
     Args:
         keys: The observations.
         config: Shape.
-        dimensions: Size.
-        norm: Norm of all layers.
-        act: Activation of all layers.
+        arch: Sizes, norm and activation.
     """
 
-    def __init__(
-        self,
-        keys: ObservationKeys,
-        config: ObservationConfig,
-        dimensions: Dimensions,
-        norm: NormName,
-        act: ActivationName,
-    ) -> None:
+    def __init__(self, keys: ObservationKeys, config: ObservationConfig, arch: Architecture) -> None:
         super().__init__()
         self.keys, self._symlog = keys, config.symlog
         self.tokens = 0
         if keys.vectors:
-            self.mlp = Mlp(keys.vector_size, dimensions.units, config.layers, norm, act)
-            self.tokens += dimensions.units
+            self.mlp = Mlp(keys.vector_size, arch.sizes.units, config.layers, arch)
+            self.tokens += arch.sizes.units
         if keys.images:
-            sizes = [keys.channels, *_channels(config, dimensions)]
-            self.convolutions = nn.ModuleList(_Down(i, o, config, norm, act) for i, o in pairwise(sizes))
+            sizes = [keys.channels, *_channels(config, arch)]
+            self.convolutions = nn.ModuleList(_Down(i, o, config, arch) for i, o in pairwise(sizes))
             height, width = _smallest(keys, config)
             self.tokens += height * width * sizes[-1]
 
@@ -171,32 +158,22 @@ class Decoder(nn.Module):
     Args:
         keys: The observations.
         config: Shape.
-        dimensions: Size.
         stoch: Stochastic features of a state.
-        norm: Norm of all layers.
-        act: Activation of all layers.
+        arch: Sizes, norm and activation.
 
     Raises:
         ValueError: The channels of the first image, or the deterministic features, are no multiple of the groups.
     """
 
-    def __init__(
-        self,
-        keys: ObservationKeys,
-        config: ObservationConfig,
-        dimensions: Dimensions,
-        stoch: int,
-        norm: NormName,
-        act: ActivationName,
-    ) -> None:
+    def __init__(self, keys: ObservationKeys, config: ObservationConfig, stoch: int, arch: Architecture) -> None:
         super().__init__()
         self.keys, self._config = keys, config
-        deter, units = dimensions.deter, dimensions.units
+        deter, units = arch.sizes.deter, arch.sizes.units
         if keys.vectors:
-            self.mlp = Mlp(deter + stoch, units, config.layers, norm, act)
+            self.mlp = Mlp(deter + stoch, units, config.layers, arch)
             self.vector_out = Linear(units, keys.vector_size)
         if keys.images:
-            channels = _channels(config, dimensions)
+            channels = _channels(config, arch)
             if channels[-1] % config.groups:
                 raise ValueError(
                     f"{channels[-1]} channels of the decoder's first image are no multiple of {config.groups} groups"
@@ -204,11 +181,11 @@ class Decoder(nn.Module):
             self._smallest = _smallest(keys, config)
             size = self._smallest[0] * self._smallest[1] * channels[-1]
             self.from_deter = GroupedLinear(deter, size, config.groups)
-            self.from_stoch = nn.Sequential(Dense(stoch, 2 * units, norm, act), Linear(2 * units, size))
-            self.norm, self.act = make_norm(norm, channels[-1]), ACTIVATIONS[act]
+            self.from_stoch = nn.Sequential(Dense(stoch, 2 * units, arch), Linear(2 * units, size))
+            self.norm, self.act = make_norm(arch.norm, channels[-1]), ACTIVATIONS[arch.act]
             steps = list(zip(channels[:0:-1], channels[-2::-1], strict=True))
-            self.convolutions = nn.ModuleList(_Up(i, o, config, norm, act) for i, o in steps)
-            self.image_out = _Up(channels[0], keys.channels, config, "none", None)
+            self.convolutions = nn.ModuleList(_Up(i, o, config, arch) for i, o in steps)
+            self.image_out = _Up(channels[0], keys.channels, config, None)
 
     def forward(self, state: State) -> dict[str, Distribution]:
         """States [N, ...] -> a distribution of every key, [N, ...]; images are in [0, 1]."""
@@ -246,28 +223,36 @@ class Decoder(nn.Module):
         return torch.sigmoid(x) if self._config.sigmoid else x + 0.5
 
 
+class _ChannelNorm(nn.Module):
+    """Norm and activation of images [N, C, H, W] over their channels."""
+
+    def __init__(self, channels: int, arch: Architecture) -> None:
+        super().__init__()
+        self.norm, self.act = make_norm(arch.norm, channels), ACTIVATIONS[arch.act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalise(self.norm, self.act, x.movedim(1, -1)).movedim(-1, 1)
+
+
 class _Down(nn.Module):
     """A convolution that halves an image [N, C, H, W]."""
 
-    def __init__(self, inputs: int, outputs: int, config: ObservationConfig, norm: NormName, act: ActivationName):
+    def __init__(self, inputs: int, outputs: int, config: ObservationConfig, arch: Architecture) -> None:
         super().__init__()
         self._pool = not config.strided
-        stride = 2 if config.strided else 1
-        self.convolution = nn.Conv2d(inputs, outputs, config.kernel, stride, config.kernel // 2)
+        self.convolution = nn.Conv2d(inputs, outputs, config.kernel, 2 if config.strided else 1, config.kernel // 2)
         _initialise(self.convolution, inputs)
-        self.norm, self.act = ChannelNorm(norm, outputs), ACTIVATIONS[act]
+        self.norm = _ChannelNorm(outputs, arch)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convolution(x)
-        return self.norm.activated(F.max_pool2d(x, 2) if self._pool else x, self.act)
+        return self.norm(F.max_pool2d(x, 2) if self._pool else x)  # type: ignore[no-any-return]
 
 
 class _Up(nn.Module):
-    """A convolution that doubles an image [N, C, H, W]; without norm and activation where `act` is None."""
+    """A convolution that doubles an image [N, C, H, W]; without norm and activation where `arch` is None."""
 
-    def __init__(
-        self, inputs: int, outputs: int, config: ObservationConfig, norm: NormName, act: ActivationName | None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, config: ObservationConfig, arch: Architecture | None) -> None:
         super().__init__()
         half = config.kernel // 2
         self.convolution: nn.Conv2d | nn.ConvTranspose2d
@@ -277,23 +262,21 @@ class _Up(nn.Module):
             self.convolution = nn.Conv2d(inputs, outputs, config.kernel, 1, half)
         self._upsample = not config.strided
         _initialise(self.convolution, inputs)
-        self.norm, self.act = ChannelNorm(norm, outputs), None if act is None else ACTIVATIONS[act]
+        self.norm = nn.Identity() if arch is None else _ChannelNorm(outputs, arch)
 
     def forward(self, x: Tensor) -> Tensor:
         convolution = self.convolution
         if self._upsample:
             assert convolution.bias is not None
-            x = convolve_upsampled(x, convolution.weight, convolution.bias)
-        else:
-            x = convolution(x)
-        return x if self.act is None else self.norm.activated(x, self.act)
+            return self.norm(convolve_upsampled(x, convolution.weight, convolution.bias))  # type: ignore[no-any-return]
+        return self.norm(convolution(x))  # type: ignore[no-any-return]
 
 
 def convolve_upsampled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Twice the size by nearest neighbours, then a convolution that keeps the size, in a third of the products.
 
-    A pixel becomes four, and each of them sees a pixel of x through the sum of all taps that fall on it. So a
-    convolution of x itself, with a smaller kernel for each of the four, gives the same.
+    A pixel of x becomes four, and taps of the kernel that read copies of one pixel can be summed first: a convolution
+    of x itself, with a smaller kernel for each of the four results, gives the same.
 
     Args:
         x: [N, C, H, W], channels last in memory.
@@ -329,9 +312,9 @@ def _initialise(convolution: nn.Conv2d | nn.ConvTranspose2d, inputs: int) -> Non
     nn.init.zeros_(convolution.bias)
 
 
-def _channels(config: ObservationConfig, dimensions: Dimensions) -> list[int]:
+def _channels(config: ObservationConfig, arch: Architecture) -> list[int]:
     """Channels after each convolution of the encoder."""
-    return [dimensions.depth * multiplier for multiplier in config.multipliers]
+    return [arch.sizes.depth * multiplier for multiplier in config.multipliers]
 
 
 def _smallest(keys: ObservationKeys, config: ObservationConfig) -> tuple[int, int]:

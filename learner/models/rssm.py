@@ -1,7 +1,7 @@
 """The recurrent state-space model (Hafner et al. 2019) with Gaussian or categorical latents.
 
 A state is a deterministic part, carried by a recurrent cell, and a stochastic part. The prior predicts the stochastic
-part from the deterministic one; the posterior also sees the observation's tokens.
+part from the deterministic one; the posterior also depends on the observation's tokens.
 
 Letters: B sequences, T steps, N rows, D deterministic features, S stochastic features, G latent groups, C classes,
 E token features, A action size.
@@ -9,29 +9,34 @@ E token features, A action size.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from learner.models.dimensions import Dimensions
-from learner.models.distributions import OneHot
+from envs.numbers import PositiveFloat, PositiveInt, check_fields
+from learner.models.distributions import Normal, OneHot
 from learner.models.layers import (
     ACTIVATIONS,
-    ActivationName,
+    Architecture,
     Dense,
     GroupedLinear,
     Linear,
     Mlp,
-    NormName,
+    UnrolledLinear,
+    join,
     make_norm,
     normalise,
     split,
+    unrolled,
 )
-from learner.models.unroll import UnrolledLinear, unrolled
+
+LATENT_KEYS = ("latent_deter", "latent_stoch")
+"""Keys under which the two parts of a state are stored in the replay."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +56,15 @@ class RssmConfig:
 
     latent: Literal["categorical", "gaussian"] = "categorical"
     cell: Literal["block_gru", "gru"] = "block_gru"
-    groups: int = 32
-    blocks: int = 8
-    prior_layers: int = 2
-    posterior_layers: int = 1
-    unimix: float = 0.01
-    min_std: float = 0.1
+    groups: PositiveInt = 32
+    blocks: PositiveInt = 8
+    prior_layers: PositiveInt = 2
+    posterior_layers: PositiveInt = 1
+    unimix: Annotated[float, Ge(0), Lt(1)] = 0.01
+    min_std: PositiveFloat = 0.1
 
     def __post_init__(self) -> None:
-        if self.latent not in ("categorical", "gaussian"):
-            raise ValueError(f"latent must be 'categorical' or 'gaussian', got {self.latent!r}")
-        if self.cell not in ("block_gru", "gru"):
-            raise ValueError(f"cell must be 'block_gru' or 'gru', got {self.cell!r}")
-        for name in ("groups", "blocks", "prior_layers", "posterior_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0.0 <= self.unimix < 1.0:
-            raise ValueError(f"unimix must be in [0, 1), got {self.unimix}")
-        if not self.min_std > 0.0:
-            raise ValueError(f"min_std must be positive, got {self.min_std}")
+        check_fields(self)
 
 
 class State(NamedTuple):
@@ -83,73 +78,38 @@ class State(NamedTuple):
         """[..., D + S]."""
         return torch.cat([self.deter, self.stoch], -1)
 
-    def detach(self) -> State:
-        return State(self.deter.detach(), self.stoch.detach())
+    def map(self, function: Callable[[Tensor], Tensor]) -> State:
+        """The state with `function` of each part."""
+        return State(function(self.deter), function(self.stoch))
 
 
 class Latent(Protocol):
     """Distribution of the stochastic part."""
 
     def sample(self, noise: Tensor) -> Tensor: ...
-    def mode(self) -> Tensor: ...
     def entropy(self) -> Tensor: ...
     def detach(self) -> Any: ...
     def kl(self, other: Any) -> Tensor: ...
 
 
-class CategoricalLatent:
-    """G categoricals of C classes.
-
-    Args:
-        categorical: Of shape [..., G, C].
-    """
-
-    def __init__(self, categorical: OneHot) -> None:
-        self.categorical = categorical
+class CategoricalLatent(OneHot):
+    """G categoricals of C classes, from logits [..., G, C]."""
 
     def sample(self, noise: Tensor) -> Tensor:
         """[..., G * C] from noise [..., G] uniform in [0, 1); straight-through gradients."""
-        return self.categorical.sample(noise).flatten(-2)
-
-    def mode(self) -> Tensor:
-        """[..., G * C]."""
-        return self.categorical.mode().flatten(-2)
+        return super().sample(noise).flatten(-2)
 
     def entropy(self) -> Tensor:
         """[...] in nats, summed over groups."""
-        return self.categorical.entropy().sum(-1)
-
-    def detach(self) -> CategoricalLatent:
-        return CategoricalLatent(self.categorical.detach())
+        return super().entropy().sum(-1)
 
     def kl(self, other: CategoricalLatent) -> Tensor:
         """KL(self || other) [...] in nats, summed over groups; both with their share of the uniform distribution."""
-        one, two = self.categorical, other.categorical
-        return (one.probs * (one.log_probs - two.log_probs)).sum((-2, -1))
+        return (self.probs * (self.log_probs - other.log_probs)).sum((-2, -1))
 
 
-class GaussianLatent:
-    """S independent normals.
-
-    Args:
-        mean: [..., S].
-        std: [..., S].
-    """
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """[..., S] from standard normal noise [..., S]."""
-        return self.mean + self.std * noise
-
-    def mode(self) -> Tensor:
-        """[..., S]."""
-        return self.mean
-
-    def entropy(self) -> Tensor:
-        """[...] in nats."""
-        return (self.std.log() + 0.5 * math.log(2.0 * math.pi * math.e)).sum(-1)
+class GaussianLatent(Normal):
+    """S independent normals."""
 
     def detach(self) -> GaussianLatent:
         return GaussianLatent(self.mean.detach(), self.std.detach())
@@ -166,37 +126,27 @@ class Rssm(nn.Module):
 
     Args:
         config: Kind and shape.
-        dimensions: Size.
         tokens: Features of an observation's tokens, E.
         action: Action size, A.
-        norm: Norm of the hidden layers.
-        act: Activation of the hidden layers.
+        arch: Sizes, norm and activation.
     """
 
-    def __init__(
-        self,
-        config: RssmConfig,
-        dimensions: Dimensions,
-        tokens: int,
-        action: int,
-        norm: NormName,
-        act: ActivationName,
-    ) -> None:
+    def __init__(self, config: RssmConfig, tokens: int, action: int, arch: Architecture) -> None:
         super().__init__()
-        self.config, self.classes = config, dimensions.classes
-        self.deter, hidden = dimensions.deter, dimensions.hidden
+        self.config, self.classes = config, arch.sizes.classes
+        self.deter, hidden = arch.sizes.deter, arch.sizes.hidden
         categorical = config.latent == "categorical"
-        self.stoch = config.groups * (dimensions.classes if categorical else 1)
+        self.stoch = config.groups * (self.classes if categorical else 1)
         self.features = self.deter + self.stoch
         statistics = self.stoch if categorical else 2 * self.stoch
         self.cell: BlockGru | Gru
         if config.cell == "block_gru":
-            self.cell = BlockGru(self.deter, self.stoch, hidden, action, config.blocks, norm, act)
+            self.cell = BlockGru(self.stoch, action, config.blocks, arch)
         else:
-            self.cell = Gru(self.deter, self.stoch, hidden, action, norm, act)
-        self.prior_net = Mlp(self.deter, hidden, config.prior_layers, norm, act)
+            self.cell = Gru(self.stoch, action, arch)
+        self.prior_net = Mlp(self.deter, hidden, config.prior_layers, arch)
         self.prior_out = Linear(hidden, statistics)
-        self.posterior_net = Mlp(self.deter + tokens, hidden, config.posterior_layers, norm, act)
+        self.posterior_net = Mlp(self.deter + tokens, hidden, config.posterior_layers, arch)
         self.posterior_out = Linear(hidden, statistics)
 
     def initial(self, rows: int) -> State:
@@ -204,40 +154,45 @@ class Rssm(nn.Module):
         like = self.prior_out.weight
         return State(like.new_zeros(rows, self.deter), like.new_zeros(rows, self.stoch))
 
-    def pack(self, stoch: Tensor) -> Tensor:
-        """Stochastic features [..., S] as they are stored: uint8 ids [..., G], or float16 [..., S]."""
-        if self.config.latent == "gaussian":
-            return stoch.to(torch.float16)
-        return stoch.view(*stoch.shape[:-1], self.config.groups, self.classes).argmax(-1).to(torch.uint8)
+    def pack(self, state: State) -> dict[str, Tensor]:
+        """States as the replay stores them: float16 numbers, and uint8 ids [..., G] of categorical latents."""
+        stoch = state.stoch.to(torch.float16)
+        if self.config.latent == "categorical":
+            stoch = self._split_groups(stoch).argmax(-1).to(torch.uint8)
+        return dict(zip(LATENT_KEYS, (state.deter.to(torch.float16), stoch), strict=True))
 
-    def unpack(self, stored: Tensor) -> Tensor:
+    def unpack(self, stored: Mapping[str, Tensor], dtype: torch.dtype) -> State:
         """The reverse of `pack`."""
-        if self.config.latent == "gaussian":
-            return stored
-        return F.one_hot(stored.long(), self.classes).flatten(-2)
+        deter, stoch = (stored[key] for key in LATENT_KEYS)
+        if self.config.latent == "categorical":
+            stoch = F.one_hot(stoch.long(), self.classes).flatten(-2)
+        return State(deter.to(dtype), stoch.to(dtype))
 
     def latent(self, statistics: Tensor) -> Latent:
-        """The distribution that a prior's or a posterior's output [..., statistics] stands for."""
+        """The distribution of a prior's or a posterior's statistics [..., statistics]."""
         config = self.config
         if config.latent == "categorical":
-            logits = statistics.view(*statistics.shape[:-1], config.groups, self.classes)
-            return CategoricalLatent(OneHot(logits, config.unimix))
+            return CategoricalLatent(self._split_groups(statistics), config.unimix)
         mean, std = statistics.chunk(2, -1)
         return GaussianLatent(mean, F.softplus(std) + config.min_std)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """Statistics [..., statistics] of the stochastic part that are expected for deter [..., D]."""
+        """Statistics [..., statistics] of the stochastic part given deter [..., D], without an observation."""
         return self.prior_out(self.prior_net(deter))  # type: ignore[no-any-return]
 
-    def observe(
+    def _split_groups(self, stoch: Tensor) -> Tensor:
+        """[..., G * C] as [..., G, C]."""
+        return stoch.view(*stoch.shape[:-1], self.config.groups, self.classes)
+
+    def filter_posterior(
         self, tokens: Tensor, action: Tensor, is_first: Tensor, state: State, noise: Tensor
     ) -> tuple[State, Tensor]:
-        """Follow sequences with the posterior.
+        """The posterior along sequences, each step's from the observations until then.
 
         Args:
             tokens: [B, T, E] of the observations.
             action: [B, T, A] that led to each observation; ignored where `is_first`.
-            is_first: [B, T] where the state and the action before are forgotten.
+            is_first: [B, T] where the state and the action before are reset to zeros.
             state: [B, ...] before the first step.
             noise: [B, T, ...] for the latents, see their `sample`.
 
@@ -249,14 +204,14 @@ class Rssm(nn.Module):
         deter_weight, token_weight = first.linear.weight.tensor_split([self.deter], dim=1)
         from_tokens = F.linear(tokens.transpose(0, 1), token_weight, first.linear.bias)
         keep = (~is_first).to(tokens.dtype).unsqueeze(-1)
-        from_action = self.cell.of_action(action * keep).unbind(1)
+        embedded = self.cell.embed_action(action * keep).unbind(1)
         shape = is_first.shape[1], is_first.shape[0]
         cell, posterior_out = unrolled(self.cell, *shape), unrolled(self.posterior_out, *shape)
-        first_linear, rest = UnrolledLinear(deter_weight, from_tokens), [unrolled(layer, *shape) for layer in rest]
+        first_linear, rest = UnrolledLinear(from_tokens, deter_weight), [unrolled(layer, *shape) for layer in rest]
         deter, stoch = state
         deters, stochs, statistics = [], [], []
         for t, (kept, eps) in enumerate(zip(keep.unbind(1), noise.unbind(1), strict=True)):
-            deter = cell(deter * kept, stoch * kept, from_action[t])
+            deter = cell(deter * kept, stoch * kept, embedded[t])
             x = first.finish(first_linear(deter))
             for layer in rest:
                 x = layer(x)
@@ -267,8 +222,8 @@ class Rssm(nn.Module):
         return State(torch.stack(deters, 1), torch.stack(stochs, 1)), torch.stack(statistics, 1)
 
     def step(self, state: State, action: Tensor, noise: Tensor) -> State:
-        """One step without an observation: action [N, A], noise [N, ...] as for the latents' `sample`."""
-        deter = self.cell(state.deter, state.stoch, self.cell.of_action(action))
+        """One step of the prior: action [N, A], noise [N, ...] as for the latents' `sample`."""
+        deter = self.cell(state.deter, state.stoch, self.cell.embed_action(action))
         return State(deter, self.latent(self.prior(deter)).sample(noise).to(deter.dtype))
 
 
@@ -276,67 +231,66 @@ class BlockGru(nn.Module):
     """The GRU with block-diagonal recurrent weights (Hafner et al. 2025, Methods).
 
     Args:
-        deter: D.
         stoch: S.
-        hidden: Features of the layers before the memory.
         action: A.
         blocks: Groups of the weights.
-        norm: Norm of the hidden layers.
-        act: Activation of the hidden layers.
+        arch: Sizes, norm and activation.
     """
 
-    def __init__(
-        self, deter: int, stoch: int, hidden: int, action: int, blocks: int, norm: NormName, act: ActivationName
-    ) -> None:
+    def __init__(self, stoch: int, action: int, blocks: int, arch: Architecture) -> None:
         super().__init__()
-        self.deter_in = Dense(deter, hidden, norm, act)
-        self.stoch_in = Dense(stoch, hidden, norm, act)
-        self.action_in = Dense(action, hidden, norm, act)
+        deter, hidden = arch.sizes.deter, arch.sizes.hidden
+        self.deter_in = Dense(deter, hidden, arch)
+        self.stoch_in = Dense(stoch, hidden, arch)
+        self.action_in = Dense(action, hidden, arch)
         self.hidden = GroupedLinear(deter, deter, blocks, shared=3 * hidden)
-        self.norm = make_norm(norm, deter)
-        self.act = ACTIVATIONS[act]
+        self.norm = make_norm(arch.norm, deter)
+        self.act = ACTIVATIONS[arch.act]
         self.gates = GroupedLinear(deter, 3 * deter, blocks)
         self._blocks = blocks
 
-    def of_action(self, action: Tensor) -> Tensor:
-        """What the cell sees of actions [..., A]: clipped to magnitude 1, through a layer."""
-        return self.action_in(action / action.detach().abs().clamp(min=1.0))  # type: ignore[no-any-return]
+    def embed_action(self, action: Tensor) -> Tensor:
+        """Actions [..., A] as `forward` takes them: clipped to magnitude 1, through a layer."""
+        return self.action_in(clip_action(action))  # type: ignore[no-any-return]
 
-    def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
-        """The next deter [N, D] from deter [N, D], stoch [N, S] and `of_action` of the actions [N, A]."""
-        shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), from_action], -1)
+    def forward(self, deter: Tensor, stoch: Tensor, embedded: Tensor) -> Tensor:
+        """The next deter [N, D] from deter [N, D], stoch [N, S] and `embed_action` of the actions [N, A]."""
+        shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), embedded], -1)
         x = normalise(self.norm, self.act, self.hidden(deter, shared))
         reset, candidate, update = self.gates.by_group(x).chunk(3, -1)
-        return _gated(reset, candidate, update, split(deter, self._blocks)).transpose(0, 1).flatten(1)
+        return join(_gated(reset, candidate, update, split(deter, self._blocks)))
 
 
 class Gru(nn.Module):
     """A GRU with a norm on its gates (Hafner et al. 2021), after a layer for the stochastic part and the action.
 
     Args:
-        deter: D.
         stoch: S.
-        hidden: Features of the layer before the memory.
         action: A.
-        norm: Norm of the hidden layer and the gates.
-        act: Activation of the hidden layer.
+        arch: Sizes, norm (also of the gates) and activation.
     """
 
-    def __init__(self, deter: int, stoch: int, hidden: int, action: int, norm: NormName, act: ActivationName) -> None:
+    def __init__(self, stoch: int, action: int, arch: Architecture) -> None:
         super().__init__()
-        self.input = Dense(stoch + action, hidden, norm, act)
+        deter, hidden = arch.sizes.deter, arch.sizes.hidden
+        self.input = Dense(stoch + action, hidden, arch)
         self.gates = Linear(hidden + deter, 3 * deter)
-        self.norm = make_norm(norm, 3 * deter)
+        self.norm = make_norm(arch.norm, 3 * deter)
 
-    def of_action(self, action: Tensor) -> Tensor:
-        """What the cell sees of actions [..., A]: clipped to magnitude 1."""
-        return action / action.detach().abs().clamp(min=1.0)
+    def embed_action(self, action: Tensor) -> Tensor:
+        """Actions [..., A] as `forward` takes them: clipped to magnitude 1."""
+        return clip_action(action)
 
-    def forward(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
-        """The next deter [N, D] from deter [N, D], stoch [N, S] and actions [N, A]."""
-        x = self.input(torch.cat([stoch, from_action], -1))
+    def forward(self, deter: Tensor, stoch: Tensor, embedded: Tensor) -> Tensor:
+        """The next deter [N, D] from deter [N, D], stoch [N, S] and `embed_action` of the actions [N, A]."""
+        x = self.input(torch.cat([stoch, embedded], -1))
         reset, candidate, update = self.norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
         return _gated(reset, candidate, update, deter)
+
+
+def clip_action(action: Tensor) -> Tensor:
+    """Actions scaled down to magnitude 1 where they are larger; without a gradient through the scale."""
+    return action / action.detach().abs().clamp(min=1.0)
 
 
 def _gated(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:

@@ -1,23 +1,206 @@
-"""The world model of the Dreamer family: what an actor or a planner needs of it, and the whole.
+"""The networks of the Dreamer family: the world model, and the heads on its states that are not part of it.
 
-Letters: B sequences, T steps, N rows, D + S features of a state, A action size.
+A world model is encoder, latent dynamics, decoder, and heads for reward and continuation. Policies and critics are
+heads on the same states.
+
+Letters: B sequences, T steps, N rows, D + S features of a state, A action size or number of actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
+from envs.numbers import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
 from envs.specs import ArraySpec, EnvSpec
-from learner.algorithms.dreamer_config import DisagreementConfig, DreamerConfig
-from learner.models.dimensions import Dimensions
-from learner.models.heads import ContinuationHead, ScalarHead
-from learner.models.layers import ActivationName, Linear, Mlp, NormName
-from learner.models.observation import Decoder, Encoder, ObservationKeys
-from learner.models.rssm import Rssm, State
+from learner.models.distributions import (
+    Bernoulli,
+    BoundedNormal,
+    OneHot,
+    Policy,
+    Regression,
+    TanhNormal,
+    TwoHot,
+    symexp_bins,
+)
+from learner.models.layers import Architecture, Linear, Mlp
+from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys
+from learner.models.rssm import Rssm, RssmConfig, State
+
+
+@dataclass(frozen=True)
+class ScalarConfig:
+    """A head for one number per step.
+
+    Args:
+        layers: Hidden layers.
+        output: "symexp_twohot", or the mean of a squared error, "linear" or of the "symlog" of the number.
+        bins: Bins of the two-hot code, odd.
+        outscale: Scale of the last layer's initial weights; 0 makes every first prediction 0.
+    """
+
+    layers: PositiveInt = 1
+    output: Literal["symexp_twohot", "linear", "symlog"] = "symexp_twohot"
+    bins: Annotated[int, Ge(3)] = 255
+    outscale: NonNegativeFloat = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.bins % 2 == 0:
+            raise ValueError(f"bins must be odd, got {self.bins}")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A policy head.
+
+    Args:
+        layers: Hidden layers.
+        continuous: "bounded_normal" (Hafner et al. 2025) or "tanh_normal" (Hafner et al. 2020).
+        min_std: Smallest standard deviation.
+        max_std: Largest, of the bounded normal.
+        unimix: Share of the uniform distribution in discrete policies.
+        outscale: Scale of the last layers' initial weights.
+        evaluation: Whether actions are sampled too when not exploring, or the mode is taken.
+    """
+
+    layers: PositiveInt = 3
+    continuous: Literal["bounded_normal", "tanh_normal"] = "bounded_normal"
+    min_std: PositiveFloat = 0.1
+    max_std: PositiveFloat = 1.0
+    unimix: Annotated[float, Ge(0), Lt(1)] = 0.01
+    outscale: NonNegativeFloat = 0.01
+    evaluation: Literal["sample", "mode"] = "sample"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.min_std >= self.max_std:
+            raise ValueError(f"min_std must be below max_std {self.max_std}, got {self.min_std}")
+
+
+@dataclass(frozen=True)
+class DisagreementConfig:
+    """Plan2Explore (Sekar et al. 2020): an intrinsic reward for states where one-step predictors disagree.
+
+    Args:
+        members: Predictors.
+        layers: Hidden layers of each.
+        intrinsic: Weight of the disagreement in the reward of imagination.
+        extrinsic: Weight of the predicted reward.
+    """
+
+    members: Annotated[int, Ge(2)] = 8
+    layers: PositiveInt = 2
+    intrinsic: NonNegativeFloat = 1.0
+    extrinsic: NonNegativeFloat = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Parts of a world model."""
+
+    arch: Architecture
+    observation: ObservationConfig
+    rssm: RssmConfig
+    reward: ScalarConfig
+    continuation_layers: int  # 0: no such head, episodes never end in imagination
+
+
+class _Head(nn.Module):
+    """An MLP on states and a linear map to `outputs` numbers."""
+
+    def __init__(self, features: int, layers: int, outputs: int, arch: Architecture, outscale: float = 1.0) -> None:
+        super().__init__()
+        self.mlp = Mlp(features, arch.sizes.units, layers, arch)
+        self.out = Linear(arch.sizes.units, outputs, outscale)
+
+
+class ScalarHead(_Head):
+    """See ScalarConfig."""
+
+    bins: Tensor
+
+    def __init__(self, config: ScalarConfig, features: int, arch: Architecture) -> None:
+        outputs = config.bins if config.output == "symexp_twohot" else 1
+        super().__init__(features, config.layers, outputs, arch, config.outscale)
+        self.config = config
+        self.register_buffer("bins", symexp_bins(config.bins), persistent=False)
+
+    def forward(self, features: Tensor) -> TwoHot | Regression:
+        """features [..., D + S] -> a distribution [...]."""
+        out = self.out(self.mlp(features))
+        if self.config.output == "symexp_twohot":
+            return TwoHot(out, self.bins)
+        return Regression(out.squeeze(-1), 0, self.config.output == "symlog")
+
+
+class ContinuationHead(_Head):
+    """The probability that an episode continues, times the discount if the targets include it."""
+
+    def __init__(self, layers: int, features: int, arch: Architecture) -> None:
+        super().__init__(features, layers, 1, arch)
+
+    def forward(self, features: Tensor) -> Bernoulli:
+        """features [..., D + S] -> a distribution [...]."""
+        return Bernoulli(self.out(self.mlp(features)).squeeze(-1))
+
+
+class PolicyHead(_Head):
+    """See PolicyConfig; discrete where the action is, over one-hot actions."""
+
+    def __init__(self, config: PolicyConfig, action: ArraySpec, features: int, arch: Architecture) -> None:
+        super().__init__(features, config.layers, action.num_values or action.size, arch, config.outscale)
+        self.config, self.discrete = config, action.is_discrete
+        if not self.discrete:
+            self.std = Linear(arch.sizes.units, action.size, config.outscale)
+
+    def forward(self, features: Tensor) -> Policy:
+        """features [..., D + S] -> a distribution over actions [..., A]."""
+        x, config = self.mlp(features), self.config
+        if self.discrete:
+            return OneHot(self.out(x), config.unimix)
+        mean, std = self.out(x), self.std(x)
+        if mean.dtype != torch.float64:
+            mean, std = mean.float(), std.float()
+        if config.continuous == "tanh_normal":
+            return TanhNormal(mean, std, config.min_std)
+        return BoundedNormal(mean, std, config.min_std, config.max_std)
+
+
+class Disagreement(nn.Module):
+    """An ensemble that predicts the next stochastic state; its variance is the intrinsic reward of Plan2Explore."""
+
+    def __init__(self, config: DisagreementConfig, rssm: Rssm, action: int, arch: Architecture) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(
+            nn.Sequential(
+                Mlp(rssm.features + action, arch.sizes.units, config.layers, arch),
+                Linear(arch.sizes.units, rssm.stoch),
+            )
+            for _ in range(config.members)
+        )
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """features [..., D + S], action [..., A] -> predictions [K, ..., S]."""
+        x = torch.cat([features, action], -1)
+        return torch.stack([member(x) for member in self.members])
+
+    def loss(self, features: Tensor, action: Tensor, stoch: Tensor) -> Tensor:
+        """Squared error [...] of all members for the next stoch [..., S]."""
+        return (self(features, action) - stoch).square().mean(-1).sum(0)  # type: ignore[no-any-return]
+
+    def reward(self, features: Tensor, action: Tensor) -> Tensor:
+        """Variance [...] of the members' predictions, mean over the features (Sekar et al. 2020, eq. 6)."""
+        return self(features, action).var(0, unbiased=False).mean(-1)  # type: ignore[no-any-return]
 
 
 class ActionCodec(nn.Module):
@@ -65,92 +248,46 @@ class ActionCodec(nn.Module):
 
 
 class LatentModel(nn.Module):
-    """Encoder, latent dynamics and the heads that a plan is scored by.
+    """A world model without the decoder: what an actor or a planner needs of it.
 
     Args:
-        config: The algorithm.
+        config: The parts.
         spec: The environment.
 
     Raises:
         ValueError: The observations or the action do not fit the configuration.
     """
 
-    def __init__(self, config: DreamerConfig, spec: EnvSpec) -> None:
+    def __init__(self, config: WorldModelConfig, spec: EnvSpec) -> None:
         super().__init__()
-        norm, act, sizes = config.norm, config.act, config.sizes
+        arch = config.arch
         self.keys = ObservationKeys.of(spec.observation, config.observation)
         self.action = ActionCodec(spec.action)
-        self.encoder = Encoder(self.keys, config.observation, sizes, norm, act)
-        self.rssm = Rssm(config.rssm, sizes, self.encoder.tokens, self.action.size, norm, act)
-        self.reward = ScalarHead(config.reward, self.rssm.features, sizes.units, norm, act)
+        self.encoder = Encoder(self.keys, config.observation, arch)
+        self.rssm = Rssm(config.rssm, self.encoder.tokens, self.action.size, arch)
+        self.reward = ScalarHead(config.reward, self.rssm.features, arch)
         self.continuation: ContinuationHead | None = None
-        if config.losses.continuation > 0.0:
-            self.continuation = ContinuationHead(config.continuation_layers, self.rssm.features, sizes.units, norm, act)
+        if config.continuation_layers:
+            self.continuation = ContinuationHead(config.continuation_layers, self.rssm.features, arch)
 
-    def observe(
+    def filter_posterior(
         self, observation: Mapping[str, Tensor], action: Tensor, is_first: Tensor, state: State, noise: Tensor
     ) -> tuple[State, Tensor]:
-        """Raw observations [B, T, ...] to posterior states and statistics; see `Rssm.observe`."""
-        batch, steps = is_first.shape
+        """Stored observations [B, T, ...] to posterior states and statistics; see `Rssm.filter_posterior`."""
         flat = {key: values.flatten(0, 1) for key, values in observation.items()}
-        tokens = self.encoder(flat).unflatten(0, (batch, steps))
-        return self.rssm.observe(tokens, action, is_first, state, noise)
+        tokens = self.encoder(flat).unflatten(0, is_first.shape)
+        return self.rssm.filter_posterior(tokens, action, is_first, state, noise)
 
     def predict_continuation(self, features: Tensor) -> Tensor:
-        """Probability [...] that the episode goes on behind states [..., D + S]; 1 without such a head."""
+        """Probability [...] that the episode continues after states [..., D + S]; 1 without such a head."""
         if self.continuation is None:
             return features.new_ones(features.shape[:-1])
         return self.continuation(features).mean  # type: ignore[no-any-return]
 
 
 class WorldModel(LatentModel):
-    """The whole model: a `LatentModel` that also predicts observations."""
+    """The whole model, which also predicts observations."""
 
-    def __init__(self, config: DreamerConfig, spec: EnvSpec) -> None:
+    def __init__(self, config: WorldModelConfig, spec: EnvSpec) -> None:
         super().__init__(config, spec)
-        self.decoder = Decoder(self.keys, config.observation, config.sizes, self.rssm.stoch, config.norm, config.act)
-
-
-class Disagreement(nn.Module):
-    """An ensemble that predicts the next stochastic state; its variance is the intrinsic reward of Plan2Explore.
-
-    Args:
-        config: Shape.
-        dimensions: Size.
-        features: D + S.
-        stoch: S.
-        action: A.
-        norm: Norm of the hidden layers.
-        act: Activation of the hidden layers.
-    """
-
-    def __init__(
-        self,
-        config: DisagreementConfig,
-        dimensions: Dimensions,
-        features: int,
-        stoch: int,
-        action: int,
-        norm: NormName,
-        act: ActivationName,
-    ) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(
-            nn.Sequential(
-                Mlp(features + action, dimensions.units, config.layers, norm, act), Linear(dimensions.units, stoch)
-            )
-            for _ in range(config.members)
-        )
-
-    def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """features [..., D + S], action [..., A] -> predictions [K, ..., S]."""
-        x = torch.cat([features, action], -1)
-        return torch.stack([member(x) for member in self.members])
-
-    def loss(self, features: Tensor, action: Tensor, stoch: Tensor) -> Tensor:
-        """Squared error [...] of all members for the stoch [..., S] that came."""
-        return (self(features, action) - stoch).square().mean(-1).sum(0)  # type: ignore[no-any-return]
-
-    def reward(self, features: Tensor, action: Tensor) -> Tensor:
-        """Variance [...] of the members' predictions, mean over the features (Sekar et al. 2020, eq. 6)."""
-        return self(features, action).var(0, unbiased=False).mean(-1)  # type: ignore[no-any-return]
+        self.decoder = Decoder(self.keys, config.observation, self.rssm.stoch, config.arch)

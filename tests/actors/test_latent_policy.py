@@ -16,10 +16,10 @@ from actors.random_policy import RandomCarry, RowGenerator
 from actors.rollout import RolloutConfig, RolloutLoop
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from envs.testing.counter import COUNTER_SPEC, CounterVectorEnv
-from learner.algorithms.dreamer import LATENT_KEYS, DreamerAlgorithm
+from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.models.rssm import State
+from learner.models.rssm import LATENT_KEYS, State
 from planners.config import PlannerConfig, TreeConfig
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, make, tiny
 
@@ -268,7 +268,9 @@ def test_stored_latents_are_the_algorithms_states_through_episode_ends() -> None
         two = replace(batch, data={key: value[:, t : t + 2] for key, value in batch.data.items()})
         data = algorithm._to_device(two)
         noise = torch.zeros(2, 1, config.rssm.groups)
-        states, _ = algorithm.world.observe(data.observation, data.previous_action, data.is_first, data.start, noise)
+        states, _ = algorithm.world.filter_posterior(
+            data.observation, data.previous_action, data.is_first, data.start, noise
+        )
         stored = two.data["latent_deter"][:, 1].astype(np.float32)
         np.testing.assert_allclose(states.deter[:, 0].detach().numpy(), stored, rtol=0.0, atol=2e-3, err_msg=str(t))
 

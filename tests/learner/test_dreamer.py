@@ -15,10 +15,10 @@ from torch import Tensor
 
 from learner import checkpoint
 from learner.algorithms.dreamer import DreamerAlgorithm
-from learner.algorithms.dreamer_config import BehaviourConfig, DisagreementConfig, DreamerConfig, WorldLossConfig
+from learner.algorithms.dreamer_config import BehaviourConfig, DreamerConfig, WorldLossConfig
 from learner.batch import SequenceBatch
-from learner.models.heads import PolicyConfig, ScalarConfig
 from learner.models.rssm import Rssm, State
+from learner.models.world_model import DisagreementConfig, PolicyConfig, ScalarConfig
 from learner.optim import OptimConfig
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, VARIANTS, batches, losses_of, make, tiny, with_data
 
@@ -26,18 +26,17 @@ Observed = dict[str, Any]
 
 
 def observed(algorithm: DreamerAlgorithm, batch: SequenceBatch) -> Observed:
-    """What an update gives to `WorldModel.observe`, and what that answers."""
+    """What an update gives to `WorldModel.filter_posterior`, and what that answers."""
     seen: Observed = {}
-    observe = algorithm.world.observe
+    filter_posterior = algorithm.world.filter_posterior
 
     def spy(observation: Any, action: Tensor, is_first: Tensor, state: State, noise: Tensor) -> Any:
-        states, statistics = observe(observation, action, is_first, state, noise)
-        seen.update(
-            observation=observation, action=action, is_first=is_first, state=state, noise=noise, states=states.detach()
-        )
+        states, statistics = filter_posterior(observation, action, is_first, state, noise)
+        seen.update(observation=observation, action=action, is_first=is_first, state=state, noise=noise)
+        seen["states"] = states.map(Tensor.detach)
         return states, statistics
 
-    algorithm.world.observe = spy  # type: ignore[method-assign]
+    algorithm.world.filter_posterior = spy  # type: ignore[method-assign]
     seen["result"] = algorithm.update(batch)
     return seen
 
@@ -242,7 +241,8 @@ def test_write_backs_are_the_states_the_update_met(latent: Any) -> None:
         assert (values.shape, values.dtype) == (trained.shape, trained.dtype)
     states = seen["states"]
     np.testing.assert_array_equal(written["latent_deter"], states.deter.numpy().astype(np.float16))
-    back = algorithm.world.rssm.unpack(torch.from_numpy(written["latent_stoch"])).float()
+    stored = {key: torch.from_numpy(values) for key, values in written.items()}
+    back = algorithm.world.rssm.unpack(stored, torch.float32).stoch
     torch.testing.assert_close(
         back, states.stoch.round() if latent == "categorical" else states.stoch, rtol=1e-3, atol=1e-4
     )
@@ -258,7 +258,7 @@ def test_an_update_from_written_latents_continues_the_states() -> None:
     algorithm = make(config)
     later = replace(batch, data=data)
     tail = algorithm._to_device(later)
-    states, _ = algorithm.world.observe(
+    states, _ = algorithm.world.filter_posterior(
         tail.observation, tail.previous_action, tail.is_first, tail.start, seen["noise"][:, 4:]
     )
     torch.testing.assert_close(states.deter, seen["states"].deter[:, 4:], rtol=0.0, atol=2e-3)
@@ -472,6 +472,10 @@ def test_refuses_what_makes_no_algorithm(options: dict[str, Any], message: str) 
         (BehaviourConfig, {"return_percentiles": (95.0, 5.0)}),
         (BehaviourConfig, {"return_limit": 0.0}),
         (BehaviourConfig, {"entropy": float("nan")}),
+        (BehaviourConfig, {"discount": True}),
+        (BehaviourConfig, {"normalise_returns": 1}),
+        (WorldLossConfig, {"reconstruction": float("inf")}),
+        (DreamerConfig, {"norm": "batch"}),
         (WorldLossConfig, {"free_nats": -1.0}),
         (WorldLossConfig, {"free_nats_of": "row"}),
         (DisagreementConfig, {"members": 1}),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.distributed import Collective
+from learner.collective import Collective
 from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
 from learner.models.distributions import BoundedNormal, OneHot, Regression, TwoHot
 from learner.models.rssm import CategoricalLatent, GaussianLatent, Latent
@@ -26,11 +26,11 @@ def test_kl_of_gaussians() -> None:
 
 def test_kl_of_categoricals_has_the_uniform_share_on_both_sides() -> None:
     sure, other = torch.tensor([[[1000.0, 0.0, 0.0, 0.0]]]), torch.tensor([[[0.0, 1000.0, 0.0, 0.0]]])
-    one, two = (CategoricalLatent(OneHot(logits, unimix=0.04)) for logits in (sure, other))
+    one, two = (CategoricalLatent(logits, unimix=0.04) for logits in (sure, other))
     # Without the share on either side this would be infinite, with it on one side only it would be ln 100.
     assert one.kl(two).item() == pytest.approx(0.96 * math.log(97.0), rel=1e-5)
-    plain = CategoricalLatent(OneHot(torch.tensor([[0.2, 0.8], [0.5, 0.5]]).log()))
-    flat = CategoricalLatent(OneHot(torch.zeros(2, 2)))
+    plain = CategoricalLatent(torch.tensor([[0.2, 0.8], [0.5, 0.5]]).log())
+    flat = CategoricalLatent(torch.zeros(2, 2))
     expected = 0.2 * math.log(0.4) + 0.8 * math.log(1.6)
     assert plain.kl(flat).item() == pytest.approx(expected, rel=1e-5)  # summed over the two groups
 
@@ -38,7 +38,7 @@ def test_kl_of_categoricals_has_the_uniform_share_on_both_sides() -> None:
 def latents(kind: str, leaf: Tensor) -> Latent:
     if kind == "gaussian":
         return GaussianLatent(leaf[..., :2], 0.1 + leaf[..., 2:].exp())
-    return CategoricalLatent(OneHot(leaf, unimix=0.01))
+    return CategoricalLatent(leaf, unimix=0.01)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "categorical"])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from envs.specs import ArraySpec, EnvSpec
 from learner import imagination
-from learner.algorithms.dreamer import LATENT_KEYS, DreamerAlgorithm
+from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.imagination import (
     PADDING,
@@ -23,16 +23,15 @@ from learner.imagination import (
     decode,
     encode_actions,
     episode_lengths,
+    filter_posterior,
     find_starts,
-    follow,
     imagine,
     observed,
     open_loop,
     pad,
     usage,
 )
-from learner.models.dimensions import Dimensions
-from learner.models.distributions import OneHot
+from learner.models.layers import Dimensions
 from learner.models.observation import ObservationConfig
 from learner.models.rssm import CategoricalLatent, GaussianLatent, RssmConfig, State
 from learner.models.world_model import WorldModel
@@ -95,23 +94,22 @@ def test_padding_has_no_episode_and_nobody_starts_there() -> None:
 
 
 @pytest.mark.parametrize("latent", ["categorical", "gaussian"])
-def test_following_in_parts_is_following_at_once(latent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filtering_in_parts_is_filtering_at_once(latent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = make(latent), pad([stream(12, [0, 5]), stream(12, [0], 1)])
-    whole = follow(model, batch)
-    monkeypatch.setattr(imagination, "FOLLOW_STEPS", 5)
-    parts = follow(model, batch)
+    whole = filter_posterior(model, batch)
+    monkeypatch.setattr(imagination, "ENCODE_STEPS", 5)
+    parts = filter_posterior(model, batch)
     for one, two in zip(whole.states, parts.states, strict=True):
         torch.testing.assert_close(one, two)
-    other = follow(model, batch, seed=1)
+    other = filter_posterior(model, batch, seed=1)
     assert not torch.equal(whole.states.stoch, other.states.stoch)
 
 
-def test_following_continues_from_stored_latents() -> None:
+def test_filtering_continues_from_stored_latents() -> None:
     model, batch = make(), pad([stream(9, [0])])
-    whole = follow(model, batch)
-    deter = whole.states.deter.numpy().astype(np.float16)
-    batch.data.update(dict(zip(LATENT_KEYS, (deter, model.rssm.pack(whole.states.stoch).numpy()), strict=True)))
-    later = follow(model, batch, context=4)
+    whole = filter_posterior(model, batch)
+    batch.data.update({key: values.numpy() for key, values in model.rssm.pack(whole.states).items()})
+    later = filter_posterior(model, batch, context=4)
     assert later.data["reward"].shape == (1, 5)
     torch.testing.assert_close(later.states.deter[:, 0], whole.states.deter[:, 4], atol=2e-3, rtol=0)
 
@@ -119,7 +117,7 @@ def test_following_continues_from_stored_latents() -> None:
 def test_the_first_imagined_step_has_the_memory_of_the_observed_one() -> None:
     """The deterministic state depends on the last state and action alone, so an action off by one would show."""
     model, batch = make(), pad([stream(10, [0]), stream(10, [0], 1)])
-    belief = follow(model, batch)
+    belief = filter_posterior(model, batch)
     rows, steps = np.array([0, 1, 1]), np.array([2, 4, 6])
     action = encode_actions(model, batch.data["action"][rows[:, None], steps[:, None] + np.arange(3)])
     ahead = imagine(model, belief.at(rows, steps), action)
@@ -129,7 +127,7 @@ def test_the_first_imagined_step_has_the_memory_of_the_observed_one() -> None:
 
 def test_an_open_loop_window_is_the_posterior_until_the_mark() -> None:
     model, batch = make(), pad([stream(12, [0])])
-    belief = follow(model, batch)
+    belief = filter_posterior(model, batch)
     starts = Starts(np.array([0, 0]), np.array([3, 5]), np.array([0, 0]))
     windows = open_loop(model, belief, starts, seen=3, horizon=4)
     for n, begin in enumerate((1, 3)):
@@ -158,8 +156,8 @@ def test_use_of_categorical_latents() -> None:
     probs = torch.tensor(
         [[certain, certain, [0.25] * 4], [certain, [0.0, 0.0, 1.0, 0.0], [0.25] * 4], [[0.0, 0.0, 0.0, 1.0]] * 3]
     )
-    posterior = CategoricalLatent(OneHot(torch.log(probs + 1e-30)[None]))
-    prior = CategoricalLatent(OneHot(torch.zeros(1, 3, 3, 4)))
+    posterior = CategoricalLatent(torch.log(probs + 1e-30)[None])
+    prior = CategoricalLatent(torch.zeros(1, 3, 3, 4))
     used = usage(belief_of(posterior, prior, np.array([[0, 0, PADDING]])))
     assert isinstance(used, CategoricalUsage)
     two, four = math.log(2), math.log(4)
@@ -188,7 +186,7 @@ def test_open_loop_errors_are_over_the_variance_of_the_recorded_steps() -> None:
     data = [stream(20, [0]), stream(14, [0], 1)]
     for one in data:
         one["state"][:, 2] = 5.0  # constant: left out
-    belief = follow(model, pad(data))
+    belief = filter_posterior(model, pad(data))
     starts = find_starts(belief.data, seen=2, horizon=4, stride=3)
     errors = open_loop_errors(model, belief, starts, horizon=4, samples=3)
     state = np.concatenate([one["state"] for one in data])[:, :2].astype(np.float64)
@@ -220,7 +218,7 @@ def test_open_loop_errors_are_over_the_variance_of_the_recorded_steps() -> None:
 
 def test_the_mean_of_samples_is_nearer_than_one_of_them() -> None:
     model = make()
-    belief = follow(model, pad([stream(60, [0])]))
+    belief = filter_posterior(model, pad([stream(60, [0])]))
     starts = find_starts(belief.data, seen=2, horizon=6)
     errors = open_loop_errors(model, belief, starts, horizon=6, samples=8)
     for key in ("image", "state"):

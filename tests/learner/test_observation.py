@@ -13,13 +13,12 @@ from torch import Tensor
 from envs.specs import ArraySpec, EnvSpec
 from learner.algorithms.dreamer import Behaviour
 from learner.algorithms.dreamer_config import DreamerConfig
-from learner.models.dimensions import SIZES, Dimensions, SizeName
-from learner.models.layers import GroupedLinear, initialise
+from learner.models.layers import SIZES, Architecture, Dimensions, GroupedLinear, SizeName, initialise
 from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys, convolve_upsampled
 from learner.models.rssm import State
 from learner.models.world_model import ActionCodec, WorldModel
 
-SMALL = Dimensions(deter=16, hidden=8, classes=4, depth=2, units=8)
+SMALL = Architecture(Dimensions(deter=16, hidden=8, classes=4, depth=2, units=8))
 IMAGES = {"camera": ArraySpec((16, 16, 3), "uint8", 0, 255), "depth": ArraySpec((16, 16, 1), "uint8", 0, 255)}
 VECTORS = {
     "state": ArraySpec((3,), "float32"),
@@ -33,7 +32,7 @@ CONFIG = ObservationConfig(layers=2, multipliers=(2, 4))
 def count(spec: EnvSpec, size: SizeName) -> int:
     """Trained parameters of DreamerV3."""
     config = DreamerConfig(size=size)
-    world = WorldModel(config, spec)
+    world = WorldModel(config.world_model, spec)
     behaviour = Behaviour(config, spec, world.rssm.features)
     return sum(p.numel() for module in (world, behaviour) for p in module.parameters() if p.requires_grad)
 
@@ -79,7 +78,7 @@ def networks(
 ) -> tuple[ObservationKeys, Encoder, Decoder]:
     torch.manual_seed(0)
     keys = ObservationKeys.of(observation, config)
-    return keys, Encoder(keys, config, SMALL, "rms", "silu"), Decoder(keys, config, SMALL, 16, "rms", "silu")
+    return keys, Encoder(keys, config, SMALL), Decoder(keys, config, 16, SMALL)
 
 
 @pytest.mark.parametrize("strided", [False, True])

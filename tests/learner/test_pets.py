@@ -214,7 +214,7 @@ def test_mean_metrics_average_what_is_there() -> None:
         (lambda: LearnerConfig(batch_size=10, minibatches=3), "10 is not a multiple"),
         (lambda: LearnerConfig(precision="fp8"), "'fp8'"),  # type: ignore[arg-type]
         (lambda: LearnerConfig(device="tpu"), "'tpu'"),  # type: ignore[arg-type]
-        (lambda: OptimConfig(lr=0.0), "lr must be positive, got 0.0"),
+        (lambda: OptimConfig(lr=0.0), "lr must be greater than 0, got 0.0"),
         (lambda: EarlyStoppingConfig(growth=1.0), "got 1.0"),
         (lambda: EnsembleLossConfig(reward_scale=-1.0), "got -1.0"),
     ],

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from learner.batch import SequenceBatch
-from learner.prefetch import DeviceBatch, Prefetcher, batch_tensors
+from learner.device import DeviceBatch, batch_tensors
+from learner.prefetch import Prefetcher
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.distributed import Collective
-from learner.losses.returns import ReturnRange, lambda_returns, percentiles
+from learner.collective import Collective
+from learner.losses.dreamer import ReturnRange, lambda_returns, percentiles
 
 CPU = torch.device("cpu")
 REWARD = [99.0, 1.0, 2.0, 3.0]  # the first belongs to what came before

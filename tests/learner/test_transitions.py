@@ -1,5 +1,7 @@
 """Transitions of sequences against literal arrays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,8 +47,6 @@ def test_rows_can_be_taken() -> None:
 def test_a_missing_observation_or_a_single_step_is_refused() -> None:
     with pytest.raises(ValueError, match="no observation 'image'"):
         transitions_of(batch(), "image")
-    short = batch()
-    cut = {key: value[:, :1] for key, value in short.data.items()}
-    one = SequenceBatch(cut, short.stream_id, short.first_step, short.policy_version, short.weight, short.handle)
+    short = replace(batch(), data={key: value[:, :1] for key, value in batch().data.items()})
     with pytest.raises(ValueError, match="got 1"):
-        transitions_of(one, "state")
+        transitions_of(short, "state")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learner.models.layers import Mlp
+from learner.models.layers import Architecture, Dimensions, Mlp, UnrolledLinear, unrolled
 from learner.models.rssm import BlockGru, Gru
-from learner.models.unroll import UnrolledLinear, unrolled
 
 STEPS, ROWS = 5, 3
+SIZES = Dimensions(deter=16, hidden=4)
 Loop = Callable[[nn.Module], list[Tensor]]
 
 
@@ -35,9 +35,9 @@ def loops() -> dict[str, tuple[nn.Module, Loop]]:
         return outputs
 
     return {
-        "mlp": (Mlp(8, 8, 2, "rms", "silu"), deep),
-        "block_gru": (BlockGru(16, 8, 4, 4, 2, "layer", "elu"), recurrent),
-        "gru": (Gru(16, 8, 6, 4, "rms", "silu"), recurrent),
+        "mlp": (Mlp(8, 8, 2, Architecture(SIZES)), deep),
+        "block_gru": (BlockGru(8, 4, 2, Architecture(SIZES, "layer", "elu")), recurrent),
+        "gru": (Gru(8, 4, Architecture(SIZES)), recurrent),
     }
 
 
@@ -60,7 +60,7 @@ def test_outputs_and_gradients_are_those_of_the_layers(name: str) -> None:
 
 def test_the_start_of_each_step_gets_its_own_gradient() -> None:
     start, weight = torch.zeros(2, 1, 3, requires_grad=True), torch.ones(3, 2, requires_grad=True)
-    linear = UnrolledLinear(weight, start)
+    linear = UnrolledLinear(start, weight)
     first, second = linear(torch.tensor([[1.0, 2.0]])), linear(torch.tensor([[10.0, 20.0]]))
     assert first.tolist() == [[3.0] * 3]
     assert second.tolist() == [[30.0] * 3]
@@ -79,7 +79,7 @@ def test_a_loop_may_need_no_gradients() -> None:
 
 
 def test_autocast_rounds_the_products_alone() -> None:
-    module = Mlp(8, 8, 1, "rms", "silu")
+    module = Mlp(8, 8, 1, Architecture(SIZES))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         twin = unrolled(module, 1, ROWS)
         output = twin(torch.randn(ROWS, 8))
