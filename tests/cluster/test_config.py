@@ -161,7 +161,7 @@ def test_a_change_of_member_drops_what_its_rivals_alone_have() -> None:
 @pytest.mark.parametrize("scale", preset_names("scales"))
 @pytest.mark.parametrize("algo", preset_names("algorithms"))
 def test_any_planner_goes_with_any_presets(algo: str, scale: str) -> None:
-    """Presets set fields of the method that they mean; those that another has too go over to it, the rest is dropped."""
+    """Fields that presets set for one method go over to another that has them; the rest is dropped."""
     for member in get_args(PlannerConfig):
         method = member().method
         change = [f"planner.method={method}"]
