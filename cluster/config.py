@@ -30,11 +30,19 @@ from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
 from learner.broadcast import BroadcastPrecision
 from learner.learner import LearnerConfig
-from planners.config import PlannerConfig
+from planners.config import IcemConfig, PlannerConfig
 
 PRESET_KINDS = ("algorithms", "envs", "scales")
 
-RENAMED = {"cluster.updates_per_permit": "cluster.updates_per_lease"}
+_TREE = (
+    "simulations", "selection", "sampled_actions", "max_depth", "c1", "c2", "dirichlet_alpha", "dirichlet_fraction",
+    "gumbel_scale", "max_considered", "value_scale", "maxvisit_init",
+)  # fmt: skip
+
+RENAMED = {
+    "cluster.updates_per_permit": "cluster.updates_per_lease",
+    **{f"planner.tree.{name}": f"planner.{name}" for name in _TREE},
+}
 """Keys of earlier versions and what they are called now."""
 
 _ABSENT = object()
@@ -166,7 +174,7 @@ class RunConfig:
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     env: EnvConfig = field(default_factory=EnvConfig)
     algorithm: PetsConfig | DreamerConfig = field(default_factory=PetsConfig)
-    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    planner: PlannerConfig = field(default_factory=IcemConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     actors: ActorsConfig = field(default_factory=ActorsConfig)

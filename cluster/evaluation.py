@@ -20,7 +20,7 @@ from cluster.report.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
 from learner import checkpoint
 from learner.algorithms.base import Algorithm
-from planners.config import Precision
+from planners.config import Precision, SequenceConfig
 
 if TYPE_CHECKING:
     from actors.records import Episode, Policy
@@ -52,7 +52,7 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
         overrides: `a.b=value` changes to the run's configuration, such as how its model is used.
 
     Raises:
-        ValueError: No run, no checkpoint or a damaged one, or a change that is none.
+        ValueError: No run, no checkpoint or a damaged one, a change that is none, or a planner without a precision.
     """
     run_dir, config = RunDir.open(path)
     newest = checkpoint.latest(run_dir.checkpoints)
@@ -60,6 +60,8 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
         raise ValueError(f"{path} has no checkpoint to evaluate yet")
     config = override(config, overrides, CHANGEABLE, "an evaluation")
     if precision is not None:
+        if not isinstance(config.planner, SequenceConfig):
+            raise ValueError(f"--precision {precision}: planner method {config.planner.method} has no precision")
         config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
     state = checkpoint.load(newest)
     algorithm = build.algorithm(config)

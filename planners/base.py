@@ -1,45 +1,66 @@
 """Records and protocols of planning.
 
-Letters: B planning problems (environments), N candidates, H horizon, A action size,
+Letters: B planning problems (environments), N candidates or actions of a root, H horizon, A action size,
 P particles per candidate, S state size, E kept elites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planners.config import MctsConfig, SequenceConfig
 
 Objective = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Particle returns [..., P] -> scores [...]; higher is better. Risk measures are such functions."""
 
 
 @dataclass(frozen=True)
-class PlannerCarry:
-    """What a planner remembers between the steps of an episode; owned by the caller, row b is problem b.
+class Plan:
+    """The result of planning B problems, whatever the planner."""
 
-    Planners hold no episode state, so any planner process can serve any problem in any batch and
-    the plan of a problem does not depend on what it is batched with.
-    """
+    action: NDArray[np.float32]  # [B, A] to execute now, inside the box
+    return_mean: NDArray[np.float32]  # [B] predicted return of the plan
+    return_variance: NDArray[np.float32]  # [B]
 
-    mean: NDArray[np.float32]  # [B, H, A] mean actions of the last plan, already shifted by one step
-    elites: NDArray[np.float32]  # [B, E, H, A] elites kept for the next plan, already shifted; E may be 0
-    has_elites: NDArray[np.bool_]  # [B]
-    seed: NDArray[np.uint64]  # [B] root of the problem's random numbers
-    step: NDArray[np.int64]  # [B] plans made so far with this seed
+    def metrics(self) -> dict[str, NDArray[np.float32]]:
+        """What is worth logging, name -> [B]."""
+        return {"return_mean": self.return_mean, "return_variance": self.return_variance}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The result of planning B problems."""
+class SequencePlan(Plan):
+    """A plan that is a sequence of actions; mean and variance of its return are over the particles."""
 
-    action: NDArray[np.float32]  # [B, A] to execute now, inside the box
     actions: NDArray[np.float32]  # [B, H, A] the whole planned sequence
-    return_mean: NDArray[np.float32]  # [B] mean over particles of the plan's predicted return
-    return_variance: NDArray[np.float32]  # [B] variance over particles of the same
+
+
+@dataclass(frozen=True)
+class TreePlan(Plan):
+    """What a tree search found at its roots: also what a policy and a critic learn from.
+
+    The predicted return is the root's value; its variance that of the values of the root's actions over the visits.
+    """
+
+    actions: NDArray[np.float32]  # [B, N, A] the actions searched at the root
+    weights: NDArray[np.float32]  # [B, N] the improved policy over them; shares of the visits for puct
+    visits: NDArray[np.int32]  # [B, N]
+    depth: NDArray[np.int32]  # [B] actions from the root to the deepest leaf
+
+    @property
+    def value(self) -> NDArray[np.float32]:
+        """[B] mean value of the root."""
+        return self.return_mean
+
+    def metrics(self) -> dict[str, NDArray[np.float32]]:
+        """The value, its variance, the depth of the tree and the entropy of the improved policy in nats."""
+        logs = np.log(self.weights, out=np.zeros_like(self.weights), where=self.weights > 0.0)
+        entropy = -(self.weights * logs).sum(axis=-1)
+        return super().metrics() | {"tree_depth": self.depth.astype(np.float32), "policy_entropy": entropy}
 
 
 class Evaluator(Protocol):
@@ -47,7 +68,7 @@ class Evaluator(Protocol):
 
     def __call__(
         self,
-        observation: NDArray[np.float32],  # [B, S]
+        observation: Any,  # [B, S], or the latent states of B problems
         actions: NDArray[np.float32],  # [B, N, H, A]
         seeds: NDArray[np.uint64],  # [B] seeds of the particles' noise
     ) -> NDArray[np.float32]:  # [B, N, P] particle returns
@@ -55,16 +76,24 @@ class Evaluator(Protocol):
 
 
 class PlanningModel(Protocol):
-    """A world model that steps a batch of latent states; planners.scoring turns it into an Evaluator."""
+    """A world model that steps a batch of latent states; planners.scoring turns it into an Evaluator.
+
+    Rows are B problems x candidates x particles, in this order.
+    """
 
     num_particles: int
+    num_draws: int  # random numbers that a particle takes for a step
 
     def initial(self, observation: Any, num_candidates: int) -> Any:
         """Latents of B problems x num_candidates x num_particles rows."""
         ...
 
-    def step(self, latent: Any, action: Any) -> tuple[Any, Any, Any]:
-        """(next latent, reward [rows], continuation probability [rows])."""
+    def step(self, latent: Any, action: Any, noise: Any) -> tuple[Any, Any, Any]:
+        """(next latent, reward [rows], continuation probability [rows]) of actions [rows, A].
+
+        The noise [B, P, draws] in [0, 1) is that of a problem's particles, the same for all its candidates: what
+        differs between two candidates is then their actions alone.
+        """
         ...
 
     def value(self, latent: Any) -> Any:
@@ -96,29 +125,48 @@ class TreeModel(Protocol):
         ...
 
 
-class Planner(Protocol):
-    """Plans actions for B problems at once."""
+class Plannable(Protocol):
+    """A model that planners may search; each kind of search asks for the view of it that it needs."""
 
-    def initial(self, seeds: NDArray[np.uint64]) -> PlannerCarry: ...
+    def evaluator(self, config: SequenceConfig) -> Evaluator:
+        """What scores sequences of actions.
+
+        Raises:
+            ValueError: The model cannot.
+        """
+        ...
+
+    def tree(self, config: MctsConfig) -> TreeModel:
+        """What a tree search expands.
+
+        Raises:
+            ValueError: The model cannot.
+        """
+        ...
+
+
+class Planner(Protocol):
+    """Plans actions for B problems at once.
+
+    The carry is what a planner remembers between the steps of an episode: a dataclass of arrays with a row per
+    problem, owned by the caller, who only takes and joins its rows. Planners hold no episode state, so any planner
+    process can serve any problem in any batch and the plan of a problem does not depend on what it is batched with.
+    """
+
+    def initial(self, seeds: NDArray[np.uint64]) -> Any:
+        """The carry of len(seeds) problems before their first plan."""
+        ...
 
     def plan(
         self,
         observation: Any,  # [B, S], or the latent states of B problems
-        carry: PlannerCarry,
+        carry: Any,
         is_first: NDArray[np.bool_],  # [B] rows whose warm start is cleared before planning
-    ) -> tuple[Plan, PlannerCarry]: ...
+        explore: bool,  # whether noise that makes a search explore acts; without it the plan is for evaluation
+    ) -> tuple[Plan, Any]:
+        """The plan and the next carry."""
+        ...
 
-
-Record = TypeVar("Record", PlannerCarry, Plan)
-
-
-def take_rows(record: Record, index: slice | NDArray[Any]) -> Record:
-    """The problems `index` of a carry or a plan."""
-    return type(record)(**{f.name: getattr(record, f.name)[index] for f in fields(record)})
-
-
-def concatenate_rows(records: Sequence[Record]) -> Record:
-    """The problems of all `records`, in order; at least one record."""
-    return type(records[0])(
-        **{f.name: np.concatenate([getattr(record, f.name) for record in records]) for f in fields(records[0])}
-    )
+    def skip(self, carry: Any) -> Any:
+        """The next carry where a step is taken without a plan."""
+        ...

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from planners.base import PlanningModel
+from planners.noise import RandomCarry, RowGenerator
 
 
 class TorchEvaluator:
     """Evaluates candidates under a PlanningModel (see planners.base.Evaluator).
 
-    The model sees B * N * P rows per step: problem-major, then candidates, then particles. A stochastic model draws
-    from torch's generator, which is seeded from `seeds` for the call and restored afterwards; its noise therefore
-    depends on the batch, unlike the native ensemble's.
+    The model sees B * N * P rows per step: problem-major, then candidates, then particles. A problem's noise is a
+    function of its own seed, so its returns depend on its batch only as far as the model's rounding does.
 
     Args:
         model: The model; its tensors live on `device`.
@@ -50,24 +50,22 @@ class TorchEvaluator:
         problems, candidates = actions.shape[:2]
         sequences = torch.tensor(actions, device=self._device)
         chunk = max(1, self._max_rows // (problems * self._model.num_particles))
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            self._seed(int(np.bitwise_xor.reduce(seeds) >> np.uint64(1)))
-            parts = [
-                self._returns(observation, sequences[:, start : start + chunk]) for start in range(0, candidates, chunk)
-            ]
+        noise = self._noise(seeds, actions.shape[2])
+        parts = [
+            self._returns(observation, sequences[:, start : start + chunk], noise)
+            for start in range(0, candidates, chunk)
+        ]
         returns: NDArray[np.float32] = torch.cat(parts, dim=1).float().cpu().numpy()
         return returns
 
-    def _seed(self, seed: int) -> None:
-        """Seed the generator the model draws from."""
-        if self._device.type == "cuda":
-            torch.manual_seed(seed)
-        else:  # torch.manual_seed would also record the stack, for a CUDA it has not started
-            torch.default_generator.manual_seed(seed)
+    def _noise(self, seeds: NDArray[np.uint64], horizon: int) -> torch.Tensor:
+        """[H, B, P, draws] in [0, 1)."""
+        particles, draws = self._model.num_particles, self._model.num_draws
+        noise, _ = RowGenerator(horizon * particles * draws).uniform(RandomCarry(seeds))
+        return torch.from_numpy(noise).to(self._device).view(len(seeds), horizon, particles, draws).transpose(0, 1)
 
-    def _returns(self, observation: Any, actions: torch.Tensor) -> torch.Tensor:
-        """[B, n, P] of actions [B, n, H, A]."""
+    def _returns(self, observation: Any, actions: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """[B, n, P] of actions [B, n, H, A] with noise [H, B, P, draws]."""
         problems, candidates, horizon, _ = actions.shape
         particles = self._model.num_particles
         rows = actions.reshape(problems * candidates, horizon, -1).repeat_interleave(particles, dim=0)
@@ -75,7 +73,7 @@ class TorchEvaluator:
         total = torch.zeros(len(rows), device=self._device)
         weight = torch.ones(len(rows), device=self._device)
         for step in range(horizon):
-            latent, reward, continuation = self._model.step(latent, rows[:, step])
+            latent, reward, continuation = self._model.step(latent, rows[:, step], noise[step])
             total = total + weight * reward
             weight = weight * self._gamma * continuation
         total += weight * self._model.value(latent)

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,13 +22,15 @@ from cluster.bench.planner_peers import PEERS, Act, Problem, Weights, random_wei
 from cluster.bench.row import BenchRow
 from envs.specs import EnvSpec, VectorEnv
 from native import cpu_features
-from planners.config import PlannerConfig
-from planners.ensemble import EnsemblePlanner
-from planners.sampling import make_search
+from planners.config import CemConfig, EliteConfig, IcemConfig, SequenceConfig
+from planners.ensemble import EnsembleEvaluator
+from planners.sampling import SamplingPlanner, make_search
 
 PROBLEMS = (Problem("small", 9, 2), Problem("large", 34, 3))
 ROUNDS = 7
 _SEED = 0
+
+Method = TypeVar("Method", bound=EliteConfig)
 
 logger = logging.getLogger(__name__)
 
@@ -52,19 +54,16 @@ def run(
         yield from shared_elites(problem)
 
 
-def reference_config(problem: Problem, **changes: Any) -> PlannerConfig:
-    """Plain CEM on a reference problem."""
-    return replace(
-        PlannerConfig(
-            method="cem",
-            horizon=problem.horizon,
-            population=problem.population,
-            elites=problem.elites,
-            iterations=problem.iterations,
-            min_std=0.0,
-            warm_start=False,
-        ),
-        **changes,
+def reference_config(problem: Problem, method: type[Method], **options: Any) -> Method:
+    """A method on a reference problem."""
+    return method(
+        horizon=problem.horizon,
+        population=problem.population,
+        elites=problem.elites,
+        iterations=problem.iterations,
+        min_std=0.0,
+        warm_start=False,
+        **options,
     )
 
 
@@ -98,19 +97,16 @@ def shared_elites(problem: Problem, observations: int = 8) -> Iterator[BenchRow]
         logger.warning("shared elites skipped: this processor has no bf16 instructions")
         return
     weights = random_weights(problem, _SEED)
-    low, high = _box(problem)
-    exact, rounded = (
-        EnsemblePlanner(reference_config(problem, precision=precision), weights, low, high)
-        for precision in ("fp32", "bf16")
-    )
-    search = make_search(exact.config, low, high)
-    carry = exact.initial(np.arange(observations, dtype=np.uint64))
+    config = reference_config(problem, CemConfig, precision="fp32")
+    exact, rounded = (_evaluator(problem, each, weights) for each in (config, replace(config, precision="bf16")))
+    search = make_search(config, *_box(problem))
+    carry = SamplingPlanner(config, *_box(problem), exact).initial(np.arange(observations, dtype=np.uint64))
     is_first = np.ones(observations, np.bool_)
     state = search.begin(carry.mean, carry.elites, carry.has_elites, carry.seed, carry.step, is_first)
     observation = np.random.default_rng(_SEED).standard_normal((observations, problem.state_size)).astype(np.float32)
     for iteration in range(problem.iterations):
         candidates, seeds = state.ask(), state.noise_seeds()
-        scores = [planner.evaluate(observation, candidates, seeds).mean(axis=-1) for planner in (exact, rounded)]
+        scores = [evaluate(observation, candidates, seeds).mean(axis=-1) for evaluate in (exact, rounded)]
         state.tell(scores[0])
         if iteration in (0, problem.iterations - 1):
             top = [np.argsort(-values, axis=1)[:, : problem.elites] for values in scores]
@@ -127,7 +123,7 @@ def closed_loop(
     weights: Weights,
     spec: EnvSpec,
     observation_keys: Sequence[str],
-    config: PlannerConfig,
+    config: CemConfig | IcemConfig,
     make_env: Callable[[int], VectorEnv],
     episodes: int = 100,
     seed: int = 0,
@@ -165,23 +161,30 @@ def closed_loop(
 
 
 def _our_planners(problem: Problem, weights: Weights, threads: int) -> dict[str, Act]:
-    cem, icem = (
-        reference_config(problem, method=method, threads=threads, noise_beta=1.0, population_decay=1.25)
-        for method in ("cem", "icem")
-    )
-    configs = {"cem fp32": replace(cem, precision="fp32"), "icem fp32, decay": replace(icem, precision="fp32")}
+    cem = reference_config(problem, CemConfig, threads=threads)
+    icem = reference_config(problem, IcemConfig, threads=threads, noise_beta=1.0, population_decay=1.25)
+    configs: dict[str, SequenceConfig] = {
+        "cem fp32": replace(cem, precision="fp32"),
+        "icem fp32, decay": replace(icem, precision="fp32"),
+    }
     if _has_bf16():
         configs |= {"cem bf16": replace(cem, precision="bf16"), "icem bf16, decay": replace(icem, precision="bf16")}
     planners: dict[str, Act] = {}
     for name, config in configs.items():
-        planner = EnsemblePlanner(config, weights, *_box(problem))
-        planners[f"{name} ({planner.isa})"] = _act(planner)
+        evaluator = _evaluator(problem, config, weights)
+        planners[f"{name} ({evaluator.isa})"] = _act(SamplingPlanner(config, *_box(problem), evaluator))
     return planners
 
 
-def _act(planner: EnsemblePlanner) -> Act:
+def _evaluator(problem: Problem, config: SequenceConfig, weights: Weights) -> EnsembleEvaluator:
+    evaluator = EnsembleEvaluator(config, problem.action_size)
+    evaluator.update(weights)
+    return evaluator
+
+
+def _act(planner: SamplingPlanner) -> Act:
     carry, is_first = planner.initial(np.array([_SEED], np.uint64)), np.ones(1, np.bool_)
-    return lambda observation: planner.plan(observation[None], carry, is_first)[0].action[0]
+    return lambda observation: planner.plan(observation[None], carry, is_first, explore=False)[0].action[0]
 
 
 def _installed_peers(problem: Problem, weights: Weights) -> dict[str, Act]:

@@ -41,7 +41,7 @@ from learner.fidelity import (
 from learner.learner import LearnerConfig
 from learner.models.ensemble import EnsembleConfig
 from learner.optim import OptimConfig
-from planners.config import PlannerConfig
+from planners.config import IcemConfig, PlannerConfig
 
 logger = logging.getLogger(__name__)
 MODELS = ("single", "ensemble", "gaussian_single", "gaussian_ensemble")
@@ -78,7 +78,7 @@ class StudyConfig:
     members: int = 5
     hidden: tuple[int, ...] = (256, 256)
     particles: int = 20
-    planner: PlannerConfig = field(default_factory=lambda: PlannerConfig(population=128, elites=16, iterations=3))
+    planner: PlannerConfig = field(default_factory=lambda: IcemConfig(population=128, elites=16, iterations=3))
 
 
 QUICK = StudyConfig(
@@ -89,7 +89,7 @@ QUICK = StudyConfig(
     updates=60,
     hidden=(32,),
     members=2,
-    planner=PlannerConfig(horizon=4, population=16, elites=4, iterations=1),
+    planner=IcemConfig(horizon=4, population=16, elites=4, iterations=1),
 )
 
 

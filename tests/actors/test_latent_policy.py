@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from actors.carry import concatenate_rows, leaves, take_rows, with_leaves
 from actors.latent_policy import LatentCarry, LatentPolicy
-from actors.random_policy import RandomCarry, RowGenerator
 from actors.rollout import RolloutConfig, RolloutLoop
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from envs.testing.counter import COUNTER_SPEC, CounterVectorEnv
@@ -20,10 +19,11 @@ from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.models.rssm import LATENT_KEYS, State
-from planners.config import PlannerConfig, TreeConfig
+from planners.config import CemConfig, MctsConfig
+from planners.noise import RandomCarry, RowGenerator
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, make, tiny
 
-PLANNER = PlannerConfig(method="cem", horizon=3, population=24, elites=4, iterations=2)
+PLANNER = CemConfig(horizon=3, population=24, elites=4, iterations=2)
 SKEWED = replace(SPEC, action=ArraySpec((2,), "float32", (-1.8, 0.7), (0.2, 1.9)))
 
 
@@ -336,8 +336,7 @@ def test_a_tree_search_finds_the_rewarded_action(spec: EnvSpec, latent: Any) -> 
         rssm.cell.gates.weight[rssm.deter, 0] = 2.0
         algorithm.world.reward.mlp[0].linear.weight[0, 0] = 2.0
         algorithm.world.reward.out.weight[0, 0] = 2.0
-    planner = PlannerConfig(method="mcts", gamma=0.5, tree=TreeConfig(simulations=40))
-    policy = LatentPolicy(spec, config, planner)
+    policy = LatentPolicy(spec, config, MctsConfig(gamma=0.5, simulations=40))
     policy.update(1, algorithm.export_weights())
     outputs = follow(policy, steps(spec, 20, 3), policy.initial(seeds(20)), explore=False)
     chosen = np.stack([output.action for output in outputs])
@@ -345,12 +344,45 @@ def test_a_tree_search_finds_the_rewarded_action(spec: EnvSpec, latent: Any) -> 
         assert (chosen[..., 0] > 0.0).mean() > 0.9, chosen  # 0.5 by chance
     else:
         assert (chosen == 1).mean() > 0.6, chosen  # 0.33 by chance
-    assert all(np.isfinite(output.metrics["return_mean"]).all() for output in outputs)
+    for output in outputs:
+        assert output.metrics.keys() == {"return_mean", "return_variance", "tree_depth", "policy_entropy"}
+        assert all(np.isfinite(values).all() for values in output.metrics.values())
+
+
+@pytest.mark.parametrize("planner", [PLANNER, MctsConfig(simulations=8, gumbel_scale=1.0)], ids=["cem", "mcts"])
+@pytest.mark.parametrize("latent", ["categorical", "gaussian"])
+def test_a_row_plans_the_same_in_any_batch(planner: CemConfig | MctsConfig, latent: Any) -> None:
+    config = tiny("dreamer_v2", acting="planner")
+    config = replace(config, rssm=replace(config.rssm, latent=latent))
+    policy = LatentPolicy(SPEC, config, planner)
+    policy.update(1, weights_of(config, sharp=True))
+    made, carry = steps(SPEC, 5, 3), policy.initial(seeds(5))
+    together = follow(policy, made, carry)
+    for index in (np.array([3]), np.array([4, 1])):
+        alone = follow(policy, [step.take(index) for step in made], take_rows(carry, index))
+        for one, all_ in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one.action, all_.action[index], rtol=1e-4, atol=1e-5)
+            for name in one.metrics:
+                np.testing.assert_allclose(one.metrics[name], all_.metrics[name][index], rtol=1e-3, atol=1e-4)
+
+
+def test_search_noise_acts_only_where_the_policy_explores() -> None:
+    config = tiny("dreamer_v2", acting="planner", exploration_noise=0.0)
+    policies = [LatentPolicy(SPEC, config, MctsConfig(simulations=8, gumbel_scale=scale)) for scale in (0.0, 5.0)]
+    made = steps(SPEC, 10, 1)
+    for policy in policies:
+        policy.update(1, weights_of(config, sharp=True))
+    quiet, noisy = (
+        [p.act(made[0], p.initial(seeds(10)), explore).action for explore in (True, False)] for p in policies
+    )
+    np.testing.assert_array_equal(quiet[0], quiet[1])
+    np.testing.assert_array_equal(quiet[1], noisy[1])
+    assert not np.array_equal(noisy[0], noisy[1])
 
 
 def test_a_tree_search_needs_an_actor() -> None:
     with pytest.raises(ValueError, match="mcts needs a policy and a critic, which planet lacks"):
-        LatentPolicy(SPEC, tiny("planet"), PlannerConfig(method="mcts"))
+        LatentPolicy(SPEC, tiny("planet"), MctsConfig())
 
 
 @pytest.mark.parametrize("extreme", [0.0, 1.0 - 2.0**-24])

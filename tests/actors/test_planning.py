@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.carry import take_rows
+from actors.carry import leaves, take_rows
 from actors.planning import PlannerPolicy
 from envs.specs import ArraySpec, EnvSpec, StepBatch
-from planners.config import PlannerConfig
+from planners import ensemble as ensemble_module
+from planners.config import CemConfig, IcemConfig, MctsConfig
 from tests.planners.test_ensemble import make_weights
 
 SPEC = EnvSpec(
@@ -21,7 +22,7 @@ SPEC = EnvSpec(
     action=ArraySpec((2,), "float32", low=(-1.0, -2.0), high=(1.0, 2.0)),
 )
 LOW, HIGH = SPEC.action.bounds()
-CONFIG = PlannerConfig(method="cem", horizon=3, population=60, elites=8, iterations=3, precision="fp32")
+CONFIG = CemConfig(horizon=3, population=60, elites=8, iterations=3, precision="fp32")
 KEYS = ("x", "y")
 
 
@@ -80,7 +81,7 @@ def test_older_weights_are_ignored() -> None:
 
 @pytest.mark.parametrize("has_weights", [False, True])
 def test_a_row_acts_the_same_in_any_batch(has_weights: bool) -> None:
-    policy = PlannerPolicy(SPEC, KEYS, replace(CONFIG, method="icem"), exploration_std=0.1)
+    policy = PlannerPolicy(SPEC, KEYS, IcemConfig(horizon=3, population=60, elites=8), exploration_std=0.1)
     if has_weights:
         policy.update(1, make_weights())
     states = [(0.3, -0.4), (0.1, 0.2), (-0.5, 0.0)]
@@ -93,6 +94,19 @@ def test_a_row_acts_the_same_in_any_batch(has_weights: bool) -> None:
             single = policy.act(make_step(states[i : i + 1], is_first), alone[i], explore=True)
             alone[i] = single.carry
             np.testing.assert_array_equal(single.action[0], together.action[i])
+
+
+def test_more_rows_than_fit_into_memory_are_planned_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = PlannerPolicy(SPEC, KEYS, CONFIG)
+    policy.update(1, make_weights((0.0, 0.1)))
+    step, carry = make_step([(0.3, -0.4), (0.1, 0.2), (-0.5, 0.0), (0.2, 0.2), (0.0, 0.1)]), policy.initial(seeds(5))
+    at_once = policy.act(step, carry, explore=False)
+    monkeypatch.setattr(ensemble_module, "_MAX_FLOATS", 2 * 60 * (3 * 2 + 2))
+    in_turns = policy.act(step, carry, explore=False)
+    np.testing.assert_array_equal(in_turns.action, at_once.action)
+    for ours, theirs in zip(leaves(in_turns.carry), leaves(at_once.carry), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert all(values.shape == (5,) for values in in_turns.metrics.values())
 
 
 def test_exploration_adds_clipped_noise_in_units_of_the_box() -> None:
@@ -127,6 +141,11 @@ def test_exploration_adds_clipped_noise_in_units_of_the_box() -> None:
 def test_refuses_actions_without_a_box(action: ArraySpec, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlannerPolicy(replace(SPEC, action=action), KEYS, CONFIG)
+
+
+def test_refuses_a_search_that_an_ensemble_cannot_serve() -> None:
+    with pytest.raises(ValueError, match="mcts needs a model with a policy and a critic"):
+        PlannerPolicy(SPEC, KEYS, MctsConfig())
 
 
 def test_refuses_unknown_observations_and_negative_noise() -> None:

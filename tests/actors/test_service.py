@@ -193,9 +193,9 @@ def test_evaluator_actor_runs_the_newest_weights(cluster: None) -> None:
 
 def planner_policy() -> Any:
     from actors.planning import PlannerPolicy
-    from planners.config import PlannerConfig
+    from planners.config import IcemConfig
 
-    config = PlannerConfig(population=32, elites=4, iterations=2, horizon=5)
+    config = IcemConfig(population=32, elites=4, iterations=2, horizon=5)
     return PlannerPolicy(COUNTER_SPEC, ("state",), config)
 
 

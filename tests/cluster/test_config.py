@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import yaml
@@ -26,6 +26,7 @@ from cluster.config import (
 from cluster.fleet import share_gpus
 from cluster.reader import read_yaml
 from cluster.tree import build, drop_others, merge, to_tree
+from planners.config import PlannerConfig
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,18 @@ def test_a_change_of_member_drops_what_its_rivals_alone_have() -> None:
     tree = {"part": {"name": "wind_v2", "speed": 5}}
     drop_others(Weather, tree, {"part": {"speed": 6}})
     assert tree == {"part": {"name": "wind_v2", "speed": 5}}
+
+
+@pytest.mark.parametrize("scale", preset_names("scales"))
+@pytest.mark.parametrize("algo", preset_names("algorithms"))
+def test_any_planner_goes_with_any_presets(algo: str, scale: str) -> None:
+    """Fields that presets set for one method go over to another that has them; the rest is dropped."""
+    for member in get_args(PlannerConfig):
+        method = member().method
+        change = [f"planner.method={method}"]
+        config = resolve(algo, "nav3d", scale, overrides=change)
+        assert type(config.planner) is member
+        assert override(resolve(algo, "nav3d", scale), change, ("planner",)) == config
 
 
 def test_renamed_keys_are_refused_with_their_new_names() -> None:

@@ -1,32 +1,28 @@
 import numpy as np
 
-from planners.base import Plan, PlannerCarry, concatenate_rows, take_rows
+from planners.base import SequencePlan, TreePlan
 
 
-def make_carry(seeds: list[int]) -> PlannerCarry:
-    count = len(seeds)
-    return PlannerCarry(
-        mean=np.arange(count * 6, dtype=np.float32).reshape(count, 3, 2),
-        elites=np.zeros((count, 0, 3, 2), np.float32),
-        has_elites=np.arange(count) % 2 == 0,
-        seed=np.array(seeds, np.uint64),
-        step=np.arange(count),
+def test_a_tree_plan_logs_the_value_and_the_shape_of_its_tree() -> None:
+    plan = TreePlan(
+        action=np.zeros((3, 1), np.float32),
+        return_mean=np.array([1.0, 2.0, 3.0], np.float32),
+        return_variance=np.zeros(3, np.float32),
+        actions=np.zeros((3, 4, 1), np.float32),
+        weights=np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]], np.float32),
+        visits=np.ones((3, 4), np.int32),
+        depth=np.array([1, 2, 5], np.int32),
     )
+    metrics = plan.metrics()
+    assert metrics.keys() == {"return_mean", "return_variance", "tree_depth", "policy_entropy"}
+    np.testing.assert_allclose(metrics["policy_entropy"], np.log([1.0, 2.0, 4.0]), rtol=1e-6, atol=1e-7)
+    assert metrics["tree_depth"].tolist() == [1.0, 2.0, 5.0]
+    assert plan.value is plan.return_mean
 
 
-def test_splitting_undoes_concatenation() -> None:
-    parts = [make_carry([1]), make_carry([2, 3])]
-    whole = concatenate_rows(parts)
-    assert whole.seed.tolist() == [1, 2, 3]
-    assert whole.elites.shape == (3, 0, 3, 2)
-    for part, rows in zip(parts, [slice(0, 1), slice(1, 3)], strict=True):
-        again = take_rows(whole, rows)
-        np.testing.assert_array_equal(again.mean, part.mean)
-        np.testing.assert_array_equal(again.has_elites, part.has_elites)
-        np.testing.assert_array_equal(again.step, part.step)
-
-
-def test_plans_are_rows_too() -> None:
-    plan = Plan(np.ones((2, 1)), np.ones((2, 3, 1)), np.array([1.0, 2.0]), np.zeros(2))
-    assert take_rows(plan, np.array([1])).return_mean.tolist() == [2.0]
-    assert concatenate_rows([plan, plan]).actions.shape == (4, 3, 1)
+def test_every_plan_logs_its_return() -> None:
+    plan = SequencePlan(np.ones((2, 1)), np.array([1.0, 2.0]), np.zeros(2), np.ones((2, 3, 1)))
+    assert {name: values.tolist() for name, values in plan.metrics().items()} == {
+        "return_mean": [1.0, 2.0],
+        "return_variance": [0.0, 0.0],
+    }

@@ -1,61 +1,64 @@
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from planners.config import PlannerConfig, TreeConfig
+from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, PlannerConfig, RandomShootingConfig
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("config", "field", "value"),
     [
-        ("method", "simulated_annealing"),
-        ("execute", "worst"),
-        ("propagation", "ts2"),
-        ("objective", "cvar99"),
-        ("precision", "fp8"),
-        ("horizon", 0),
-        ("population", 0),
-        ("elites", 201),
-        ("iterations", 0),
-        ("momentum", 1.0),
-        ("noise_beta", -1.0),
-        ("population_decay", 0.5),
-        ("keep_fraction", 1.5),
-        ("init_std", 0.0),
-        ("min_std", float("nan")),
-        ("temperature", 0.0),
-        ("gamma", 1.1),
-        ("risk_lambda", -0.1),
-        ("particles", 0),
-        ("threads", 0),
+        (IcemConfig, "method", "simulated_annealing"),
+        (MppiConfig, "method", "cem"),
+        (CemConfig, "execute", "worst"),
+        (RandomShootingConfig, "propagation", "ts2"),
+        (RandomShootingConfig, "objective", "cvar99"),
+        (RandomShootingConfig, "precision", "fp8"),
+        (RandomShootingConfig, "horizon", 0),
+        (RandomShootingConfig, "population", 0),
+        (RandomShootingConfig, "gamma", 1.1),
+        (RandomShootingConfig, "risk_lambda", -0.1),
+        (RandomShootingConfig, "particles", 0),
+        (RandomShootingConfig, "threads", 0),
+        (MppiConfig, "iterations", 0),
+        (MppiConfig, "init_std", 0.0),
+        (MppiConfig, "temperature", 0.0),
+        (CemConfig, "elites", 201),
+        (IcemConfig, "elites", 201),
+        (CemConfig, "momentum", 1.0),
+        (CemConfig, "min_std", float("nan")),
+        (CemConfig, "truncate", 1),
+        (IcemConfig, "noise_beta", -1.0),
+        (IcemConfig, "population_decay", 0.5),
+        (IcemConfig, "keep_fraction", 1.5),
+        (MctsConfig, "selection", "ucb"),
+        (MctsConfig, "simulations", 0),
+        (MctsConfig, "sampled_actions", 0),
+        (MctsConfig, "max_considered", 0),
+        (MctsConfig, "max_depth", -1),
+        (MctsConfig, "c1", -0.5),
+        (MctsConfig, "c2", 0.0),
+        (MctsConfig, "dirichlet_alpha", 0.0),
+        (MctsConfig, "dirichlet_fraction", 1.5),
+        (MctsConfig, "gumbel_scale", float("inf")),
+        (MctsConfig, "value_scale", -1.0),
+        (MctsConfig, "maxvisit_init", float("nan")),
+        (MctsConfig, "gamma", -0.1),
+        (MctsConfig, "threads", 0),
     ],
 )
-def test_refuses_a_bad_value_and_names_it(field: str, value: Any) -> None:
+def test_refuses_a_bad_value_and_names_it(config: Any, field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
-        PlannerConfig(**{field: value})
+        config(**{field: value})
 
 
-def test_the_defaults_are_valid() -> None:
-    assert PlannerConfig().method == "icem"
+def test_every_method_has_a_name_of_its_own_and_valid_defaults() -> None:
+    names = [member().method for member in get_args(PlannerConfig)]
+    assert names == ["icem", "cem", "mppi", "random_shooting", "mcts"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("selection", "ucb"),
-        ("simulations", 0),
-        ("sampled_actions", 0),
-        ("max_considered", 0),
-        ("max_depth", -1),
-        ("c1", -0.5),
-        ("c2", 0.0),
-        ("dirichlet_alpha", 0.0),
-        ("dirichlet_fraction", 1.5),
-        ("gumbel_scale", float("inf")),
-        ("value_scale", -1.0),
-        ("maxvisit_init", float("nan")),
-    ],
-)
-def test_refuses_a_bad_tree_and_names_it(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"tree\.{field}.*{value}"):
-        TreeConfig(**{field: value})
+def test_a_method_has_its_own_fields_only() -> None:
+    with pytest.raises(TypeError, match="elites"):
+        MppiConfig(elites=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="horizon"):
+        MctsConfig(horizon=3)  # type: ignore[call-arg]

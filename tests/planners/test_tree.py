@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from planners.base import Expansion, PlannerCarry, take_rows
-from planners.config import PlannerConfig, Selection, TreeConfig
-from planners.sampling import make_search
-from planners.tree import TreePlanner
+from actors.carry import take_rows
+from planners.base import Expansion
+from planners.config import MctsConfig, Selection
+from planners.tree import TreeCarry, TreePlanner
 
 
 class Word(NamedTuple):
@@ -65,14 +65,19 @@ def seeds(rows: int) -> np.ndarray:
 @pytest.mark.parametrize("selection", ["puct", "gumbel"])
 def test_finds_what_is_three_actions_away(selection: Selection) -> None:
     words = [1000, 1222, 1210, 1021, 1111]
-    config = PlannerConfig(method="mcts", gamma=0.9, tree=TreeConfig(simulations=120, selection=selection))
     model = Lock(words)
-    planner = TreePlanner(config, 4, model)
+    planner = TreePlanner(MctsConfig(gamma=0.9, simulations=120, selection=selection), model)
     carry = planner.initial(seeds(5))
-    plan, after = planner.plan(start(5), carry, np.ones(5, np.bool_))
+    plan, after = planner.plan(start(5), carry, np.ones(5, np.bool_), explore=False)
     assert model.opened >= 5
     assert plan.action[:, :3].argmax(-1).tolist() == [word // 100 % 10 for word in words]
-    assert plan.actions.shape == (5, 1, 4)
+    assert plan.actions.shape == (5, 3, 4)
+    np.testing.assert_array_equal(plan.actions[:, :, :3], np.broadcast_to(np.eye(3), (5, 3, 3)))
+    assert plan.weights.argmax(-1).tolist() == plan.action[:, :3].argmax(-1).tolist()
+    np.testing.assert_allclose(plan.weights.sum(-1), 1.0, rtol=1e-5)
+    assert plan.visits.sum(-1).tolist() == [120] * 5
+    assert (plan.depth >= 3).all()
+    np.testing.assert_array_equal(plan.value, plan.return_mean)
     assert ((plan.return_mean > 0.1) & (plan.return_mean <= 0.81)).all()  # gamma^2 for opening with the third letter
     assert (plan.return_variance > 0.0).all()
     assert after.step.tolist() == [1] * 5
@@ -84,14 +89,13 @@ def test_nothing_counts_behind_the_end_of_an_episode() -> None:
             following, reward, continuation = super().step(latent, action, noise)
             return following, torch.ones_like(reward), continuation
 
-    config = PlannerConfig(method="mcts", tree=TreeConfig(simulations=200))
-    plan, _ = TreePlanner(config, 4, Endless([0])).plan(start(1), planner_carry(1), np.ones(1, np.bool_))
+    planner = TreePlanner(MctsConfig(simulations=200), Endless([0]))
+    plan, _ = planner.plan(start(1), planner_carry(1), np.ones(1, np.bool_), explore=False)
     assert 2.5 < plan.return_mean[0] <= 3.0
 
 
-def planner_carry(rows: int, step: int = 0) -> PlannerCarry:
-    carry = TreePlanner(PlannerConfig(method="mcts"), 4, Lock([0])).initial(seeds(rows))
-    return PlannerCarry(carry.mean, carry.elites, carry.has_elites, carry.seed, carry.step + step)
+def planner_carry(rows: int) -> TreeCarry:
+    return TreePlanner(MctsConfig(), Lock([0])).initial(seeds(rows))
 
 
 class Walk(NamedTuple):
@@ -113,18 +117,17 @@ class Drift:
 
 
 def test_a_plan_is_the_same_in_any_batch_and_another_in_the_next_step() -> None:
-    noisy = TreeConfig(simulations=30, gumbel_scale=1.0)
-    planner = TreePlanner(PlannerConfig(method="mcts", gamma=0.9, tree=noisy), 1, Drift())
+    planner = TreePlanner(MctsConfig(gamma=0.9, simulations=30, gumbel_scale=1.0), Drift())
     states, carry = Walk(torch.tensor([2.0, -1.0, 0.5, 2.0])), planner_carry(4)
     first = np.ones(4, np.bool_)
-    together, after = planner.plan(states, carry, first)
+    together, after = planner.plan(states, carry, first, explore=True)
     for row in (3, 0, 1):
         some = slice(row, row + 1)
-        alone, _ = planner.plan(Walk(states.position[some]), take_rows(carry, some), first[some])
-        for name in ("action", "return_mean", "return_variance"):
+        alone, _ = planner.plan(Walk(states.position[some]), take_rows(carry, some), first[some], explore=True)
+        for name in ("action", "return_mean", "return_variance", "weights", "visits", "depth"):
             np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[some])
     assert together.action[0] != together.action[3]  # equal states, other seeds
-    again, _ = planner.plan(states, after, first)
+    again, _ = planner.plan(states, after, first, explore=True)
     assert (again.action != together.action).any()
     assert together.action[0] < 0.0 < together.action[1]
 
@@ -140,12 +143,47 @@ def test_deeper_trees_only_as_far_as_they_are_allowed() -> None:
 
     for depth in (1, 2):
         model = Counting([1222])
-        config = PlannerConfig(method="mcts", tree=TreeConfig(simulations=40, max_depth=depth))
-        TreePlanner(config, 4, model).plan(start(1), planner_carry(1), np.ones(1, np.bool_))
+        planner = TreePlanner(MctsConfig(simulations=40, max_depth=depth), model)
+        plan, _ = planner.plan(start(1), planner_carry(1), np.ones(1, np.bool_), explore=False)
         assert model.longest == depth
+        assert plan.depth.tolist() == [depth]
 
 
-def test_a_search_of_sequences_refuses_the_method() -> None:
-    box = np.ones(2, np.float32)
-    with pytest.raises(ValueError, match="mcts needs a model with a policy and a critic"):
-        make_search(PlannerConfig(method="mcts"), -box, box)
+class Level(Drift):
+    """The same without noise of its own: whatever is random then is the search's."""
+
+    num_draws = 1
+
+    def step(self, latent: Walk, action: Tensor, noise: Tensor) -> tuple[Walk, Tensor, Tensor]:
+        return super().step(latent, action, torch.full_like(noise, 0.5))
+
+    def expand(self, latent: Walk, noise: Tensor) -> Expansion:
+        return super().expand(latent, torch.linspace(0.0, 1.0, 5).expand(len(noise), -1))
+
+
+NOISY = {"puct": {"dirichlet_fraction": 0.9, "dirichlet_alpha": 0.3}, "gumbel": {"gumbel_scale": 3.0}}
+
+
+@pytest.mark.parametrize("selection", ["puct", "gumbel"])
+def test_only_exploring_searches_are_disturbed(selection: Selection) -> None:
+    """Rows are the same problem with seeds of their own."""
+    rows = 40
+    states, carry, first = Walk(torch.full((rows,), 2.0)), planner_carry(rows), np.ones(rows, np.bool_)
+    quiet = TreePlanner(MctsConfig(simulations=8, selection=selection), Level())
+    noisy = TreePlanner(MctsConfig(simulations=8, selection=selection, **NOISY[selection]), Level())  # type: ignore[arg-type]
+    evaluated, _ = noisy.plan(states, carry, first, explore=False)
+    explored, _ = noisy.plan(states, carry, first, explore=True)
+    for plan in (quiet.plan(states, carry, first, explore=explore)[0] for explore in (True, False)):
+        np.testing.assert_array_equal(plan.visits, evaluated.visits)
+        np.testing.assert_array_equal(plan.weights, evaluated.weights)
+    assert (evaluated.visits == evaluated.visits[:1]).all()
+    assert len(np.unique(explored.visits, axis=0)) > 3
+    again, _ = noisy.plan(states, carry, first, explore=True)
+    np.testing.assert_array_equal(again.visits, explored.visits)
+
+
+def test_a_skipped_step_moves_the_random_numbers_on() -> None:
+    planner = TreePlanner(MctsConfig(), Drift())
+    carry = planner.initial(seeds(2))
+    assert planner.skip(carry).step.tolist() == [1, 1]
+    assert planner.skip(carry).seed.tolist() == carry.seed.tolist()

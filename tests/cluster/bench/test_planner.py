@@ -16,7 +16,8 @@ from cluster.bench.planner_peers import Problem, random_weights, torch_eager
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from native import cpu_features
 from native.reference import EnsembleReference
-from planners.config import PlannerConfig
+from planners.config import CemConfig, IcemConfig
+from planners.sampling import SamplingPlanner
 from tests.planners.test_ensemble import make_weights
 
 TINY = Problem("tiny", 3, 2, members=2, hidden=16, population=60, elites=10, iterations=3, horizon=4)
@@ -64,8 +65,9 @@ def test_the_torch_peer_solves_the_same_problem() -> None:
     torch.manual_seed(0)
     twin = EnsembleReference(weights)
     observation = np.array([0.5, -0.5, 1.0], np.float32)
-    ours = bench.EnsemblePlanner(bench.reference_config(problem, precision="fp32"), weights, *bench._box(problem))
-    plan, _ = ours.plan(observation[None], ours.initial(np.zeros(1, np.uint64)), np.ones(1, np.bool_))
+    config = bench.reference_config(problem, CemConfig, precision="fp32")
+    ours = SamplingPlanner(config, *bench._box(problem), bench._evaluator(problem, config, weights))
+    plan, _ = ours.plan(observation[None], ours.initial(np.zeros(1, np.uint64)), np.ones(1, np.bool_), explore=False)
     actions = np.stack([plan.action[0], torch_eager(problem, weights)(observation), np.zeros(2, np.float32)])
     reward = twin.predict(np.tile(observation, (3, 1)), actions)[0][..., -1].mean(axis=0)
     assert reward[1] == pytest.approx(reward[0], abs=0.1 * (reward[0] - reward[2]))
@@ -104,7 +106,7 @@ class PointEnv:
 
 @has_bf16
 def test_closed_loop_compares_the_same_episodes() -> None:
-    config = PlannerConfig(horizon=4, population=100, elites=10, iterations=3)
+    config = IcemConfig(horizon=4, population=100, elites=10, iterations=3)
     returns, difference = bench.closed_loop(
         make_weights(), PointEnv.spec, ("state",), config, PointEnv, episodes=20, seed=1
     )

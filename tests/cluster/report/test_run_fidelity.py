@@ -56,6 +56,8 @@ def test_a_planner_can_use_the_model_of_an_actor(latent_run: Path) -> None:
     assert len(records.read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="acting"):
         evaluate_run(latent_run, 2, 0, 0, overrides=["algorithm.actin=planner"])
+    with pytest.raises(ValueError, match="--precision bf16: planner method mcts has no precision"):
+        evaluate_run(latent_run, 2, 0, 0, precision="bf16", overrides=["planner.method=mcts"])
 
 
 @pytest.mark.integration

@@ -1,0 +1,32 @@
+"""The planner of a configuration."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planners.base import Plannable, Planner
+from planners.config import MctsConfig, PlannerConfig
+from planners.sampling import SamplingPlanner
+from planners.tree import TreePlanner
+
+
+def make_planner(
+    config: PlannerConfig, model: Plannable, low: NDArray[np.float32], high: NDArray[np.float32]
+) -> Planner:
+    """The planner that `config` describes, over a model.
+
+    Args:
+        config: The method and its numbers.
+        model: What is searched.
+        low: [A] lower bounds of the action as the model takes it.
+        high: [A] upper bounds.
+
+    Raises:
+        ValueError: The model has not what the method needs, or the box does not fit.
+    """
+    match config:
+        case MctsConfig():
+            return TreePlanner(config, model.tree(config))
+        case _:
+            return SamplingPlanner(config, low, high, model.evaluator(config))
