@@ -163,12 +163,11 @@ def _fidelity(options: argparse.Namespace) -> int:
         config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
         sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
         return 0
-    from cluster.config import load_preset
-    from cluster.report.fidelity import run
+    from cluster.report.fidelity import ALGORITHMS, run
+    from envs.names import unknown_name
 
-    name = load_preset("algorithms", options.algo)["algorithm"]["name"]
-    if name != "pets":
-        raise ValueError(f"without --run-dir, the study trains ensembles: it takes pets, not {name}")
+    if options.algo not in ALGORITHMS:
+        raise ValueError(unknown_name("algorithm of the study without --run-dir", options.algo, ALGORITHMS))
     sys.stdout.write(f"{run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)}\n")
     return 0
 

@@ -118,7 +118,7 @@ def evaluate_run(
     write_atomic(run_dir.eval / f"{name}.csv", episode_table(evaluation.episodes))
     if evaluation.frames:
         write_gif(run_dir.eval / f"{name}.gif", np.concatenate(evaluation.frames))
-    imagination.write_study(run_dir, trained.algorithm, evaluation.streams, trained.steps)
+    build.study(config, run_dir, trained.algorithm, evaluation.streams, trained.steps)
     return summary
 
 
@@ -138,7 +138,7 @@ def study_imagination(path: Path) -> None:
         streams = evaluator.evaluate(trained.policy, trained.config.algorithm.name).streams
     finally:
         evaluator.close()
-    imagination.write_study(trained.run_dir, trained.algorithm, streams, trained.steps)
+    build.study(trained.config, trained.run_dir, trained.algorithm, streams, trained.steps)
 
 
 def episode_table(episodes: Sequence[Episode]) -> str:

@@ -21,6 +21,8 @@ from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.recorder import Recorder
 from cluster.report import imagination
+from cluster.stages import Collect, Fit, Interleave, Stage
+from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +65,26 @@ class LocalRun:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
         recorder = self.recorder
         while not recorder.finished and not stopping():
-            self.collect()
-            self.train()
+            self.turn(recorder.stage)
             if recorder.due("eval"):
                 self.evaluate()
+            recorder.advance()
             if recorder.due("log"):
                 recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
             if recorder.due("checkpoint") and not recorder.finished:
                 self.checkpoint()
         self.checkpoint()
+
+    def turn(self, stage: Stage) -> None:
+        """A little of a stage."""
+        match stage:
+            case Interleave():
+                self.collect()
+                self.train()
+            case Collect():
+                self.collect()
+            case Fit():
+                self.update(stage.part)
 
     def collect(self) -> None:
         """One collect of every rollout loop."""
@@ -85,11 +98,15 @@ class LocalRun:
     def train(self) -> None:
         """As many updates as the limiter allows."""
         while self.limiter.can_sample(self.batch_steps):
-            metrics = self.learner.step()
+            self.update()
             self.limiter.sampled(self.batch_steps)
-            self.recorder.learner(self.learner.updates, metrics)
-            if self.learner.updates % self.config.schedule.publish_every == 0:
-                self.publish()
+
+    def update(self, part: Part | None = None) -> None:
+        """Train on one batch."""
+        metrics = self.learner.step(part)
+        self.recorder.learner(self.learner.updates, metrics)
+        if self.learner.updates % self.config.schedule.publish_every == 0:
+            self.publish()
 
     def publish(self) -> None:
         """Hand the learner's weights to the policy."""
@@ -103,7 +120,7 @@ class LocalRun:
         evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
         evaluator.close()
         self.recorder.evaluation(evaluation.summary)
-        imagination.write_study(self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
+        build.study(self.config, self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
 
     def checkpoint(self) -> None:
         """Save the state of all parts; none of them is changed by it."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.specs import EnvSpec
-from learner.algorithms.base import UpdateResult
+from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
 from learner.device import Precision, autocast, to_device
@@ -66,6 +66,11 @@ class PetsConfig:
             raise ValueError(f"average_decay must be in [0, 1), got {self.average_decay}")
         if self.early_stopping.patience > 0 and self.validation_fraction == 0.0:
             raise ValueError("early stopping needs a validation_fraction above 0")
+
+    @property
+    def context(self) -> int:
+        """Leading steps of a sampled sequence that only start the rest: none."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -121,11 +126,12 @@ class PetsAlgorithm:
         # A held-out loss is a proper score: without the variance weighting of the training loss.
         self._validation_loss = replace(config.loss, nll_beta=0.0)
 
-    def update(self, batch: SequenceBatch) -> UpdateResult:
+    def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
         """One gradient step, or only an evaluation while stopped.
 
         Args:
             batch: Sequences of at least two steps with the observation of the configuration.
+            part: Changes nothing: all that is learned is the world model.
 
         Returns:
             Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from cluster import build
 from cluster.config import RunConfig
-from envs import numbers
-from learner.algorithms.base import UpdateResult
-from learner.algorithms.pets import PetsConfig
+from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import RecurrentPolicy
 
@@ -25,15 +23,19 @@ class FakeConfig:
 
     name: Literal["fake"] = "fake"
 
+    @property
+    def context(self) -> int:
+        return 0
+
 
 class FakeAlgorithm:
     """Asserts that the steps of a batch are whole, and refreshes their latents: the stored count becomes negative."""
 
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, own: FakeConfig, run: RunConfig) -> None:
         self.run = run
         self.seen = np.zeros((), np.int64)
 
-    def update(self, batch: SequenceBatch) -> UpdateResult:
+    def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
         data, action = batch.data, build.env_spec(self.run).action
         assert batch.shape == (self.run.learner.batch_size, self.run.replayed_length)
         assert data["action"].shape == (*batch.shape, *action.shape)
@@ -63,12 +65,11 @@ class FakeAlgorithm:
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the family known to configurations and to `cluster.build` for one test."""
+    """Make the family known for one test: a record in the table."""
     family = build.Family(
+        FakeConfig,
         FakeAlgorithm,
-        lambda run, device: RecurrentPolicy(build.env_spec(run).action),
-        lambda run: tuple(build.env_spec(run).observation),
+        lambda own, run, device: RecurrentPolicy(build.env_spec(run).action),
+        lambda own, run: tuple(build.env_spec(run).observation),
     )
-    monkeypatch.setitem(build.FAMILIES, FakeConfig, family)
-    monkeypatch.setitem(RunConfig.__annotations__, "algorithm", PetsConfig | FakeConfig)
-    monkeypatch.setattr(numbers, "_field_types", numbers._field_types.__wrapped__)
+    monkeypatch.setitem(build.FAMILIES, "fake", family)
