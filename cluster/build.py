@@ -115,7 +115,9 @@ def evaluator(
     return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
 
 
-def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool = False) -> ShardedReplay:
+def replay(
+    config: RunConfig, directory: Path, restore: str | None, tail: bool = False, imported: tuple[Path, ...] = ()
+) -> ShardedReplay:
     """The replay in this process, with its files in `directory`.
 
     Args:
@@ -123,11 +125,13 @@ def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool =
         directory: Folder of the shards' files.
         restore: Manifest to continue from, None for the newest.
         tail: Whether to continue with what was stored after the manifest.
+        imported: Shard folders of another replay, all of whose steps a new one begins with.
     """
     from actors.replay.sharded import ShardedReplay
 
     seed = derive_seed(config.seed, "replay")
-    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail)
+    tail = tail or bool(imported)
+    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail, imported=imported)
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:

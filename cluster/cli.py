@@ -76,10 +76,15 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.config is not None:
             raise ValueError("--resume takes the configuration of the run; change keys of it with --set")
+        if options.from_replay is not None:
+            raise ValueError("--from-replay starts a run: one that is resumed has its replay")
         return train(None, options.resume, resume=True, overrides=options.set).exit_code
     config = resolve(options.algo, options.env, options.scale, options.config, options.set)
     if options.seed is not None:
         config = dataclasses.replace(config, seed=options.seed)
+    if options.from_replay is not None:
+        schedule = dataclasses.replace(config.schedule, from_replay=str(options.from_replay.resolve()))
+        config = dataclasses.replace(config, schedule=schedule)
     run_dir = options.run_dir or default_run_dir(options.algo, options.env, config.seed)
     return train(config, run_dir, resume=options.resume_auto and (run_dir / "config.yaml").exists()).exit_code
 
@@ -248,6 +253,12 @@ def _parser() -> argparse.ArgumentParser:
         "--run-dir", type=Path, help="new directory for the run (default: runs/<algo>-<env>-<seed>-<time>)"
     )
     sub.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last checkpoint")
+    sub.add_argument(
+        "--from-replay",
+        type=Path,
+        metavar="DIR",
+        help="train on the steps that another run has stored, without actors; schedule.fit_updates says how much",
+    )
     sub.add_argument("--resume-auto", action="store_true", help="continue --run-dir if it holds a run, else start it")
 
     sub = add("eval", _eval, "Evaluate a run on held-out seeds; one JSON object on stdout.")

@@ -167,7 +167,12 @@ class RunConfig:
             raise ValueError(
                 f"learner.batch_size {batch_size} must be a multiple of cluster.learner_ranks {ranks}, which share it"
             )
-        StageCursor(stages_of(self), self.schedule.total_steps)
+        _ = self.stages  # refuses a schedule that cannot be run
+
+    @property
+    def stages(self) -> StageCursor:
+        """What the run does, from its beginning."""
+        return StageCursor(stages_of(self), self.schedule.total_steps)
 
     @property
     def serving(self) -> ServingConfig:
@@ -194,11 +199,10 @@ class RunConfig:
     @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that the run's actors reserve."""
-        return (
-            self.actors.rollout_actors * self.cluster.rollout_cpus
-            + self.serving.num_actors * self.serving.cpus
-            + self.cluster.learner_ranks * self.cluster.learner_cpus
+        collecting = (
+            self.actors.rollout_actors * self.cluster.rollout_cpus + self.serving.num_actors * self.serving.cpus
         )
+        return self.cluster.learner_ranks * self.cluster.learner_cpus + (collecting if self.stages.collects else 0.0)
 
     @property
     def replayed_length(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig, override
+from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
@@ -60,6 +61,7 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
     else:
         assert config is not None, "a new run needs a configuration"
         build.check(config)
+        source_folders(config)
         run_dir = RunDir.create(path, config)
     try:
         return _run(config, run_dir, state)
