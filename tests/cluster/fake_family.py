@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cluster import build
 from cluster.config import RunConfig
+from cluster.stages import Stage, scheduled
 from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import RecurrentPolicy
@@ -64,12 +66,13 @@ class FakeAlgorithm:
         self.seen = np.array(state["seen"])
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, stages: Callable[[RunConfig], Sequence[Stage]] = scheduled) -> None:
     """Make the family known for one test: a record in the table."""
     family = build.Family(
         FakeConfig,
         FakeAlgorithm,
         lambda own, run, device: RecurrentPolicy(build.env_spec(run).action),
         lambda own, run: tuple(build.env_spec(run).observation),
+        stages=stages,
     )
     monkeypatch.setitem(build.FAMILIES, "fake", family)

@@ -87,7 +87,7 @@ def test_a_run_stopped_in_any_stage_equals_an_uninterrupted_one(
         stored = resolve(algo, "nav3d", "debug", overrides=["cluster.mode=local", "schedule.total_steps=512", "seed=7"])
         train(stored, tmp_path / "stored")
         before = contents(tmp_path / "stored")
-        overrides.append(f"schedule.from_replay={tmp_path / 'stored'}")
+        overrides += [f"schedule.from_replay={tmp_path / 'stored'}", "schedule.eval_every=4"]
     config = resolve(algo, "nav3d", "debug", overrides=overrides)
     assert [type(stage).__name__ for stage in build.stages(config)] == names
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -104,6 +104,7 @@ def test_a_run_stopped_in_any_stage_equals_an_uninterrupted_one(
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
     if case == "from replay":
         assert {line["step"] for line in lines} == {512}
+        assert any("eval/return_mean" in line for line in lines)
         assert lines[-1]["learner/updates"] == 13
         assert contents(tmp_path / "stored") == before
         assert evaluate_run(parts, episodes=2, seed=0, gif_episodes=0)["train_steps"] == 512
