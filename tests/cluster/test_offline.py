@@ -65,9 +65,7 @@ def test_replays_that_hold_nothing_to_train_on_are_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"short holds no replay: it is neither the directory of a run nor the folder"):
         source_folders(config)
     store(tmp_path / "short", config, steps=4)
-    with pytest.raises(
-        ValueError, match=r"sequences of 6 steps .* longer than any stream of the replay"
-    ):
+    with pytest.raises(ValueError, match=r"sequences of 6 steps .* longer than any stream of the replay"):
         source_folders(config)
     ShardedReplay.from_config(ReplayConfig(), 0, tmp_path / "empty").close()
     with pytest.raises(ValueError, match=r"empty holds no steps"):
