@@ -245,6 +245,7 @@ class Run:
         counted = 1.0 - self.recorder.stages.fitted(updates) / max(1, updates)  # share of updates outside Fit stages
         samples = state["samples"] * self.config.cluster.learner_ranks if state is not None else 0
         self.limiter.redo(round(samples * counted))
+        self.recorder.learner(updates, {})
         self.run_dir.event(event="restarted", part="learner", updates=updates, lost=lost, step=self.recorder.steps)
         logger.warning("the learner continues from update %d, %d updates are done again", updates, lost)
 

@@ -176,7 +176,8 @@ class StageCursor:
 
     def fitted(self, updates: int) -> int:
         """Those of the run's updates that were made in `Fit` stages."""
-        return self._fitted + (updates - self._updates if isinstance(self.stage, Fit) else 0)
+        made = self._fitted + (updates - self._updates if isinstance(self.stage, Fit) else 0)
+        return min(made, updates)  # a learner that died may have gone back to an earlier stage
 
     def advance(self, steps: int, updates: int) -> bool:
         """Go on to the next stage if this one has ended and another follows; whether it did."""

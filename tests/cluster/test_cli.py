@@ -62,7 +62,7 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
 def test_fidelity_refuses_other_algorithms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     output = ["--output", str(tmp_path / "study")]
     assert "did you mean 'pets'?" in refused(capsys, "fidelity", "--algo", "petz", *output)
-    assert "'planet' (valid: pets)" in refused(capsys, "fidelity", "--algo", "planet", *output)
+    assert "'dreamer_v3' (valid: pets)" in refused(capsys, "fidelity", "--algo", "dreamer_v3", *output)
     assert not (tmp_path / "study").exists()
 
 
