@@ -93,6 +93,7 @@ class Recorder:
     def recovered(self, steps: int) -> None:
         """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
         self.steps = steps
+        self._rates_from = (time.monotonic(), steps, self.updates)
 
     def learner(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Note `updates` learner updates in all, and the mean metrics of the last ones."""
