@@ -106,6 +106,7 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     assert steps[-1] >= 6000
 
 
+@pytest.mark.timeout(600)  # three runs
 def test_collecting_and_fitting_are_runs_of_their_own(tmp_path: Path) -> None:
     collected, fitted = tmp_path / "collected", tmp_path / "fitted"
     process = start(collected, "schedule.total_steps=1024", "schedule.fit_updates=6", "schedule.checkpoint_every=100")
