@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from cluster.config import RunConfig
 from cluster.seeding import derive_seed
+from cluster.stages import Stage, scheduled
 from envs.specs import EnvSpec
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
 
 if TYPE_CHECKING:
+    from torch import device as TorchDevice
+
     from actors.evaluate import Evaluator
     from actors.records import Policy
     from actors.replay.flow.limiter import SampleLimiter
@@ -24,9 +26,15 @@ if TYPE_CHECKING:
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
     from actors.serving import PolicyServer
+    from cluster.config import RunConfig
+    from cluster.report.run_fidelity import RunStudyConfig
+    from cluster.run_dir import RunDir
     from learner.algorithms.base import Algorithm
+    from learner.algorithms.dreamer import DreamerAlgorithm
+    from learner.algorithms.pets import PetsAlgorithm
     from learner.batch import SequenceBatch
-    from learner.device import DeviceName
+    from learner.dataset import Stream
+    from learner.device import DeviceName, Precision
     from learner.learner import Learner, ResultSink
 
 
@@ -67,14 +75,19 @@ def env_backend(config: RunConfig) -> str | None:
 
 def policy(config: RunConfig, device: DeviceName = "cpu") -> Policy:
     """The acting policy in this process; a policy that runs no network takes no notice of the device."""
-    return _family(config).policy(config, device)
+    return family(config).policy(config.algorithm, config, device)
 
 
 def remote_policy(config: RunConfig, server: PolicyServer) -> Policy:
     """The acting policy, served by another process; nothing of it is built here."""
     from actors.serving import RemotePolicy
 
-    return RemotePolicy(server, _family(config).observation_keys(config))
+    return RemotePolicy(server, observation_keys(config))
+
+
+def observation_keys(config: RunConfig) -> Sequence[str]:
+    """Observations that the policy looks at and the algorithm learns from."""
+    return family(config).observation_keys(config.algorithm, config)
 
 
 def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation: int = 0) -> RolloutLoop:
@@ -109,7 +122,9 @@ def evaluator(
     return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
 
 
-def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool = False) -> ShardedReplay:
+def replay(
+    config: RunConfig, directory: Path, restore: str | None, tail: bool = False, imported: tuple[Path, ...] = ()
+) -> ShardedReplay:
     """The replay in this process, with its files in `directory`.
 
     Args:
@@ -117,11 +132,13 @@ def replay(config: RunConfig, directory: Path, restore: str | None, tail: bool =
         directory: Folder of the shards' files.
         restore: Manifest to continue from, None for the newest.
         tail: Whether to continue with what was stored after the manifest.
+        imported: Shard folders of another replay, all of whose steps a new one begins with.
     """
     from actors.replay.sharded import ShardedReplay
 
     seed = derive_seed(config.seed, "replay")
-    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail)
+    tail = tail or bool(imported)
+    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail, imported=imported)
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
@@ -133,7 +150,7 @@ def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
 
 def algorithm(config: RunConfig) -> Algorithm:
     """The algorithm on the learner's device."""
-    return _family(config).algorithm(config)
+    return family(config).algorithm(config.algorithm, config)
 
 
 def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: ResultSink) -> Learner:
@@ -142,6 +159,30 @@ def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: Res
 
     sink = write_back if config.learner.minibatches == 1 else None
     return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), sink)
+
+
+def stages(config: RunConfig) -> Sequence[Stage]:
+    """What the run does, one after the other.
+
+    Raises:
+        ValueError: The schedule does not say what to do.
+    """
+    return family(config).stages(config)
+
+
+def study(config: RunConfig, run_dir: RunDir, algorithm: Algorithm, streams: Sequence[Stream], steps: int) -> None:
+    """Write into the run's directory what its family studies in held-out episodes, if anything.
+
+    Args:
+        config: The run.
+        run_dir: Its directory.
+        algorithm: What was trained.
+        streams: Episodes from their first step on.
+        steps: Environment steps trained.
+    """
+    view = family(config).study
+    if view is not None:
+        view(run_dir, algorithm, streams, steps)
 
 
 def collect_steps(config: RunConfig) -> int:
@@ -175,65 +216,119 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBat
     )
 
 
+class AlgorithmConfig(Protocol):
+    """What every type of algorithm configuration says; its field `name` is a `Literal`, by which the type is chosen."""
+
+    @property
+    def name(self) -> str:
+        """The algorithm's name for people."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Leading steps of a sequence from the replay that only lead up to the trained ones."""
+        ...
+
+
+C = TypeVar("C", bound=AlgorithmConfig)
+
+
 @dataclass(frozen=True)
-class Family:
-    """What is built from one type of algorithm configuration."""
+class Family(Generic[C]):
+    """A type of algorithm configuration and all that depends on it.
 
-    algorithm: Callable[[RunConfig], Algorithm]
-    policy: Callable[[RunConfig, DeviceName], Policy]
-    observation_keys: Callable[[RunConfig], Sequence[str]]  # observations that the policy looks at
+    Functions import what they build, and take the configuration of the algorithm and of the whole run.
+    """
+
+    config: type[C]
+    algorithm: Callable[[C, RunConfig], Algorithm]
+    policy: Callable[[C, RunConfig, DeviceName], Policy]
+    observation_keys: Callable[[C, RunConfig], Sequence[str]]  # observations that are acted on and learned from
+    serving: str = "inference"  # role of the actors that act for rollout actors
+    stages: Callable[[RunConfig], Sequence[Stage]] = scheduled
+    # What is written of held-out episodes: (run directory, algorithm, episodes, environment steps trained).
+    study: Callable[[RunDir, Any, Sequence[Stream], int], None] | None = None
+    # Open-loop errors on test episodes, for `worldfleet fidelity`: (algorithm, episodes, size of the study, seed).
+    fidelity: Callable[[Any, list[Stream], RunStudyConfig, int], dict[str, Any]] | None = None
 
 
-def _family(config: RunConfig) -> Family:
-    return FAMILIES[type(config.algorithm)]
+def family(config: RunConfig) -> Family[Any]:
+    """The record of the run's algorithm."""
+    return next(record for record in FAMILIES.values() if record.config is type(config.algorithm))
 
 
-def _pets(config: RunConfig) -> Algorithm:
+def algorithm_configs() -> list[type]:
+    """Types that a run's `algorithm` may have; the first is the default."""
+    return [record.config for record in FAMILIES.values()]
+
+
+def _pets(own: PetsConfig, run: RunConfig) -> PetsAlgorithm:
     from learner.algorithms.pets import PetsAlgorithm
-    from learner.device import resolve_device
 
-    assert isinstance(config.algorithm, PetsConfig)
-    device = resolve_device(config.learner.device)
-    seed = derive_seed(config.seed, "algorithm")
-    return PetsAlgorithm(config.algorithm, env_spec(config), device, seed, config.learner.precision)
+    return PetsAlgorithm(own, *_learning(run))
 
 
-def _planner_policy(config: RunConfig, device: DeviceName) -> Policy:
+def _planner_policy(own: PetsConfig, run: RunConfig, device: DeviceName) -> Policy:
     from actors.planning import PlannerPolicy
 
-    return PlannerPolicy(env_spec(config), _pets_keys(config), config.planner, config.actors.exploration_std)
+    return PlannerPolicy(env_spec(run), _pets_keys(own, run), run.planner, run.actors.exploration_std)
 
 
-def _pets_keys(config: RunConfig) -> Sequence[str]:
-    assert isinstance(config.algorithm, PetsConfig)
-    return (config.algorithm.observation_key,)
+def _pets_keys(own: PetsConfig, run: RunConfig) -> Sequence[str]:
+    return (own.observation_key,)
 
 
-def _dreamer(config: RunConfig) -> Algorithm:
+def _ensemble_fidelity(
+    algorithm: PetsAlgorithm, streams: list[Stream], config: RunStudyConfig, seed: int
+) -> dict[str, Any]:
+    from cluster.report.run_fidelity import measure_ensemble
+
+    return measure_ensemble(algorithm.model, algorithm.config.observation_key, streams, config)
+
+
+def _dreamer(own: DreamerConfig, run: RunConfig) -> DreamerAlgorithm:
     from learner.algorithms.dreamer import DreamerAlgorithm
-    from learner.device import resolve_device
 
-    assert isinstance(config.algorithm, DreamerConfig)
-    device = resolve_device(config.learner.device)
-    seed = derive_seed(config.seed, "algorithm")
-    return DreamerAlgorithm(config.algorithm, env_spec(config), device, seed, config.learner.precision)
+    return DreamerAlgorithm(own, *_learning(run))
 
 
-def _latent_policy(config: RunConfig, device: DeviceName) -> Policy:
+def _latent_policy(own: DreamerConfig, run: RunConfig, device: DeviceName) -> Policy:
     from actors.latent_policy import LatentPolicy
     from learner.device import resolve_device
 
-    assert isinstance(config.algorithm, DreamerConfig)
-    return LatentPolicy(env_spec(config), config.algorithm, config.planner, resolve_device(device))
+    return LatentPolicy(env_spec(run), own, run.planner, resolve_device(device))
 
 
-def _dreamer_keys(config: RunConfig) -> Sequence[str]:
-    assert isinstance(config.algorithm, DreamerConfig)
-    return config.algorithm.observation.keys or tuple(env_spec(config).observation)
+def _dreamer_keys(own: DreamerConfig, run: RunConfig) -> Sequence[str]:
+    return own.observation.keys or tuple(env_spec(run).observation)
 
 
-FAMILIES: dict[type, Family] = {
-    PetsConfig: Family(_pets, _planner_policy, _pets_keys),
-    DreamerConfig: Family(_dreamer, _latent_policy, _dreamer_keys),
+def _imagination(run_dir: RunDir, algorithm: DreamerAlgorithm, streams: Sequence[Stream], steps: int) -> None:
+    from cluster.report.imagination import write_study
+
+    write_study(run_dir, algorithm.world, streams, steps)
+
+
+def _latent_fidelity(
+    algorithm: DreamerAlgorithm, streams: list[Stream], config: RunStudyConfig, seed: int
+) -> dict[str, Any]:
+    from cluster.report.run_fidelity import measure_latent
+
+    return measure_latent(algorithm.world, streams, config, seed)
+
+
+def _learning(run: RunConfig) -> tuple[EnvSpec, TorchDevice, int, Precision]:
+    """What every algorithm is made with: environment, device, seed and precision."""
+    from learner.device import resolve_device
+
+    device = resolve_device(run.learner.device)
+    return env_spec(run), device, derive_seed(run.seed, "algorithm"), run.learner.precision
+
+
+FAMILIES: dict[str, Family[Any]] = {
+    "pets": Family(PetsConfig, _pets, _planner_policy, _pets_keys, serving="planner", fidelity=_ensemble_fidelity),
+    "dreamer": Family(
+        DreamerConfig, _dreamer, _latent_policy, _dreamer_keys, study=_imagination, fidelity=_latent_fidelity
+    ),
 }
-"""How each type of algorithm configuration is built."""
+"""Every kind of algorithm, by the name of its family."""

@@ -76,10 +76,15 @@ def _train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         if options.config is not None:
             raise ValueError("--resume takes the configuration of the run; change keys of it with --set")
+        if options.from_replay is not None:
+            raise ValueError("--from-replay starts a run: one that is resumed has its replay")
         return train(None, options.resume, resume=True, overrides=options.set).exit_code
     config = resolve(options.algo, options.env, options.scale, options.config, options.set)
     if options.seed is not None:
         config = dataclasses.replace(config, seed=options.seed)
+    if options.from_replay is not None:
+        schedule = dataclasses.replace(config.schedule, from_replay=str(options.from_replay.resolve()))
+        config = dataclasses.replace(config, schedule=schedule)
     run_dir = options.run_dir or default_run_dir(options.algo, options.env, config.seed)
     return train(config, run_dir, resume=options.resume_auto and (run_dir / "config.yaml").exists()).exit_code
 
@@ -170,12 +175,11 @@ def _fidelity(options: argparse.Namespace) -> int:
         config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
         sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
         return 0
-    from cluster.config import load_preset
-    from cluster.report.fidelity import run
+    from cluster.report.fidelity import ALGORITHMS, run
+    from envs.names import unknown_name
 
-    name = load_preset("algorithms", options.algo)["algorithm"]["name"]
-    if name != "pets":
-        raise ValueError(f"without --run-dir, the study trains ensembles: it takes pets, not {name}")
+    if options.algo not in ALGORITHMS:
+        raise ValueError(unknown_name("algorithm of the study without --run-dir", options.algo, ALGORITHMS))
     sys.stdout.write(f"{run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)}\n")
     return 0
 
@@ -256,6 +260,12 @@ def _parser() -> argparse.ArgumentParser:
         "--run-dir", type=Path, help="new directory for the run (default: runs/<algo>-<env>-<seed>-<time>)"
     )
     sub.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last checkpoint")
+    sub.add_argument(
+        "--from-replay",
+        type=Path,
+        metavar="DIR",
+        help="train on the steps that another run has stored, without actors; schedule.fit_updates says how much",
+    )
     sub.add_argument("--resume-auto", action="store_true", help="continue --run-dir if it holds a run, else start it")
 
     sub = add("eval", _eval, "Evaluate a run on held-out seeds; one JSON object on stdout.")

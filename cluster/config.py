@@ -19,15 +19,16 @@ from typing import Annotated, Any
 from annotated_types import Ge, Lt
 
 from actors.replay.config import ReplayConfig
+from cluster.build import AlgorithmConfig, algorithm_configs, family
+from cluster.build import stages as stages_of
 from cluster.reader import dump_yaml, read_yaml
+from cluster.stages import StageCursor
 from cluster.tree import build, drop_others, merge, to_tree
 from envs.contract import CHECK_SHARE
 from envs.names import nearest
-from envs.numbers import Fraction, check_fields
+from envs.numbers import Fraction, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, check_fields
 from envs.registry import is_prefixed_name, known_spec, remember_spec
 from envs.specs import EnvSpec
-from learner.algorithms.dreamer_config import DreamerConfig
-from learner.algorithms.pets import PetsConfig
 from learner.broadcast import BroadcastPrecision
 from learner.learner import LearnerConfig
 from planners.config import IcemConfig, PlannerConfig
@@ -131,28 +132,26 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long a run is and when it reports."""
+    """How long a run is and when it reports.
 
-    total_steps: int = 20_000  # environment steps
-    log_every: int = 500  # environment steps between two lines of metrics.jsonl
-    eval_every: int = 0  # environment steps between evaluations, 0 for one at the end only
-    eval_episodes: int = 20  # episodes of an evaluation during the run
-    checkpoint_every: int = 5_000  # environment steps between checkpoints
-    checkpoint_seconds: float = 300.0  # a checkpoint is also taken when the last one is older
-    keep_checkpoints: int = 2  # checkpoints kept
-    publish_every: int = 16  # learner updates between two versions of the weights
+    What is due every so many environment steps is due every so many updates while a run only trains.
+    """
+
+    total_steps: PositiveInt = 20_000  # environment steps
+    pretrain_updates: NonNegativeInt = 0  # of the world model alone, on the first replay.limiter.min_size steps
+    fit_updates: NonNegativeInt = 0  # made after all steps are collected; 0 trains meanwhile, as the limiter allows
+    from_replay: str | None = None  # run directory or replay folder whose steps are trained on; nothing is collected,
+    # and fit_updates 0 stands for as many as a run of total_steps makes meanwhile
+    log_every: PositiveInt = 500  # environment steps between two lines of metrics.jsonl
+    eval_every: NonNegativeInt = 0  # environment steps between evaluations, 0 for one at the end only
+    eval_episodes: PositiveInt = 20  # episodes of an evaluation during the run
+    checkpoint_every: PositiveInt = 5_000  # environment steps between checkpoints
+    checkpoint_seconds: PositiveFloat = 300.0  # a checkpoint is also taken when the last one is older
+    keep_checkpoints: PositiveInt = 2  # checkpoints kept
+    publish_every: PositiveInt = 16  # learner updates between two versions of the weights
 
     def __post_init__(self) -> None:
-        for name in (
-            "total_steps",
-            "log_every",
-            "eval_episodes",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "publish_every",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"schedule.{name} must be at least 1, got {getattr(self, name)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,9 @@ class RunConfig:
 
     seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     env: EnvConfig = field(default_factory=EnvConfig)
-    algorithm: PetsConfig | DreamerConfig = field(default_factory=PetsConfig)
+    algorithm: Annotated[AlgorithmConfig, OneOf(algorithm_configs)] = field(
+        default_factory=lambda: algorithm_configs()[0]()
+    )
     planner: PlannerConfig = field(default_factory=IcemConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -188,12 +189,18 @@ class RunConfig:
             raise ValueError(
                 f"learner.batch_size {batch_size} must be a multiple of cluster.learner_ranks {ranks}, which share it"
             )
+        _ = self.stages  # refuses a schedule that cannot be run
+
+    @property
+    def stages(self) -> StageCursor:
+        """What the run does, from its beginning."""
+        return StageCursor(stages_of(self), self.schedule.total_steps)
 
     @property
     def serving(self) -> ServingConfig:
         """Planner actors for an algorithm that plans in C++, inference actors for the others."""
         actors, cluster = self.actors, self.cluster
-        if isinstance(self.algorithm, PetsConfig):
+        if family(self).serving == "planner":
             return ServingConfig(
                 "planner",
                 actors.planner_actors,
@@ -214,18 +221,15 @@ class RunConfig:
     @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that the run's actors reserve."""
-        return (
-            self.actors.rollout_actors * self.cluster.rollout_cpus
-            + self.serving.num_actors * self.serving.cpus
-            + self.cluster.learner_ranks * self.cluster.learner_cpus
+        collecting = (
+            self.actors.rollout_actors * self.cluster.rollout_cpus + self.serving.num_actors * self.serving.cpus
         )
+        return self.cluster.learner_ranks * self.cluster.learner_cpus + (collecting if self.stages.collects else 0.0)
 
     @property
     def replayed_length(self) -> int:
         """Steps of a sequence drawn from the replay: the trained ones and those that only lead up to them."""
-        return self.learner.sequence_length + (
-            self.algorithm.context if isinstance(self.algorithm, DreamerConfig) else 0
-        )
+        return self.learner.sequence_length + self.algorithm.context
 
 
 def resolve(

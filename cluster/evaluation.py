@@ -119,7 +119,7 @@ def evaluate_run(
     write_atomic(run_dir.eval / f"{name}.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
     if evaluation.frames:
         write_gif(run_dir.eval / f"{name}.gif", np.concatenate(evaluation.frames))
-    imagination.write_study(run_dir, trained.algorithm, evaluation.streams, trained.steps)
+    build.study(config, run_dir, trained.algorithm, evaluation.streams, trained.steps)
     return summary
 
 
@@ -139,7 +139,7 @@ def study_imagination(path: Path) -> None:
         streams = evaluator.evaluate(trained.policy, trained.config.algorithm.name).streams
     finally:
         evaluator.close()
-    imagination.write_study(trained.run_dir, trained.algorithm, streams, trained.steps)
+    build.study(trained.config, trained.run_dir, trained.algorithm, streams, trained.steps)
 
 
 def episode_record(seed: int, episode: Episode) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from cluster.config import RunConfig
 from cluster.run_dir import RunDir
 from cluster.seeding import derive_seed
 from cluster.service import WeightStoreActor
+from cluster.stages import StageCursor
 from cluster.supervise import RestartBudget
 from learner.service import LearnerActor
 
@@ -37,27 +39,37 @@ class Fleet:
         config: The run.
         run_dir: Where the shards keep their files.
         learner_state: State of the learner to continue from, None to start.
+        stages: Where the run is: actors that collect are made only if it still collects.
+        imported: Shard folders of another replay that a new run begins with.
 
     Raises:
         ValueError: The cluster is too small for the run.
     """
 
-    def __init__(self, config: RunConfig, run_dir: RunDir, learner_state: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: RunDir,
+        learner_state: Mapping[str, Any] | None,
+        stages: StageCursor,
+        imported: tuple[Path, ...] = (),
+    ) -> None:
         self.config = config
         self.ledgers = run_dir.ledgers if config.cluster.ledger else None
         check_resources(config)
         restarts = config.actors.restarts
         self.weights = spawn(WeightStoreActor, "weights", 0.0, max_restarts=restarts, max_task_retries=-1)()
-        self._layout = open_layout(run_dir.replay, config.replay)
+        self._layout = open_layout(run_dir.replay, config.replay, imported)
         self.shards = self._start_shards(self._layout)
         self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.shards])
         self.incarnation = self._next_incarnation()
         self._learner_gpus, self._serving_gpus = share_gpus(config, ray.cluster_resources().get("GPU", 0.0))
-        self.servers = [self._start_server(index) for index in range(config.serving.num_actors)]
+        num_servers, num_rollouts = config.serving.num_actors, config.actors.rollout_actors
+        self.servers = [self._start_server(index) for index in range(num_servers if stages.collects else 0)]
         self.learner_budget = RestartBudget("learner", restarts)
         self.learners = self._start_learners(learner_state)
         self.rollout_budgets = [RestartBudget(f"rollout-{i}", restarts) for i in range(config.actors.rollout_actors)]
-        self.rollouts = [self._start_rollout(index) for index in range(config.actors.rollout_actors)]
+        self.rollouts = [self._start_rollout(index) for index in range(num_rollouts if stages.collects else 0)]
         self._evaluator: Any | None = None
 
     @property
@@ -100,6 +112,12 @@ class Fleet:
         time.sleep(wait)
         self.learners = self._start_learners(state)
         return int(state["updates"]) if state is not None else 0
+
+    def stop_collecting(self) -> None:
+        """Let rollout actors and those that act for them go."""
+        for actor in (*self.rollouts, *self.servers):
+            ray.kill(actor)
+        self.rollouts, self.servers = [], []
 
     def begin_checkpoint(self, name: str) -> list[Any]:
         """Calls that end with the learner's state, first, and with every shard's manifest `name` on disk."""

@@ -24,7 +24,8 @@ Who waits for whom (backpressure):
 | weights              | the newest version          | older ones are dropped   |                             |
 
 The limiter lives in the driver and is counted by leases: what a lease may insert or train is counted when it
-is issued, so neither sampling nor inserting asks anyone. A checkpoint is consistent: counters, learner and manifests
+is issued, so neither sampling nor inserting asks anyone. Stages that only collect or only train have leases of one
+kind, and no limiter. A checkpoint is consistent: counters, learner and manifests
 are taken in passing, and the shards write while everything goes on. What happens when a part dies:
 `cluster.supervise`.
 """
@@ -47,10 +48,13 @@ from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.fleet import Fleet, first_line
+from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
+from cluster.stages import Collect, Fit, Interleave
 from cluster.supervise import RunFailed
 from envs.contract import ContractError
+from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +116,8 @@ class Run:
             self.take(timeout=0.5)
             if recorder.due("eval"):
                 self.evaluate()
+            if recorder.advance():
+                self.settle()
             if recorder.due("log"):
                 recorder.log({**self.fleet.replay_stats(), **self.limiter.metrics()})
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
@@ -120,23 +126,47 @@ class Run:
         self.finish(self.config.cluster.stop_budget_seconds if stopping() else math.inf)
 
     def issue(self) -> None:
-        """Give every actor the leases that the limiter allows."""
+        """Give every actor the leases that the stage and the limiter allow."""
+        match self.recorder.stage:
+            case Interleave():
+                self.issue_collects(self.limiter.can_insert)
+                if self.limiter.can_sample(self.lease_steps) and self.filled() and self.issue_updates():
+                    self.limiter.sampled(self.lease_steps)
+                self.limiter.watch(self.collect_steps, self.lease_steps, idle=not self.pending)
+            case Collect():
+                self.issue_collects(lambda steps: True)
+            case Fit(part=part):
+                batches = math.ceil(self.recorder.left / self.config.learner.updates_per_step)
+                if batches > 0:
+                    self.issue_updates(min(batches, self.config.cluster.updates_per_lease), part)
+
+    def issue_collects(self, allowed: Callable[[int], bool]) -> None:
+        """Give every rollout actor the leases that the stage has left and `allowed` lets it have."""
         leases = Counter(task.index for task in self.pending.values() if task.role == "rollout")
-        left = self.config.schedule.total_steps - self.recorder.steps - leases.total() * self.collect_steps
+        left = self.recorder.left - leases.total() * self.collect_steps
         for index, actor in enumerate(self.fleet.rollouts):
             held = leases[index]
-            while held < LEASES_AHEAD and left > 0 and self.limiter.can_insert(self.collect_steps):
+            while held < LEASES_AHEAD and left > 0 and allowed(self.collect_steps):
                 self.limiter.inserted(self.collect_steps)
                 self.send(actor.run.remote(self.config.actors.ticks_per_collect), "rollout", index, self.collect_steps)
                 held, left = held + 1, left - self.collect_steps
-        training = any(task.role == "learner" for task in self.pending.values())
-        if not training and self.limiter.can_sample(self.lease_steps) and self.filled():
-            self.limiter.sampled(self.lease_steps)
-            for rank, learner in enumerate(self.fleet.learners):
-                self.send(
-                    learner.train.remote(self.config.cluster.updates_per_lease), "learner", rank, self.lease_steps
-                )
-        self.limiter.watch(self.collect_steps, self.lease_steps, idle=not self.pending)
+
+    def issue_updates(self, batches: int | None = None, part: Part | None = None) -> bool:
+        """Let an idle learner train on `batches` batches, `updates_per_lease` by default; whether it was idle."""
+        if any(task.role == "learner" for task in self.pending.values()):
+            return False
+        for rank, learner in enumerate(self.fleet.learners):
+            lease = learner.train.remote(batches or self.config.cluster.updates_per_lease, part)
+            self.send(lease, "learner", rank, self.lease_steps)
+        return True
+
+    def settle(self) -> None:
+        """Wait until the replay holds what was collected; let actors go that no later stage needs."""
+        flushes = [actor.flush.remote() for actor in self.fleet.rollouts]
+        if flushes:
+            ray.wait(flushes, num_returns=len(flushes))
+        if not self.recorder.stages.collects:
+            self.fleet.stop_collecting()
 
     def filled(self) -> bool:
         """Whether the shards hold enough to start on; leased inserts are counted before they are there."""
@@ -216,7 +246,10 @@ class Run:
         state = self.checkpoints.newest_learner()
         lost = self.recorder.updates - (int(state["updates"]) if state is not None else 0)
         updates = self.fleet.replace_learners(state, reason)
-        self.limiter.redo(state["samples"] * self.config.cluster.learner_ranks if state is not None else 0)
+        counted = 1.0 - self.recorder.stages.fitted(updates) / max(1, updates)  # share of updates outside Fit stages
+        samples = state["samples"] * self.config.cluster.learner_ranks if state is not None else 0
+        self.limiter.redo(round(samples * counted))
+        self.recorder.learner(updates, {})
         self.run_dir.event(event="restarted", part="learner", updates=updates, lost=lost, step=self.recorder.steps)
         logger.warning("the learner continues from update %d, %d updates are done again", updates, lost)
 
@@ -325,7 +358,8 @@ def run(
         limiter.load_state_dict(state["limiter"])
     fleet: Fleet | None = None
     try:
-        fleet = Fleet(config, run_dir, state["learner"] if state is not None else None)
+        imported = source_folders(config) if state is None else ()
+        fleet = Fleet(config, run_dir, state["learner"] if state is not None else None, recorder.stages, imported)
         recovered = fleet.inserted_steps  # all that was acknowledged, also after the checkpoint
         limiter.recovered(recovered)
         recorder.recovered(recovered)

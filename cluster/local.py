@@ -19,8 +19,11 @@ from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
+from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
+from cluster.stages import Collect, Fit, Interleave, Stage
+from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +50,22 @@ class LocalRun:
         self.config, self.recorder, self.checkpoints = config, recorder, checkpoints
         if state is None:
             shutil.rmtree(directory, ignore_errors=True)  # of a run that died before its first checkpoint
-        self.replay = build.replay(config, directory, state["replay"]["manifest"] if state is not None else None)
+        manifest = None if state is None else state["replay"]["manifest"]
+        imported = source_folders(config) if state is None else ()
+        self.replay = build.replay(config, directory, manifest, imported=imported)
         self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
         self.policy = build.policy(config, config.learner.device)
-        self.loops = [build.rollout_loop(config, self.policy, index) for index in range(config.actors.rollout_actors)]
+        fresh = next_incarnation(self.replay.next_steps())
+        num_loops = config.actors.rollout_actors if recorder.stages.collects else 0
+        self.loops = [build.rollout_loop(config, self.policy, index, fresh) for index in range(num_loops)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
-        if state is not None:
+        if state is None:
+            inserted = int(self.replay.stats()["inserted_steps"])
+            self.limiter.recovered(inserted)
+            recorder.recovered(inserted)
+        else:
             self.learner.load_state_dict(state["learner"])
             self.limiter.load_state_dict(state["limiter"])
             self.restore_actors(state["actors"])
@@ -63,15 +74,26 @@ class LocalRun:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
         recorder = self.recorder
         while not recorder.finished and not stopping():
-            self.collect()
-            self.train()
+            self.turn(recorder.stage)
             if recorder.due("eval"):
                 self.evaluate()
+            recorder.advance()
             if recorder.due("log"):
                 recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
             if recorder.due("checkpoint") and not recorder.finished:
                 self.checkpoint()
         self.checkpoint()
+
+    def turn(self, stage: Stage) -> None:
+        """A little of a stage."""
+        match stage:
+            case Interleave():
+                self.collect()
+                self.train()
+            case Collect():
+                self.collect()
+            case Fit():
+                self.update(stage.part)
 
     def collect(self) -> None:
         """One collect of every rollout loop."""
@@ -85,11 +107,15 @@ class LocalRun:
     def train(self) -> None:
         """As many updates as the limiter allows."""
         while self.limiter.can_sample(self.batch_steps):
-            metrics = self.learner.step()
+            self.update()
             self.limiter.sampled(self.batch_steps)
-            self.recorder.learner(self.learner.updates, metrics)
-            if self.learner.updates % self.config.schedule.publish_every == 0:
-                self.publish()
+
+    def update(self, part: Part | None = None) -> None:
+        """Train on one batch."""
+        metrics = self.learner.step(part)
+        self.recorder.learner(self.learner.updates, metrics)
+        if self.learner.updates % self.config.schedule.publish_every == 0:
+            self.publish()
 
     def publish(self) -> None:
         """Hand the learner's weights to the policy."""
@@ -103,7 +129,7 @@ class LocalRun:
         evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
         evaluator.close()
         self.recorder.evaluation(evaluation.summary)
-        imagination.write_study(self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
+        build.study(self.config, self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
 
     def checkpoint(self) -> None:
         """Save the state of all parts; none of them is changed by it."""
@@ -130,10 +156,8 @@ class LocalRun:
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)
-        fresh = next_incarnation(self.replay.next_steps())
-        for index, loop in enumerate(self.loops):
-            if index >= len(state["loops"]):  # the run has more rollout loops than before
-                loop.restart(fresh)
-            elif not loop.load_state_dict(state["loops"][index]):
+        for index, (loop, saved) in enumerate(zip(self.loops, state["loops"], strict=False)):  # there may be more now
+            fresh = loop.incarnation
+            if not loop.load_state_dict(saved):
                 logger.warning("the simulators of rollout loop %d do not repeat themselves: new streams", index)
                 loop.restart(fresh)

@@ -23,8 +23,8 @@ class Metrics:
     """Gathers values by name and writes their means, one line an interval.
 
     Args:
-        path: metrics.jsonl; lines after `resume_step` are cut off, so a resumed run repeats none.
-        resume_step: Environment step of the checkpoint continued from, None for a new run.
+        path: metrics.jsonl; lines after `resumed` are cut off, so a resumed run repeats none.
+        resumed: Environment step and updates of the checkpoint continued from, None for a new run.
         prometheus_port: Serve the newest values on 127.0.0.1 at this port, 0 for no endpoint.
         gathered: What `gathered` said when the checkpoint was made.
 
@@ -35,15 +35,17 @@ class Metrics:
     def __init__(
         self,
         path: Path,
-        resume_step: int | None = None,
+        resumed: tuple[int, int] | None = None,
         prometheus_port: int = 0,
         gathered: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
-        lines = _lines_until(path, resume_step) if resume_step is not None and path.exists() else []
+        lines = _lines_until(path, *resumed) if resumed is not None and path.exists() else []
         path.write_text("".join(lines))
         self._elapsed = json.loads(lines[-1])["time"] if lines else 0.0
         self._file = path.open("a")
-        self._board = SummaryWriter(log_dir=str(path.parent / "tensorboard"), purge_step=resume_step)
+        self._folder, self._resumed = path.parent / "tensorboard", resumed
+        self._board = SummaryWriter(log_dir=str(self._folder), purge_step=resumed and resumed[0])
+        self._fit_board: SummaryWriter | None = None
         self._start = time.monotonic()
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._counts: defaultdict[str, int] = defaultdict(int)
@@ -83,17 +85,24 @@ class Metrics:
             self._sums[prefix + name] += value
             self._counts[prefix + name] += 1
 
-    def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """Write one line: the means gathered since the last one and `values` as they are."""
+    def write(self, step: int, values: Mapping[str, float], fitted: int | None = None) -> dict[str, float]:
+        """Write one line: the means gathered since the last one and `values` as they are.
+
+        Args:
+            step: Environment step.
+            values: Metrics by name.
+            fitted: Updates so far, while the run only trains: TensorBoard has such lines over updates, as a run `fit`.
+        """
         means = {name: self._sums[name] / self._counts[name] for name in sorted(self._sums)}
         line = {"step": step, "time": round(self.elapsed, 3), **means, **values}
         self._sums.clear()
         self._counts.clear()
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        board, position = (self._board, step) if fitted is None else (self._board_of_fits(), fitted)
         for name, value in line.items():
             if name != "step":
-                self._board.add_scalar(name, value, step)
+                board.add_scalar(name, value, position)
             if self._gauge is not None:
                 self._gauge.labels(name=name).set(value)
         self._last = line
@@ -103,6 +112,14 @@ class Metrics:
         """Flush and close the files."""
         self._file.close()
         self._board.close()
+        if self._fit_board is not None:
+            self._fit_board.close()
+
+    def _board_of_fits(self) -> SummaryWriter:
+        if self._fit_board is None:
+            purge = None if self._resumed is None else self._resumed[1]
+            self._fit_board = SummaryWriter(log_dir=str(self._folder / "fit"), purge_step=purge)
+        return self._fit_board
 
 
 def write_pictures(run_dir: Path, step: int, pictures: Mapping[str, bytes]) -> None:
@@ -125,11 +142,14 @@ def write_pictures(run_dir: Path, step: int, pictures: Mapping[str, bytes]) -> N
             board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """The complete lines of a metrics file up to `step`; a torn last line is dropped."""
+def _lines_until(path: Path, step: int, updates: int) -> list[str]:
+    """The complete lines of a metrics file up to `step` and, at that step, `updates`; a torn last line is dropped."""
     kept: list[str] = []
     for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
+        if not line.endswith("\n"):
+            break
+        values = json.loads(line)
+        if (values["step"], values.get("learner/updates", 0)) > (step, updates):
             break
         kept.append(line)
     return kept

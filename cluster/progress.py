@@ -29,12 +29,10 @@ class Progress:
     """Shows the newest line of metrics while a run goes on.
 
     Args:
-        total_steps: Environment steps of the whole run.
         title: Names the run.
     """
 
-    def __init__(self, total_steps: int, title: str) -> None:
-        self._total = total_steps
+    def __init__(self, title: str) -> None:
         self._title = title
         console = Console(stderr=True)
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
@@ -50,16 +48,16 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, line: Mapping[str, float]) -> None:
-        """Show one line of metrics."""
-        step, seconds = int(line["step"]), line["time"]
+    def show(self, line: Mapping[str, float], done: int, total: int, unit: str) -> None:
+        """Show one line of metrics, and how many steps or updates (`unit`) of the stage's are done."""
+        seconds = line["time"]
         values = {short: line[name] for name, short in SHOWN.items() if name in line}
         if self._live is None:
             text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-            logger.info("step %d/%d  %.0f s  %s", step, self._total, seconds, text)
+            logger.info("%s %d/%d  %.0f s  %s", unit, done, total, seconds, text)
             return
         table = Table(title=self._title, title_justify="left", expand=False)
-        for name in ("step", "time", *values):
+        for name in (unit, "time", *values):
             table.add_column(name, justify="right")
-        table.add_row(f"{step}/{self._total}", f"{seconds:.0f} s", *(f"{value:.4g}" for value in values.values()))
+        table.add_row(f"{done}/{total}", f"{seconds:.0f} s", *(f"{value:.4g}" for value in values.values()))
         self._live.update(table)

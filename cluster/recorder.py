@@ -11,19 +11,25 @@ from typing import Any
 from actors.episode_metrics import reported_name
 from actors.evaluate import EvalSummary
 from actors.records import Episode
+from cluster import build
 from cluster.config import RunConfig, ScheduleConfig
 from cluster.metrics import Metrics
 from cluster.progress import Progress
 from cluster.run_dir import RunDir
+from cluster.stages import Fit, Stage, StageCursor
 
 RECENT_EPISODES = 50
 """Episodes over which running means are taken."""
 
 
 class Recorder:
-    """Counts steps, gathers metrics and says when to log, evaluate and checkpoint.
+    """Counts steps, gathers metrics, and says in which stage the run is and when to log, evaluate and checkpoint.
 
-    What is due depends on the environment step alone unless a time is given, so a run in one process repeats itself.
+    What is due depends on the environment step alone (in a `Fit` on the updates of the stage) unless a time is given,
+    so a run in one process repeats itself. A line of metrics tells the environment step and the updates.
+
+    Raises:
+        ValueError: The stages of the configuration are not those that the state is from.
     """
 
     def __init__(
@@ -34,18 +40,45 @@ class Recorder:
         self.steps = int(state["steps"]) if state else 0
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0
+        cursor = state.get("stages") if state else None
+        self.stages = StageCursor(build.stages(config), self.schedule.total_steps, cursor)
         self._recent: deque[dict[str, float]] = deque(state["recent"] if state else (), maxlen=RECENT_EPISODES)
         self._done: dict[str, int] = dict(state["done"]) if state else {"log": 0, "eval": 0, "checkpoint": 0}
-        resume_step = self.steps if state else None
+        resumed = (self.steps, self.updates) if state else None
         gathered = state["gathered"] if state else None
-        self._metrics = Metrics(run_dir.metrics_file, resume_step, config.cluster.metrics_port, gathered)
+        self._metrics = Metrics(run_dir.metrics_file, resumed, config.cluster.metrics_port, gathered)
         self._progress = progress
         self._rates_from = (time.monotonic(), self.steps, self.updates)
         self._times = dict.fromkeys(self._done, time.monotonic())
 
     @property
+    def stage(self) -> Stage:
+        """What the run does now, or did last."""
+        return self.stages.stage
+
+    @property
+    def left(self) -> int:
+        """Environment steps, in a `Fit` updates, until the stage ends; 0 when it has."""
+        return self.stages.left(self.steps, self.updates)
+
+    @property
     def finished(self) -> bool:
-        return self.steps >= self.schedule.total_steps
+        """Whether the last stage has ended."""
+        return self.stages.last and self.left == 0
+
+    def advance(self) -> bool:
+        """Go on to the next stage when this one has ended; whether the run did.
+
+        A line of metrics and a checkpoint are due then, as is a line when the run ends with a `Fit`.
+        """
+        changed = self.stages.advance(self.steps, self.updates)
+        if changed:
+            self._done = {what: self._position // self._every(what) if self._every(what) else 0 for what in self._done}
+            self.run_dir.event(event="stage", stage=str(self.stage), step=self.steps, updates=self.updates)
+            self._done["checkpoint"] = -1
+        if changed or (self.finished and isinstance(self.stage, Fit)):
+            self._done["log"] = -1
+        return changed
 
     def rollout(self, steps: int, episodes: Sequence[Episode], metrics: Mapping[str, float]) -> None:
         """Count what a rollout loop did."""
@@ -60,6 +93,7 @@ class Recorder:
     def recovered(self, steps: int) -> None:
         """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
         self.steps = steps
+        self._rates_from = (time.monotonic(), steps, self.updates)
 
     def learner(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Note `updates` learner updates in all, and the mean metrics of the last ones."""
@@ -79,15 +113,11 @@ class Recorder:
             what: The event.
             or_after_seconds: It is also due when this long has passed; not for runs that must repeat exactly.
         """
-        every = {
-            "log": self.schedule.log_every,
-            "eval": self.schedule.eval_every,
-            "checkpoint": self.schedule.checkpoint_every,
-        }[what]
+        every = self._every(what)
         late = time.monotonic() - self._times[what] > or_after_seconds
-        if not late and (every == 0 or self.steps // every == self._done[what]):
+        if not late and (every == 0 or self._position // every == self._done[what]):
             return False
-        self._done[what] = self.steps // every if every else 0
+        self._done[what] = self._position // every if every else 0
         self._times[what] = time.monotonic()
         return True
 
@@ -113,7 +143,9 @@ class Recorder:
             known = [episode[name] for episode in self._recent if math.isfinite(episode.get(name, math.nan))]
             if known:
                 values[f"rollout/{name}"] = sum(known) / len(known)
-        self._progress.show(self._metrics.write(self.steps, values))
+        fitting = isinstance(self.stage, Fit)
+        line = self._metrics.write(self.steps, values, self.updates if fitting else None)
+        self._progress.show(line, *self.stages.progress(self.steps, self.updates), "update" if fitting else "step")
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -123,7 +155,18 @@ class Recorder:
             "recent": list(self._recent),
             "done": dict(self._done),
             "gathered": self._metrics.gathered(),
+            "stages": self.stages.state_dict(),
         }
 
     def close(self) -> None:
         self._metrics.close()
+
+    @property
+    def _position(self) -> int:
+        """What things are due by."""
+        done, _ = self.stages.progress(self.steps, self.updates)
+        return done if isinstance(self.stage, Fit) else self.steps
+
+    def _every(self, what: str) -> int:
+        schedule = self.schedule
+        return {"log": schedule.log_every, "eval": schedule.eval_every, "checkpoint": schedule.checkpoint_every}[what]

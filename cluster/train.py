@@ -13,10 +13,12 @@ from typing import Any
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig, override
+from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
 from cluster.signals import StopFlag, stop_on_signals
+from cluster.stages import StageCursor
 from cluster.supervise import RunFailed
 from learner import checkpoint
 
@@ -49,14 +51,17 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
     if resume:
         run_dir, config = RunDir.open(path)
         run_dir.acquire()
+        state = _load(run_dir)
         if overrides:
             config = override(config, overrides)
+            if state is not None:  # refuse what the checkpoint cannot go on with before it is written down
+                StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
             run_dir.write_config(config)
             run_dir.event(event="changed", overrides=list(overrides))
-        state = _load(run_dir)
     else:
         assert config is not None, "a new run needs a configuration"
         build.check(config)
+        source_folders(config)
         run_dir = RunDir.create(path, config)
     try:
         return _run(config, run_dir, state)
@@ -78,7 +83,7 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
         logger.info("%s of the rollouts runs on %s", config.env.name, backend)
         run_dir.event(event="backend", env=config.env.name, backend=backend)
     title = f"{config.algorithm.name} on {config.env.name}, seed {config.seed}: {run_dir.path}"
-    with Progress(config.schedule.total_steps, title) as progress:
+    with Progress(title) as progress:
         recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)
         try:
             reason = _train_in_mode(config, run_dir, recorder, state)

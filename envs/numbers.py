@@ -10,8 +10,8 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any
 
@@ -25,6 +25,14 @@ NonNegativeInt = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotates a field with the dataclasses it may hold where a table has them: `Annotated[Base, OneOf(types)]`."""
+
+    members: Callable[[], Iterable[type]]  # asked whenever a configuration is read
+
 
 _RULES = {
     "greater_than_equal": "must be at least {ge}",
@@ -81,6 +89,8 @@ def _field_types(cls: Any) -> Mapping[str, Any]:
 
 def dataclass_members(hint: Any) -> list[type]:
     """The dataclasses among the types a field may have."""
+    if typing.get_origin(hint) is Annotated:
+        return [member for mark in hint.__metadata__ if isinstance(mark, OneOf) for member in mark.members()]
     members = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     return [member for member in members if isinstance(member, type) and is_dataclass(member)]
 

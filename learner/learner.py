@@ -14,7 +14,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from envs.numbers import NonNegativeInt, PositiveInt, check_fields
-from learner.algorithms.base import Algorithm, UpdateResult
+from learner.algorithms.base import Algorithm, Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.device import DeviceName, Precision, keep_freed_memory, resolve_device
 
@@ -91,8 +91,11 @@ class Learner:
         self._on_result = on_result
         self._rng = np.random.default_rng(seed)
 
-    def step(self) -> dict[str, float]:
+    def step(self, part: Part | None = None) -> dict[str, float]:
         """Take one batch and make its updates.
+
+        Args:
+            part: What the updates are confined to, None for everything.
 
         Returns:
             The means of the updates' metrics, with `updates` and `samples` (steps consumed) so far and the seconds
@@ -107,13 +110,13 @@ class Learner:
         ready = time.perf_counter()
         collected: list[dict[str, float]] = []
         for _ in range(self.config.updates_per_batch):
-            for part in self._parts(batch):
-                result = self.algorithm.update(part)
+            for rows in self._parts(batch):
+                result = self.algorithm.update(rows, part)
                 self.updates += 1
                 self._check(result.metrics)
                 collected.append(result.metrics)
                 if self._on_result is not None:
-                    self._on_result(part, result)
+                    self._on_result(rows, result)
         self.samples += int(np.prod(batch.shape))
         metrics = mean_metrics(collected)
         metrics["updates"], metrics["samples"] = float(self.updates), float(self.samples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -106,9 +107,12 @@ class LaProp(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Apply the gradients; parameters without one stay as they are."""
         for group in self.param_groups:
-            updated = [p for p in group["params"] if p.grad is not None]
-            if updated:
-                self._update(updated, group)
+            by_steps: defaultdict[int, list[Tensor]] = defaultdict(list)  # some begin later than others
+            for p in group["params"]:
+                if p.grad is not None:
+                    by_steps[self.state[p].get("step", 0)].append(p)
+            for parameters in by_steps.values():
+                self._update(parameters, group)
 
     def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:

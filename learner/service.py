@@ -10,7 +10,7 @@ import ray
 from ray.util.metrics import Counter, Gauge
 
 from learner import distributed
-from learner.algorithms.base import UpdateResult
+from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.broadcast import BroadcastPrecision, pack_weights
 from learner.device import DeviceName, resolve_device
@@ -76,12 +76,12 @@ class LearnerActor:
             self._publish()
         return self._learner.updates
 
-    def train(self, num_updates: int) -> tuple[int, dict[str, float]]:
-        """Do `num_updates` updates; (updates done in all, mean metrics of these)."""
+    def train(self, num_updates: int, part: Part | None = None) -> tuple[int, dict[str, float]]:
+        """Do `num_updates` updates, of `part` alone if given; (updates done in all, mean metrics of these)."""
         learner = self._started()
         sums: defaultdict[str, float] = defaultdict(float)
         for _ in range(num_updates):
-            for name, value in learner.step().items():
+            for name, value in learner.step(part).items():
                 sums[name] += value
             if learner.updates % self._publish_every == 0:
                 self._publish()

@@ -111,6 +111,7 @@ class ShardedReplay:
         directory: Path | None = None,
         restore: str | None = None,
         tail: bool = True,
+        imported: tuple[Path, ...] = (),
     ) -> ShardedReplay:
         """Local shards with seeds derived from `seed`.
 
@@ -120,14 +121,15 @@ class ShardedReplay:
             directory: Folder to recover from and to write to, perhaps written with another number of shards.
             restore: Name of the checkpoint to start from, None for the newest.
             tail: Whether blocks logged after it are recovered; see `ReplayShard`.
+            imported: Shard folders of another replay, all of which a folder without a replay starts with.
 
         Raises:
-            ValueError: The folder is in use, or the checkpoint is missing or damaged.
+            ValueError: A folder is in use, or the checkpoint is missing or damaged.
         """
         seeds = np.random.SeedSequence(seed).generate_state(config.num_shards + 1, np.uint64)
         if directory is None:
             return cls([ReplayShard(config, int(s)) for s in seeds[1:]], int(seeds[0]), config.mixed_batches)
-        layout = open_layout(directory, config)
+        layout = open_layout(directory, config, imported)
         manifest = _manifest_to_restore(layout, restore)
         if restore is None and not tail and manifest is not None:
             restore = manifest.name

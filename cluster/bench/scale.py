@@ -113,7 +113,7 @@ def _driver(hosts: Sequence[Any], number: int) -> Iterator[tuple[Run, list[Logic
     )
     with tempfile.TemporaryDirectory(prefix="worldfleet-bench-") as folder:
         run_dir = RunDir(Path(folder))
-        recorder = Recorder(config, run_dir, Progress(1, "bench"))
+        recorder = Recorder(config, run_dir, Progress("bench"))
         limiter = SampleLimiter(config.replay.limiter, BLOCK_STEPS, 1)
         yield Run(config, recorder, cast(Any, None), fleet, limiter, run_dir), logical
 

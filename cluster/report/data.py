@@ -27,9 +27,11 @@ class Metrics:
         return [name for name in found if name not in ("step", "time")]
 
     def series(self, name: str) -> Series:
-        """The metric over environment steps, in lines that state it."""
+        """The metric over environment steps in lines that state it, over updates if all of these are of one step."""
         rows = [row for row in self.rows if name in row]
-        return Series(name, [row["step"] for row in rows], [row[name] for row in rows])
+        stands = len(rows) > 1 and len({row["step"] for row in rows}) == 1
+        axis = "learner/updates" if stands and all("learner/updates" in row for row in rows) else "step"
+        return Series(name, [row[axis] for row in rows], [row[name] for row in rows])
 
     def last(self, name: str) -> float | None:
         """Its newest value."""

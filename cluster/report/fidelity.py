@@ -46,6 +46,8 @@ from planners.config import IcemConfig, PlannerConfig
 logger = logging.getLogger(__name__)
 MODELS = ("single", "ensemble", "gaussian_single", "gaussian_ensemble")
 _NUM_ENVS = 8
+ALGORITHMS = ("pets",)
+"""Algorithm presets that the study can train: those of ensembles."""
 
 
 @dataclass(frozen=True)

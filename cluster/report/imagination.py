@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.build import family
 from cluster.config import RunConfig
 from cluster.metrics import write_pictures
 from cluster.report.pictures import gif, open_loop_video, png, reconstruction_grid
 from cluster.run_dir import RunDir, write_atomic
-from learner.algorithms.base import Algorithm
-from learner.algorithms.dreamer import DreamerAlgorithm
-from learner.algorithms.dreamer_config import DreamerConfig
 from learner.dataset import Stream
 from learner.imagination import (
     Arrays,
@@ -55,8 +53,8 @@ MAX_QUANTITIES = 12
 
 
 def applies(config: RunConfig) -> bool:
-    """Whether the run trains a latent world model."""
-    return isinstance(config.algorithm, DreamerConfig)
+    """Whether the run's family studies held-out episodes."""
+    return family(config).study is not None
 
 
 def study_file(run_dir: RunDir, steps: int) -> Path:
@@ -64,25 +62,22 @@ def study_file(run_dir: RunDir, steps: int) -> Path:
     return run_dir.imagination / f"step{steps}.json"
 
 
-def write_study(run_dir: RunDir, algorithm: Algorithm, streams: Sequence[Stream], steps: int) -> None:
-    """Write the study of the episodes `streams`; nothing for algorithms without a latent world model.
+def write_study(run_dir: RunDir, model: WorldModel, streams: Sequence[Stream], steps: int) -> None:
+    """Write the study of the episodes `streams`.
 
     Its pictures replace those of earlier studies, whose figures stay.
 
     Args:
         run_dir: The run.
-        algorithm: What was trained.
+        model: The latent world model.
         streams: Episodes from their first step on.
         steps: Environment steps trained.
     """
-    if not isinstance(algorithm, DreamerAlgorithm):
-        return
     batch = pad([{key: values[:MAX_STEPS] for key, values in stream.items()} for stream in streams[:EPISODES]])
     horizon = min(HORIZON, int(np.median(episode_lengths(batch.data))) - SEEN)
     if horizon < 1:
         logger.warning("half of the episodes have no more than %d steps: nothing to imagine", SEEN)
         return
-    model = algorithm.world
     belief = filter_posterior(model, batch)
     record, windows = study(model, belief, horizon)
     pictures = draw(model, windows)

@@ -24,11 +24,11 @@ from cluster.report.imagination import error_record
 from cluster.report.run_fidelity_page import write_markdown, write_plot
 from cluster.seeding import derive_seed
 from envs.registry import make_vector_env
-from learner.algorithms.dreamer import DreamerAlgorithm
-from learner.algorithms.pets import PetsAlgorithm
 from learner.dataset import Stream
 from learner.fidelity import constant_velocity, cut_windows, horizon_error, persistence, rollout
 from learner.imagination import filter_posterior, find_starts, pad
+from learner.models.ensemble import Ensemble
+from learner.models.world_model import WorldModel
 from learner.open_loop import open_loop_errors
 
 logger = logging.getLogger(__name__)
@@ -110,18 +110,19 @@ def measure_run(path: Path, config: RunStudyConfig, seed: int = 0) -> Path:
 
 
 def measure(trained: Trained, streams: list[Stream], config: RunStudyConfig, seed: int) -> dict[str, Any]:
-    """Error curves of the model and its baselines on one test set: observation key -> predictor -> plain lists."""
-    algorithm = trained.algorithm
-    if isinstance(algorithm, DreamerAlgorithm):
-        return _measure_latent(algorithm, streams, config, seed)
-    assert isinstance(algorithm, PetsAlgorithm)
-    return _measure_ensemble(algorithm, streams, config)
+    """Error curves of the model and its baselines on one test set: observation key -> predictor -> plain lists.
+
+    Raises:
+        ValueError: The run's family has no model to measure.
+    """
+    view = build.family(trained.config).fidelity
+    if view is None:
+        raise ValueError(f"{trained.config.algorithm.name} has no world model whose fidelity could be measured")
+    return view(trained.algorithm, streams, config, seed)
 
 
-def _measure_latent(
-    algorithm: DreamerAlgorithm, streams: list[Stream], config: RunStudyConfig, seed: int
-) -> dict[str, Any]:
-    model = algorithm.world
+def measure_latent(model: WorldModel, streams: list[Stream], config: RunStudyConfig, seed: int) -> dict[str, Any]:
+    """Errors of a latent world model that has observed the leading steps of its episode."""
     belief = filter_posterior(model, pad(streams), seed=seed)
     starts = find_starts(belief.data, config.seen, config.horizon, config.stride)
     most = config.max_image_starts if model.keys.images else config.max_starts
@@ -135,13 +136,13 @@ def _measure_latent(
     }
 
 
-def _measure_ensemble(algorithm: PetsAlgorithm, streams: list[Stream], config: RunStudyConfig) -> dict[str, Any]:
-    key = algorithm.config.observation_key
+def measure_ensemble(model: Ensemble, key: str, streams: list[Stream], config: RunStudyConfig) -> dict[str, Any]:
+    """Errors of an ensemble of one-step models of the observation `key`."""
     windows = cut_windows(streams, key, config.horizon, config.stride)
     predictions = {
         "persistence": persistence(windows),
         "constant_velocity": constant_velocity(windows),
-        "ensemble": rollout(algorithm.model, windows),
+        "ensemble": rollout(model, windows),
     }
     curves = {name: horizon_error(windows, prediction).as_dict() for name, prediction in predictions.items()}
     return {"starts": len(windows.state), "episodes": int(windows.episode.max()) + 1, "keys": {key: curves}}

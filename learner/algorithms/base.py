@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from learner.batch import SequenceBatch
+
+Part: TypeAlias = Literal["world_model"]
+"""What an update may be confined to: the model of the environment, without what acts or values by it."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class UpdateResult:
 class Algorithm(Protocol):
     """A learning algorithm. Data-parallel ranks call `update` in step with each other."""
 
-    def update(self, batch: SequenceBatch) -> UpdateResult:
-        """Take one optimisation step."""
+    def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
+        """Take one optimisation step, of `part` alone if one is given."""
         ...
 
     def export_weights(self) -> dict[str, NDArray[Any]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.specs import EnvSpec
-from learner.algorithms.base import UpdateResult
+from learner.algorithms.base import Part, UpdateResult
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.collective import Collective, current
@@ -162,11 +162,12 @@ class DreamerAlgorithm:
         self.optimizers = self._make_optimizers()
         self.updates = 0
 
-    def update(self, batch: SequenceBatch) -> UpdateResult:
+    def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
         """One step of every optimiser.
 
         Args:
             batch: Sequences of `context` + T steps.
+            part: "world_model" leaves actor and critic, their optimisers and the range of returns as they are.
 
         Returns:
             The losses, and the latent states to store if they are stored.
@@ -174,13 +175,13 @@ class DreamerAlgorithm:
         data = self._to_device(batch)
         noise = self._draw(*data.is_first.shape)
         with fast_products(self._device):
-            losses, report, states = self._losses(data, noise)
+            losses, report, states = self._losses(data, noise, part)
             total = torch.stack([loss.to(self._dtype) for loss in losses.values()]).sum() / self._collective.world_size
             total.backward()  # type: ignore[no-untyped-call]
         report |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         metrics = self._reduce_and_step(report)
         self.updates += 1
-        if self.behaviour is not None and self.updates % self.behaviour.config.slow_every == 0:
+        if self.behaviour is not None and part is None and self.updates % self.behaviour.config.slow_every == 0:
             self.behaviour.move_slow_value()
         latents = self.world.rssm.pack(states) if self.config.store_latents else {}
         return UpdateResult(metrics, writebacks={key: values.cpu().numpy() for key, values in latents.items()})
@@ -293,13 +294,13 @@ class DreamerAlgorithm:
             taken = torch.randn(horizon, everyone, steps, action.size, **options)[:, rows]
         return Noise(posterior, prior.flatten(1, 2), taken.flatten(1, 2))
 
-    def _losses(self, data: DreamerBatch, noise: Noise) -> tuple[Losses, Report, State]:
+    def _losses(self, data: DreamerBatch, noise: Noise, part: Part | None = None) -> tuple[Losses, Report, State]:
         """Losses, further metrics, and the posterior states [B, T, ...] without gradients."""
         with autocast(self._device, self._precision):
             losses, report, states = self._world_losses(data, noise)
             if self.disagreement is not None:
                 losses["disagreement"] = self._disagreement_loss(self.disagreement, data, states.map(Tensor.detach))
-            if self.behaviour is not None:
+            if self.behaviour is not None and part is None:
                 more, also = self._behaviour_losses(self.behaviour, data, states, noise)
                 losses, report = losses | more, report | also
         return losses, report, states.map(Tensor.detach)
@@ -473,8 +474,9 @@ class DreamerAlgorithm:
         self._collective.sum_([*gradients, averages])
         rate = learning_rate(self.config.optimizer, self.optimizers[0].step_count)
         norm = self.optimizers[0].step()
-        for optimizer in self.optimizers[1:]:
-            optimizer.step()
+        for optimizer in self.optimizers[1:]:  # of actor and critic
+            if any(parameter.grad is not None for parameter in optimizer.parameters):
+                optimizer.step()
         values = torch.cat([averages, norm[None].to(self._dtype)]).tolist()
         metrics = dict(zip([*report, "gradient_norm"], values, strict=True))
         metrics["loss"] = sum(value for name, value in metrics.items() if name.startswith("loss/"))

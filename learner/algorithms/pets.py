@@ -20,7 +20,7 @@ from torch import Tensor
 
 from envs.numbers import check_fields
 from envs.specs import EnvSpec
-from learner.algorithms.base import UpdateResult
+from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
 from learner.collective import Collective, current
@@ -65,6 +65,11 @@ class PetsConfig:
         check_fields(self)
         if self.early_stopping.patience > 0 and self.validation_fraction == 0.0:
             raise ValueError("early stopping needs a validation_fraction above 0")
+
+    @property
+    def context(self) -> int:
+        """Leading steps of a sampled sequence that only start the rest: none."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,12 @@ class PetsAlgorithm:
         # A held-out loss is a proper score: without the variance weighting of the training loss.
         self._validation_loss = replace(config.loss, nll_beta=0.0)
 
-    def update(self, batch: SequenceBatch) -> UpdateResult:
+    def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
         """One gradient step, or only an evaluation while stopped.
 
         Args:
             batch: Sequences of at least two steps with the observation of the configuration.
+            part: Changes nothing: all that is learned is the world model.
 
         Returns:
             Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,8 @@ from numpy.typing import NDArray
 
 from cluster import build
 from cluster.config import RunConfig
-from envs import numbers
-from learner.algorithms.base import UpdateResult
-from learner.algorithms.pets import PetsConfig
+from cluster.stages import Stage, scheduled
+from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import RecurrentPolicy
 
@@ -25,15 +25,19 @@ class FakeConfig:
 
     name: Literal["fake"] = "fake"
 
+    @property
+    def context(self) -> int:
+        return 0
+
 
 class FakeAlgorithm:
     """Asserts that the steps of a batch are whole, and refreshes their latents: the stored count becomes negative."""
 
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, own: FakeConfig, run: RunConfig) -> None:
         self.run = run
         self.seen = np.zeros((), np.int64)
 
-    def update(self, batch: SequenceBatch) -> UpdateResult:
+    def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
         data, action = batch.data, build.env_spec(self.run).action
         assert batch.shape == (self.run.learner.batch_size, self.run.replayed_length)
         assert data["action"].shape == (*batch.shape, *action.shape)
@@ -62,13 +66,13 @@ class FakeAlgorithm:
         self.seen = np.array(state["seen"])
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the family known to configurations and to `cluster.build` for one test."""
+def install(monkeypatch: pytest.MonkeyPatch, stages: Callable[[RunConfig], Sequence[Stage]] = scheduled) -> None:
+    """Make the family known for one test: a record in the table."""
     family = build.Family(
+        FakeConfig,
         FakeAlgorithm,
-        lambda run, device: RecurrentPolicy(build.env_spec(run).action),
-        lambda run: tuple(build.env_spec(run).observation),
+        lambda own, run, device: RecurrentPolicy(build.env_spec(run).action),
+        lambda own, run: tuple(build.env_spec(run).observation),
+        stages=stages,
     )
-    monkeypatch.setitem(build.FAMILIES, FakeConfig, family)
-    monkeypatch.setitem(RunConfig.__annotations__, "algorithm", PetsConfig | FakeConfig)
-    monkeypatch.setattr(numbers, "_field_types", numbers._field_types.__wrapped__)
+    monkeypatch.setitem(build.FAMILIES, "fake", family)

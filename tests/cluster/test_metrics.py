@@ -39,7 +39,7 @@ def test_a_line_holds_means_since_the_last_one(tmp_path: Path) -> None:
 def test_resuming_cuts_lines_after_the_checkpoint_and_a_torn_line(tmp_path: Path) -> None:
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1, "time": 2.5}\n{"step": 2, "time": 3.0}\n{"step": 3, "ti')
-    metrics = Metrics(file, resume_step=2)
+    metrics = Metrics(file, resumed=(2, 0))
     assert 3.0 <= metrics.elapsed < 4.0
     metrics.write(3, {})
     metrics.close()
@@ -64,14 +64,14 @@ def test_prometheus_endpoint_and_a_taken_port(tmp_path: Path) -> None:
 def test_recorder_counts_and_continues(tmp_path: Path) -> None:
     config = RunConfig(schedule=ScheduleConfig(total_steps=30, log_every=10, eval_every=0, checkpoint_every=20))
     run_dir = RunDir.create(tmp_path / "run", config)
-    recorder = Recorder(config, run_dir, Progress(30, ""))
+    recorder = Recorder(config, run_dir, Progress(""))
     recorder.rollout(12, [Episode(4.0, 6, 0, {"is_success": 1.0}), Episode(2.0, 6, 0, {"is_success": 0.0})], {})
     assert [recorder.due(what) for what in ("log", "log", "eval", "checkpoint")] == [True, False, False, False]
     assert recorder.due("checkpoint", or_after_seconds=0.0)
     recorder.log({})
     state = recorder.state_dict()
     recorder.close()
-    again = Recorder(config, run_dir, Progress(30, ""), state)
+    again = Recorder(config, run_dir, Progress(""), state)
     again.rollout(18, [], {})
     assert again.finished
     assert again.due("log")
@@ -86,7 +86,7 @@ def test_recorder_counts_and_continues(tmp_path: Path) -> None:
 def test_recorder_invents_no_success(tmp_path: Path) -> None:
     config = RunConfig()
     run_dir = RunDir.create(tmp_path / "run", config)
-    recorder = Recorder(config, run_dir, Progress(30, ""))
+    recorder = Recorder(config, run_dir, Progress(""))
     recorder.rollout(12, [Episode(4.0, 6, 0, {}), Episode(2.0, 6, 0, {})], {})
     recorder.log({})
     line = json.loads(run_dir.metrics_file.read_text())

@@ -19,6 +19,7 @@ from cluster.local import LocalRun
 from cluster.metrics import without_incidentals
 from cluster.report.page import write_report
 from cluster.run_dir import RunDir
+from cluster.stages import Stage
 from cluster.train import train
 from cluster.tree import build as from_tree
 from cluster.tree import to_tree
@@ -57,20 +58,80 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
         assert outcome.reason == "SIGTERM"
     stop_after(0)
     assert train(None, parts, resume=True).reason == "done"
+    assert len(assert_same_run(whole, parts)) >= 4
+    replay = build.replay(config, whole / "replay", None)
+    for stream_id, (start, end) in replay.streams().items():
+        data = replay.read(stream_id, start, end - start).data
+        if "latent_deter" in data:  # zeros of a policy without weights, until the learner writes back
+            assert data["latent_deter"][:, :64].any()
+    replay.close()
+
+
+STAGES = {
+    "collect and fit": (["schedule.fit_updates=9", "schedule.total_steps=768"], ["Collect", "Fit"]),
+    "pretrain": (
+        ["schedule.pretrain_updates=5", "schedule.total_steps=1000", "replay.limiter.min_size=512"],
+        ["Collect", "Fit", "Interleave"],
+    ),
+    "from replay": (["schedule.fit_updates=9", "schedule.pretrain_updates=4"], ["Fit", "Fit"]),
+}
+
+
+@pytest.mark.parametrize("case", STAGES)
+@pytest.mark.parametrize("algo", ["pets", "dreamer_v2"])
+def test_a_run_stopped_in_any_stage_equals_an_uninterrupted_one(
+    case: str, algo: str, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    overrides, names = STAGES[case]
+    overrides = [*overrides, "cluster.mode=local", "schedule.log_every=4", "schedule.eval_every=600"]
+    if case == "from replay":
+        stored = resolve(algo, "nav3d", "debug", overrides=["cluster.mode=local", "schedule.total_steps=512", "seed=7"])
+        train(stored, tmp_path / "stored")
+        before = contents(tmp_path / "stored")
+        overrides += [f"schedule.from_replay={tmp_path / 'stored'}", "schedule.eval_every=4"]
+    config = resolve(algo, "nav3d", "debug", overrides=overrides)
+    assert [type(stage).__name__ for stage in build.stages(config)] == names
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config, whole)
+    stopped_in = set()
+    for turn in range(20):
+        stop_after(1 if turn == 0 else 3)
+        outcome = train(config if turn == 0 else None, parts, resume=turn > 0)
+        stopped_in.add(checkpoint.load(_newest(parts))["recorder"]["stages"]["index"])
+        if outcome.reason == "done":
+            break
+    assert stopped_in == set(range(len(names)))
+    lines = assert_same_run(whole, parts)
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+    if case == "from replay":
+        assert {line["step"] for line in lines} == {512}
+        assert any("eval/return_mean" in line for line in lines)
+        assert lines[-1]["learner/updates"] == 13
+        assert contents(tmp_path / "stored") == before
+        assert evaluate_run(parts, episodes=2, seed=0, gif_episodes=0)["train_steps"] == 512
+        assert "<html" in write_report(parts).read_text()
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def assert_same_run(whole: Path, parts: Path) -> list[dict[str, float]]:
+    """Two runs wrote the same metrics, learned the same and stored the same; the lines of metrics."""
     lines = [without_incidentals((run / "metrics.jsonl").read_text().splitlines()) for run in (whole, parts)]
-    assert len(lines[0]) >= 4
     assert lines[0] == lines[1]
     assert unexplained(set().union(*lines[0])) == set()
     states = [checkpoint.load(_newest(run)) for run in (whole, parts)]
     assert_equal(states[0]["learner"], states[1]["learner"], "learner")
-    replays = [build.replay(config, run / "replay", None) for run in (whole, parts)]
+    replays = [build.replay(RunDir.open(run)[1], run / "replay", None) for run in (whole, parts)]
+    assert replays[0].streams() == replays[1].streams()
     for stream_id, (start, end) in replays[0].streams().items():
         batches = [replay.read(stream_id, start, end - start) for replay in replays]
         assert_equal(batches[0].data, batches[1].data, f"stream {stream_id}")
-        if "latent_deter" in batches[0].data:  # zeros of a policy without weights, until the learner writes back
-            assert batches[0].data["latent_deter"][:, :64].any()
     for replay in replays:
         replay.close()
+    return lines[0]
 
 
 @pytest.mark.parametrize("env", ["gym:CartPole-v1", "gym:Pendulum-v1"])
@@ -154,19 +215,19 @@ def test_a_run_continues_with_other_shards_and_actors(
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Arranges for SIGTERM after some training turns of the next run; 0 for none."""
-    turn = LocalRun.train
+    """Arranges for SIGTERM after some turns of the next run; 0 for none."""
+    turn = LocalRun.turn
 
     def arrange(turns: int) -> None:
         left = [turns]
 
-        def train_then_signal(self: LocalRun) -> None:
-            turn(self)
+        def turn_then_signal(self: LocalRun, stage: Stage) -> None:
+            turn(self, stage)
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(LocalRun, "train", train_then_signal)
+        monkeypatch.setattr(LocalRun, "turn", turn_then_signal)
 
     return arrange
 

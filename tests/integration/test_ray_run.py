@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,11 @@ from tests.chaos.monkey import actor_pids
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
-def start(run_dir: Path, *overrides: str, algo: str = "pets") -> subprocess.Popen[str]:
+def start(run_dir: Path, *overrides: str, algo: str = "pets", flags: Sequence[str] = ()) -> subprocess.Popen[str]:
     """`worldfleet train` at debug scale as a process of its own, with a cluster of its own."""
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "worldfleet", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
-    command += ["--algo", algo]
+    command += ["--algo", algo, *flags]
     environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, "OMP_NUM_THREADS": "1"})
 
@@ -103,3 +104,45 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))
     assert steps[-1] >= 6000
+
+
+@pytest.mark.timeout(600)  # three runs
+def test_collecting_and_fitting_are_runs_of_their_own(tmp_path: Path) -> None:
+    collected, fitted = tmp_path / "collected", tmp_path / "fitted"
+    process = start(collected, "schedule.total_steps=1024", "schedule.fit_updates=6", "schedule.checkpoint_every=100")
+    _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert stages(collected) == ["Fit(updates=6, part=None)"]
+    last = lines(collected)[-1]
+    assert (last["step"], last["learner/updates"], last["limiter/sampled"]) == (1024, 6, 0)
+
+    settings = "schedule.fit_updates=400", "schedule.log_every=2", "schedule.pretrain_updates=3", "replay.num_shards=3"
+    process = start(fitted, *settings, "replay.durability.mode=sync", flags=["--from-replay", str(collected)])
+    deadline = time.monotonic() + 180
+    while not lines(fitted) or lines(fitted)[-1]["learner/updates"] < 20:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.2)
+    os.kill(actor_pids(process.pid, "LearnerActor")[-1], 9)
+    time.sleep(1.0)
+    process.terminate()
+    _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert "actors: weights learner-0 replay-0 replay-1 replay-2" in log
+    process = start(fitted, "schedule.fit_updates=60", flags=["--resume", str(fitted)])
+    _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert json.loads((fitted / "DONE.json").read_text())["step"] == 1024
+    updates = [line["learner/updates"] for line in lines(fitted)]
+    assert updates[-1] >= 63
+
+
+def lines(run_dir: Path) -> list[dict[str, float]]:
+    path = run_dir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def stages(run_dir: Path) -> list[str]:
+    """Those that a run went on to."""
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    return [event["stage"] for event in events if event["event"] == "stage"]

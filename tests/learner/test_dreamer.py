@@ -371,6 +371,28 @@ def test_the_slow_critic_moves_its_share_at_its_time() -> None:
     torch.testing.assert_close(slow, start + 0.25 * (fast - start))
 
 
+@pytest.mark.parametrize("name", ["planet", "dreamer_v2", "dreamer_v3"])  # none, optimisers of its own, one for all
+def test_an_update_of_the_world_model_leaves_the_behaviour_alone(name: str) -> None:
+    config = tiny(name)
+    algorithm = make(config)
+    one, two, three = batches(config)[:3]
+    algorithm.update(one)
+    before = algorithm.state_dict()
+    metrics = algorithm.update(two, "world_model").metrics
+    after = algorithm.state_dict()
+    assert not torch.equal(
+        before["modules"]["world"]["reward.out.weight"], after["modules"]["world"]["reward.out.weight"]
+    )
+    assert {"loss/reward", "loss/dynamics"} <= metrics.keys()
+    assert not {"loss/actor", "loss/critic", "loss/replay_value"} & metrics.keys()
+    for key, value in before["modules"].get("behaviour", {}).items():
+        assert torch.equal(value, after["modules"]["behaviour"][key]), key
+    if name != "planet":
+        assert torch.equal(before["return_range"], after["return_range"])
+    assert [saved["step_count"] for saved in after["optimizers"]] == [2, *[1] * (len(algorithm.optimizers) - 1)]
+    assert math.isfinite(algorithm.update(three).metrics["loss"])
+
+
 def test_the_consistency_loss_needs_longer_sequences() -> None:
     config = replace(V3, **losses(consistency=1.0, consistency_steps=6))
     with pytest.raises(ValueError, match="consistency_steps 6"):

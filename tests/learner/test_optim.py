@@ -105,6 +105,18 @@ def test_laprop_against_three_steps_by_hand() -> None:
     assert parameter[1].item() == 5.0  # no gradient, no division by zero
 
 
+def test_laprop_counts_the_steps_of_each_parameter() -> None:
+    early, late, alone = (nn.Parameter(torch.tensor([1.0])) for _ in range(3))
+    together, apart = LaProp([early, late], lr=0.1), LaProp([alone], lr=0.1)
+    early.grad = torch.tensor([2.0])
+    for _ in range(50):
+        together.step()
+    late.grad = alone.grad = torch.tensor([3.0])
+    together.step()
+    apart.step()
+    assert late.item() == alone.item() == pytest.approx(0.9)
+
+
 def test_laprop_is_invariant_to_the_scale_of_gradients_and_decays_weights() -> None:
     small, large = (nn.Parameter(torch.tensor([1.0, -1.0])) for _ in range(2))
     optimizers = [LaProp([p], lr=0.01) for p in (small, large)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from actors.replay.config import ReplayConfig
 from actors.replay.flow.routing import route
-from actors.replay.store.files import LOCK, FolderLock, sync_folder
+from actors.replay.store.files import LOCK, FolderLock, sync_folder, unchanged
 from actors.replay.store.journal import Journal
 from actors.replay.store.log import SegmentLog
 from actors.replay.store.manifest import Manifest, manifest_path
@@ -68,9 +68,15 @@ def open_folder(
                 path.unlink()
         source = open_source(directory, None if imports else restore, tail)
         if imports:
-            content, recovery = import_shards(
-                sources, make_store, lambda stream: route(stream, config.num_shards) == index, index == 0, restore, tail
-            )
+            with unchanged(sources):
+                content, recovery = import_shards(
+                    sources,
+                    make_store,
+                    lambda stream: route(stream, config.num_shards) == index,
+                    index == 0,
+                    restore,
+                    tail,
+                )
         else:
             content, recovery = recover(source, make_store, config.chunk_steps, tail)
         manifests = source.manifests

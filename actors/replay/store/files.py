@@ -7,11 +7,11 @@ import mmap
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +145,36 @@ def _take(left: deque[memoryview[int]], count: int) -> list[memoryview[int]]:
     return taken
 
 
+@contextmanager
+def unchanged(folders: Iterable[Path], patience: float = LOCK_SECONDS) -> Iterator[None]:
+    """Within the context, nobody writes the folders; others may read them too.
+
+    Args:
+        folders: Folders of a `FolderLock`; one that nobody has locked yet is taken as it is.
+        patience: Seconds to wait for a process that writes one to die.
+
+    Raises:
+        ValueError: A process writes one.
+    """
+    deadline = time.monotonic() + patience
+    with ExitStack() as stack:
+        for lock in (folder / LOCK for folder in folders if (folder / LOCK).exists()):
+            file = stack.enter_context(lock.open("rb"))
+            while not _locked(file, fcntl.LOCK_SH):
+                if time.monotonic() > deadline:
+                    raise ValueError(f"{lock.parent} is in use: a replay is read when its run has ended")
+                time.sleep(0.05)
+        yield
+
+
+def _locked(file: IO[bytes], kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 class FolderLock:
     """Keeps other processes from writing a folder; the system releases it when the process dies.
 
@@ -159,7 +189,7 @@ class FolderLock:
     def __init__(self, directory: Path, patience: float | None = None) -> None:
         self._file = os.fdopen(os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", 0)
         deadline = time.monotonic() + (LOCK_SECONDS if patience is None else patience)
-        while not self._taken():
+        while not _locked(self._file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 owner = self._file.read(20).decode(errors="replace").strip()
                 self._file.close()
@@ -171,10 +201,3 @@ class FolderLock:
     def release(self) -> None:
         """Let others have the folder."""
         self._file.close()
-
-    def _taken(self) -> bool:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

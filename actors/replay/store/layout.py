@@ -29,7 +29,7 @@ class Layout:
     path: Path
     number: int  # grows whenever the number of shards changes
     num_shards: int
-    sources: tuple[Path, ...] = ()  # shard folders of the layout before; to import from
+    sources: tuple[Path, ...] = ()  # shard folders of the layout before, or of another replay; to import from
 
     def shard_folder(self, index: int) -> Path:
         """The folder of a shard."""
@@ -46,16 +46,21 @@ class Layout:
                 shutil.rmtree(older.path)
 
 
-def open_layout(root: Path, config: ReplayConfig) -> Layout:
+def open_layout(root: Path, config: ReplayConfig, imported: tuple[Path, ...] = ()) -> Layout:
     """The layout for `config.num_shards` shards in the folder of a replay; call it once per run.
 
     If the newest one has another number of shards, a new one is made that imports from it. Should that one
     itself still lack what it was to import, it gets it first.
+
+    Args:
+        root: Folder of the replay.
+        config: Its configuration.
+        imported: Shard folders of another replay, from which the first layout imports.
     """
-    layouts = _layouts(root)
+    layouts = _layouts(root, imported)
     newest = layouts[-1] if layouts else None
     if newest is None or newest.num_shards != config.num_shards:
-        number, sources = 0, tuple[Path, ...]()
+        number, sources = 0, imported
         if newest is not None:
             _complete(newest, config)
             number, sources = newest.number + 1, _shard_folders(newest)
@@ -65,12 +70,19 @@ def open_layout(root: Path, config: ReplayConfig) -> Layout:
     return newest
 
 
-def _layouts(root: Path) -> list[Layout]:
+def shard_folders(root: Path) -> tuple[Path, ...]:
+    """The shard folders that hold what a replay holds: those of its newest layout that is not still importing."""
+    layouts = _layouts(root)
+    whole = [layout for layout in layouts if not layout.sources or not layout.missing()]
+    return _shard_folders(whole[-1]) if whole else ()
+
+
+def _layouts(root: Path, imported: tuple[Path, ...] = ()) -> list[Layout]:
     """All layouts in a folder, the oldest first, each with the shards of the one before as sources."""
     found = [(match, path) for path in root.glob("layout-*") if (match := _NAME.fullmatch(path.name))]
     layouts: list[Layout] = []
     for match, path in sorted(found, key=lambda item: int(item[0][1])):
-        sources = _shard_folders(layouts[-1]) if layouts else ()
+        sources = _shard_folders(layouts[-1]) if layouts else imported
         layouts.append(Layout(path, int(match[1]), int(match[2]), sources))
     return layouts
 

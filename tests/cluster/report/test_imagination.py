@@ -44,7 +44,7 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 def test_a_study_of_images_has_a_video_and_a_grid(run_dir: RunDir) -> None:
     streams = [stream(70, [0]), stream(60, [0], 1), stream(80, [0], 2)]
-    write_study(run_dir, make(), streams, 100)
+    write_study(run_dir, make().world, streams, 100)
     record = json.loads(study_file(run_dir, 100).read_text())
     assert (record["step"], record["episodes"], record["seen"], record["horizon"]) == (100, 3, SEEN, HORIZON)
     assert record["pictures"] == ["step100_image_open_loop.gif", "step100_image_reconstruction.png"]
@@ -57,14 +57,14 @@ def test_a_study_of_images_has_a_video_and_a_grid(run_dir: RunDir) -> None:
     assert len(record["latent"]["perplexity"]) == 3
     assert len(list((run_dir.path / "tensorboard" / "pictures").glob("events.*"))) == 1
 
-    write_study(run_dir, make(), streams, 200)
+    write_study(run_dir, make().world, streams, 200)
     kept = sorted(path.name for path in run_dir.imagination.iterdir())
     assert kept == ["step100.json", "step200.json", "step200_image_open_loop.gif", "step200_image_reconstruction.png"]
 
 
 def test_the_report_shows_the_newest_study(run_dir: RunDir) -> None:
-    write_study(run_dir, make(), [stream(40, [0])], 90)
-    write_study(run_dir, make(), [stream(40, [0])], 100)
+    write_study(run_dir, make().world, [stream(40, [0])], 90)
+    write_study(run_dir, make().world, [stream(40, [0])], 100)
     page = Outline(write_report(run_dir.path).read_text())
     assert [source.split(",")[0] for source in page.sources] == ["data:image/gif;base64", "data:image/png;base64"]
     for words in (
@@ -81,7 +81,7 @@ def test_the_report_shows_the_newest_study(run_dir: RunDir) -> None:
 
 
 def test_a_gaussian_model_of_vectors_has_trajectories_alone(run_dir: RunDir) -> None:
-    write_study(run_dir, make("gaussian", "state"), [stream(40, [0]), stream(30, [0], 1)], 100)
+    write_study(run_dir, make("gaussian", "state").world, [stream(40, [0]), stream(30, [0], 1)], 100)
     page = Outline(write_report(run_dir.path).read_text())
     assert page.sources == []
     assert "state 0" in page.text
@@ -90,16 +90,16 @@ def test_a_gaussian_model_of_vectors_has_trajectories_alone(run_dir: RunDir) -> 
 
 
 def test_short_episodes_are_not_imagined(run_dir: RunDir, caplog: pytest.LogCaptureFixture) -> None:
-    write_study(run_dir, make(), [stream(SEEN, [0])] * 3, 100)
+    write_study(run_dir, make().world, [stream(SEEN, [0])] * 3, 100)
     assert "nothing to imagine" in caplog.text
     assert not run_dir.imagination.exists()
-    write_study(run_dir, make(), [stream(SEEN + 1, [0])], 100)
+    write_study(run_dir, make().world, [stream(SEEN + 1, [0])], 100)
     assert json.loads(study_file(run_dir, 100).read_text())["horizon"] == 1
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"latent": 3, "errors": {}}'])
 def test_a_damaged_study_does_not_stop_the_page(run_dir: RunDir, damage: str) -> None:
-    write_study(run_dir, make(), [stream(30, [0])], 100)
+    write_study(run_dir, make().world, [stream(30, [0])], 100)
     study_file(run_dir, 100).write_text(damage)
     text = Outline(write_report(run_dir.path).read_text()).text
     assert "What the world model imagines" not in text
@@ -107,7 +107,7 @@ def test_a_damaged_study_does_not_stop_the_page(run_dir: RunDir, damage: str) ->
 
 
 def test_pictures_that_are_gone_are_left_out(run_dir: RunDir) -> None:
-    write_study(run_dir, make(), [stream(30, [0])], 100)
+    write_study(run_dir, make().world, [stream(30, [0])], 100)
     for path in run_dir.imagination.glob("*.gif"):
         path.unlink()
     page = Outline(write_report(run_dir.path).read_text())
@@ -117,9 +117,9 @@ def test_pictures_that_are_gone_are_left_out(run_dir: RunDir) -> None:
 def test_a_study_is_the_same_twice_and_disturbs_no_generator(run_dir: RunDir) -> None:
     algorithm = make()
     before, torch_before = algorithm.generator.get_state(), torch.get_rng_state()
-    write_study(run_dir, algorithm, [stream(30, [0])], 100)
+    write_study(run_dir, algorithm.world, [stream(30, [0])], 100)
     one = study_file(run_dir, 100).read_text()
-    write_study(run_dir, algorithm, [stream(30, [0])], 100)
+    write_study(run_dir, algorithm.world, [stream(30, [0])], 100)
     assert study_file(run_dir, 100).read_text() == one
     assert torch.equal(algorithm.generator.get_state(), before)
     assert torch.equal(torch.get_rng_state(), torch_before)

@@ -1,0 +1,95 @@
+"""The leases that the driver issues in each stage, to actors that note them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cluster import build
+from cluster.config import resolve
+from cluster.launch import Run, lease_steps
+from cluster.progress import Progress
+from cluster.recorder import Recorder
+from cluster.run_dir import RunDir
+
+
+class Noting:
+    """An actor whose methods note their arguments and never answer."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def remote(*arguments: Any) -> object:
+            self.calls.append((name, arguments))
+            return object()
+
+        return type("Method", (), {"remote": staticmethod(remote)})
+
+
+class StubFleet:
+    """Two rollout actors and two learner ranks."""
+
+    def __init__(self) -> None:
+        self.rollouts, self.learners = [Noting(), Noting()], [Noting(), Noting()]
+
+    def replay_stats(self) -> dict[str, float]:
+        return {"replay/steps": 1e9}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """[Collect(512), Fit(5, "world_model"), Interleave()] with 128 steps a collect and two updates a lease."""
+    overrides = ["schedule.pretrain_updates=5", "replay.limiter.min_size=512", "cluster.learner_ranks=2"]
+    config = resolve("pets", "nav3d", "debug", overrides=overrides)
+    run_dir = RunDir.create(tmp_path / "run", config)
+    fleet: Any = StubFleet()
+    with closing(run_dir), closing(Recorder(config, run_dir, Progress(""))) as recorder:
+        yield Run(config, recorder, cast(Any, None), fleet, build.limiter(config, lease_steps(config)), run_dir)
+
+
+def test_collecting_and_fitting_have_leases_of_one_kind(run: Run) -> None:
+    rollouts, learners = run.fleet.rollouts, run.fleet.learners
+    run.issue()
+    assert [actor.calls for actor in rollouts] == [[("run", (64,))] * 2] * 2
+    assert run.limiter.num_inserted == 512
+    run.issue()
+    assert all(len(actor.calls) == 2 and not learner.calls for actor, learner in zip(rollouts, learners, strict=True))
+    run.pending.clear()
+    run.recorder.rollout(512, [], {})
+    assert run.recorder.advance()
+    for done, batches in ((0, 2), (2, 2), (4, 1)):
+        run.recorder.learner(done, {})
+        run.issue()
+        run.issue()
+        assert [learner.calls.pop() for learner in learners] == [("train", (batches, "world_model"))] * 2
+        assert not any(learner.calls for learner in learners)
+        run.pending.clear()
+    assert run.limiter.num_sampled == 0
+    run.recorder.learner(5, {})
+    run.issue()
+    assert not any(learner.calls for learner in learners)
+
+
+def test_pretraining_leaves_the_ratio_of_the_rest_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, fleet = run.recorder, cast(Any, run.fleet)
+    recorder.rollout(512, [], {})
+    recorder.advance()
+    recorder.learner(5, {})
+    assert recorder.advance()
+    run.limiter.inserted(512)
+    run.issue()
+    assert [learner.calls for learner in fleet.learners] == [[("train", (2, None))]] * 2
+    assert run.limiter.num_sampled == run.lease_steps
+    state = {"updates": 15, "samples": 15 * 8 * 5}  # of a rank; ten of the updates were not in the Fit
+    run.checkpoints = type("Stub", (), {"newest_learner": lambda self: state})()  # type: ignore[assignment]
+    fleet.replace_learners = lambda state, reason: state["updates"]
+    recorder.learner(40, {})
+    run.limiter.sampled(10_000)
+    run.restart_learners("a test")
+    assert run.limiter.num_sampled == 10 * 16 * 5
+    assert recorder.updates == 15
