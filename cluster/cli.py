@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
+from envs.numbers import read_value
 
 logger = logging.getLogger("worldfleet")
 
@@ -190,11 +190,7 @@ def bench_options(measure: Callable[..., Any], assignments: Sequence[str]) -> di
         if key not in known:
             raise ValueError(f"this benchmark takes --set {', '.join(known) or 'nothing'}; there is no {key!r}")
         kind = type(known[key])
-        value = text if kind is str else yaml.safe_load(text)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"{key} must be of type {kind.__name__}, got {text!r}")
+        value: Any = text if kind is str else read_value(kind, read_yaml(text, f"the value of {key}"), key)
         chosen[key] = value
     return chosen
 

@@ -1,28 +1,28 @@
 """The typed configuration of a run: composed from presets, a YAML file and dotted overrides.
 
-A run is algorithm x env x scale + overrides. An env or scale preset may hold a section `algorithms`: trees by
-the name of an algorithm preset; the one of the chosen algorithm goes over all presets. Unknown keys and wrong
+A run is algorithm x env x scale + overrides. An env preset may hold a section `scales`, trees by the name of a scale
+preset, and all of these a section `algorithms`, trees by the name of an algorithm preset; what is meant for the chosen
+scale goes over the presets, and what is meant for the chosen algorithm over all of them. Unknown keys and wrong
 types are refused with the dotted path; the resolved configuration is printed by `worldfleet config` and stored
 with the run.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from annotated_types import Ge, Lt
 
 from actors.replay.config import ReplayConfig
+from cluster.reader import dump_yaml, read_yaml
+from cluster.tree import build, drop_others, merge, to_tree
+from envs.names import nearest
+from envs.numbers import check_fields
 from envs.registry import is_family_name
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsConfig
@@ -30,8 +30,12 @@ from learner.broadcast import BroadcastPrecision
 from learner.learner import LearnerConfig
 from planners.config import PlannerConfig
 
-T = TypeVar("T")
 PRESET_KINDS = ("algorithms", "envs", "scales")
+
+RENAMED = {"cluster.updates_per_permit": "cluster.updates_per_lease"}
+"""Keys of earlier versions and what they are called now."""
+
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,9 @@ class EnvConfig:
     mode: typing.Literal["serial", "subprocess"] = "serial"  # how an actor steps its environments
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
     eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class ServingConfig:
 class RunConfig:
     """A complete run. Every field has a default; presets fill in what a combination needs."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
     env: EnvConfig = field(default_factory=EnvConfig)
     algorithm: PetsConfig | DreamerConfig = field(default_factory=PetsConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
@@ -154,6 +161,7 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         ranks, batch_size = self.cluster.learner_ranks, self.learner.batch_size
         if ranks < 1 or batch_size % ranks:
             raise ValueError(
@@ -211,20 +219,33 @@ def resolve(
     Raises:
         ValueError: An unknown preset or key (with the nearest name), a wrong type or an invalid value.
     """
-    tree = load_preset("algorithms", algo)
-    others = [_env_preset(env), load_preset("scales", scale)]
+    presets = load_preset("algorithms", algo)
+    of_env = _env_preset(env)
+    of_env_at_scale = of_env.pop("scales", {}).get(scale, {})
+    others = [of_env, load_preset("scales", scale), of_env_at_scale]
     own = [preset.pop("algorithms", {}).get(algo, {}) for preset in others]
     for layer in (*others, *own):
-        merge(tree, layer)
-    if config_file is not None:
-        merge(tree, read_yaml(config_file))
-    for override in overrides:
-        merge(tree, parse_override(override))
-    return build(RunConfig, tree)
+        merge(presets, layer)
+    return build_run(_changed(presets, [] if config_file is None else [read_file(config_file)], overrides))
 
 
 def _env_preset(name: str) -> dict[str, Any]:
     return {"env": {"name": name}} if is_family_name(name) else load_preset("envs", name)
+
+
+def build_run(tree: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration from its tree.
+
+    Raises:
+        ValueError: As `cluster.tree.build`; or a key of an earlier version, with its new name.
+    """
+    for old, new in RENAMED.items():
+        below: Any = tree
+        for key in old.split("."):
+            below = below.get(key, _ABSENT) if isinstance(below, Mapping) else _ABSENT
+        if below is not _ABSENT:
+            raise ValueError(f"configuration key {old!r} is now called {new!r}")
+    return build(RunConfig, tree)
 
 
 ELASTIC = ("actors", "cluster", "replay", "schedule")
@@ -245,13 +266,22 @@ def override(
     Raises:
         ValueError: As `resolve`; or a key that may not change.
     """
-    tree = to_tree(config)
+    overrides = list(overrides)
     for text in overrides:
         key = text.partition("=")[0].strip()
         if not any(key == name or key.startswith(f"{name}.") for name in allowed):
             raise ValueError(f"{who} may change keys of {', '.join(allowed)}, not {text!r}")
-        merge(tree, parse_override(text))
-    return build(RunConfig, tree)
+    return build_run(_changed(to_tree(config), [], overrides))
+
+
+def _changed(tree: dict[str, Any], layers: Iterable[Mapping[str, Any]], overrides: Iterable[str]) -> dict[str, Any]:
+    """A tree with what the user asks for, less what only other members of a union have."""
+    asked: dict[str, Any] = {}
+    for layer in (*layers, *map(parse_override, overrides)):
+        merge(asked, layer)
+    drop_others(RunConfig, tree, asked)
+    merge(tree, asked)
+    return tree
 
 
 def preset_names(kind: str) -> list[str]:
@@ -261,9 +291,12 @@ def preset_names(kind: str) -> list[str]:
 
 
 def tuned_algorithms() -> dict[str, list[str]]:
-    """The algorithm presets that each env and scale preset has settings of its own for, if any."""
+    """The algorithm presets that env and scale presets have settings of their own for, by `env`, `scale` or both."""
     presets = {name: load_preset(kind, name) for kind in ("envs", "scales") for name in preset_names(kind)}
-    return {name: sorted(preset["algorithms"]) for name, preset in presets.items() if "algorithms" in preset}
+    both = {
+        f"{name} {scale}": tree for name, preset in presets.items() for scale, tree in preset.get("scales", {}).items()
+    }
+    return {name: sorted(tree["algorithms"]) for name, tree in (presets | both).items() if "algorithms" in tree}
 
 
 def load_preset(kind: str, name: str) -> dict[str, Any]:
@@ -274,15 +307,13 @@ def load_preset(kind: str, name: str) -> dict[str, Any]:
             f"unknown {kind.removesuffix('s')} preset {name!r}{nearest(name, names)}; see `worldfleet presets`"
         )
     text = (resources.files("cluster") / "presets" / kind / f"{name}.yaml").read_text()
-    return yaml.safe_load(text) or {}
+    return read_yaml(text, f"{kind}/{name}.yaml") or {}
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     """A configuration tree from a YAML file."""
     try:
-        tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        tree = read_yaml(path.read_text(), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file: {error}") from error
     if not isinstance(tree, dict):
@@ -295,106 +326,12 @@ def parse_override(text: str) -> dict[str, Any]:
     path, separator, value = text.partition("=")
     if not separator or not path:
         raise ValueError(f"override {text!r} is not of the form key.subkey=value")
-    tree: Any = yaml.safe_load(value)
+    tree: Any = read_yaml(value, f"the value of {path}")
     for key in reversed(path.split(".")):
         tree = {key: tree}
     return typing.cast(dict[str, Any], tree)
 
 
-def merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
-    """Merge `update` into `base` in place; mappings merge key by key, everything else is replaced."""
-    for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
-    """A configuration dataclass from a tree of plain values.
-
-    Raises:
-        ValueError: An unknown key, a wrong type or an invalid value, named by its dotted path.
-    """
-    hints = _hints(cls)  # type: ignore[arg-type]
-    values = {}
-    for key, value in tree.items():
-        where = f"{path}{key}"
-        if key not in hints:
-            raise ValueError(f"unknown configuration key {where!r}{nearest(key, hints)}")
-        options = _dataclasses(hints[key])
-        if not options or (value is None and type(None) in typing.get_args(hints[key])):
-            values[key] = _leaf(hints[key], value, where)
-        elif isinstance(value, Mapping):
-            values[key] = build(_chosen(options, value, where), value, f"{where}.")
-        else:
-            raise ValueError(f"{where} must be a mapping of {sorted(_hints(options[0]))}, got {value!r}")
-    try:
-        return cls(**values)
-    except ValueError as error:
-        prefix = path.rstrip(".")
-        raise ValueError(
-            f"{prefix}: {error}" if prefix and not str(error).startswith(prefix) else str(error)
-        ) from error
-
-
-def to_tree(config: Any) -> dict[str, Any]:
-    """The resolved configuration as plain values for YAML."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value
-
-    return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
-
-
 def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML text; `build(RunConfig, yaml.safe_load(text))` gives it back."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False)
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """` (did you mean 'x'?)`, or nothing when no name is near."""
-    matches = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-
-
-def _dataclasses(hint: Any) -> list[type]:
-    """The dataclasses a field may hold."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return [option for option in options if dataclasses.is_dataclass(option) and isinstance(option, type)]
-
-
-def _chosen(options: list[type], tree: Mapping[str, Any], where: str) -> type:
-    """The dataclass that a tree is meant for: the one whose field `name` may have the tree's value.
-
-    Raises:
-        ValueError: There are several, and the name is missing or none of theirs.
-    """
-    if len(options) == 1:
-        return options[0]
-    names = {name: option for option in options for name in typing.get_args(_hints(option)["name"])}
-    if "name" not in tree:
-        raise ValueError(f"{where}.name is missing; it is one of {', '.join(names)}")
-    name = str(tree["name"])
-    if name not in names:
-        raise ValueError(f"{where}.name must be one of {', '.join(names)}, got {name!r}{nearest(name, names)}")
-    return names[name]
-
-
-def _leaf(hint: Any, value: Any, where: str) -> Any:
-    adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=False))
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{where}: {first['msg'].lower()}, got {value!r}") from error
+    """The resolved configuration as YAML text; `build_run(read_yaml(text, ...))` gives it back."""
+    return dump_yaml(to_tree(config))

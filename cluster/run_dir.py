@@ -8,9 +8,8 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
-from cluster.config import RunConfig, build, to_yaml
+from cluster.config import RunConfig, build_run, to_yaml
+from cluster.reader import read_yaml
 
 FORMAT_VERSION = 2
 """Version of the layout below; a directory of another version is refused, never rewritten."""
@@ -65,13 +64,13 @@ class RunDir:
         if not run_dir.config_file.is_file():
             raise ValueError(f"{path} is not a run directory: it has no config.yaml")
         try:
-            tree: Any = yaml.safe_load(run_dir.config_file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{run_dir.config_file} is damaged: {' '.join(str(error).split())}") from error
+            tree: Any = read_yaml(run_dir.config_file.read_text(), "its text")
+        except ValueError as error:  # of the YAML or of the encoding
+            raise ValueError(f"{run_dir.config_file} is damaged: {error}") from error
         version = tree.pop("format", None) if isinstance(tree, dict) else None
         if version != FORMAT_VERSION:
             raise ValueError(f"{path} has run format {version}, this version reads {FORMAT_VERSION}")
-        return run_dir, build(RunConfig, tree)
+        return run_dir, build_run(tree)
 
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""

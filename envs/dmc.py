@@ -6,16 +6,18 @@ import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
 import mujoco
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from envs.adapters import GymnasiumEnv
 from envs.names import unknown_name
-from envs.options import check_choice, check_flag, check_integer, config_from_options, require_extra
+from envs.numbers import check_fields
+from envs.options import config_from_options, require_extra
 
 ObservationName = Literal["state", "image", "both"]
 Observation = dict[str, NDArray[Any]]
@@ -37,19 +39,14 @@ class DmcConfig:
     """
 
     observation: ObservationName = "state"
-    image_size: int = 64
-    camera: int = 0
+    image_size: Annotated[int, Ge(8), Le(1024)] = 64
+    camera: Annotated[int, Ge(0), Le(100)] = 0
     shadows: bool = True
-    action_repeat: int = 1
-    max_episode_frames: int = 1000
+    action_repeat: Annotated[int, Ge(1), Le(100)] = 1
+    max_episode_frames: Annotated[int, Ge(1), Le(1_000_000)] = 1000
 
     def __post_init__(self) -> None:
-        check_choice(self, "observation", get_args(ObservationName))
-        check_integer(self, "image_size", 8, 1024)
-        check_integer(self, "camera", 0, 100)
-        check_flag(self, "shadows")
-        check_integer(self, "action_repeat", 1, 100)
-        check_integer(self, "max_episode_frames", 1, 1_000_000)
+        check_fields(self)
 
 
 class DmcEnv(gym.Env[Observation, NDArray[Any]]):

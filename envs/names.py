@@ -15,6 +15,10 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
         valid: Every name that would have been accepted.
     """
     names = sorted(valid)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}{hint} (valid: {', '.join(names)})"
+    return f"unknown {kind} {name!r}{nearest(name, names)} (valid: {', '.join(names)})"
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where no name is near."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -32,34 +32,6 @@ def config_from_options(cls: type[ConfigT], options: Mapping[str, Any]) -> Confi
     return cls(**options)
 
 
-def check_choice(config: object, name: str, valid: tuple[str, ...]) -> None:
-    """Refuse a value of field `name` that is none of `valid`."""
-    value = getattr(config, name)
-    if value not in valid:
-        raise ValueError(unknown_name(name, str(value), valid))
-
-
-def check_flag(config: object, name: str) -> None:
-    """Refuse a value of field `name` that is not true or false."""
-    value = getattr(config, name)
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-
-
-def check_range(config: object, name: str, low: float, high: float) -> None:
-    """Refuse a value of field `name` that is no number in [low, high]."""
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r}")
-
-
-def check_integer(config: object, name: str, low: int, high: int) -> None:
-    """Refuse a value of field `name` that is no integer in [low, high]."""
-    value = getattr(config, name)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer in [{low}, {high}], got {value!r}")
-
-
 def has_extra(extra: str) -> bool:
     """Whether the packages of an optional extra are installed; none is imported."""
     return all(importlib.util.find_spec(module) is not None for module in EXTRAS[extra])

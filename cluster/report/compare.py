@@ -8,7 +8,7 @@ from pathlib import Path
 
 import matplotlib
 
-from cluster.report.data import Metrics, read_metrics, read_yaml
+from cluster.report.data import Metrics, read_mapping, read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -56,7 +56,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
 
 def _label(run_dir: Path) -> str:
     """The run's name and what it trained."""
-    config = read_yaml(run_dir / "config.yaml")
+    config = read_mapping(run_dir / "config.yaml")
     names = [config.get(part, {}).get("name", "?") for part in ("algorithm", "env")]
     return f"{run_dir.name}: {' on '.join(names)}"
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cluster.reader import read_yaml
 from cluster.report.charts import Series
 
 
@@ -77,11 +76,11 @@ def parse_json(text: str) -> Any:
         return None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping."""
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML mapping, empty for what is not one."""
     try:
-        tree = yaml.safe_load(read_text(path))
-    except yaml.YAMLError:
+        tree = read_yaml(read_text(path), str(path))
+    except ValueError:
         return {}
     return tree if isinstance(tree, dict) else {}
 

@@ -22,9 +22,9 @@ from cluster.report.data import (
     natural,
     parse_json,
     read_evaluations,
+    read_mapping,
     read_metrics,
     read_text,
-    read_yaml,
 )
 from cluster.report.markup import cell, charts, figure, key_values, note, page, picture, pictures, section, table
 from cluster.run_dir import write_atomic
@@ -53,7 +53,7 @@ def write_report(run_dir: Path) -> Path:
     if not any((run_dir / name).is_file() for name in ("config.yaml", "metrics.jsonl")):
         raise ValueError(f"{run_dir} is not a run directory: it has neither config.yaml nor metrics.jsonl")
     metrics = read_metrics(run_dir / "metrics.jsonl")
-    config = read_yaml(run_dir / "config.yaml")
+    config = read_mapping(run_dir / "config.yaml")
     evaluations = read_evaluations(run_dir / "eval")
     name = run_dir.resolve().name
     sections = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from envs.options import check_choice, check_flag, check_integer, check_range
+from envs.numbers import Fraction, check_fields
 from envs.specs import ArraySpec, EnvSpec
 
 Backend = Literal["auto", "gymnasium", "envpool"]
@@ -44,19 +45,16 @@ class CarRacingConfig:
     """
 
     backend: Backend = "auto"
-    image_size: int = 64
+    image_size: Annotated[int, Ge(8)] = 64
     dashboard: bool = True
-    action_repeat: int = 1
-    max_episode_frames: int = 1000
-    lap_complete_percent: float = 0.95
+    action_repeat: Annotated[int, Ge(1), Le(100)] = 1
+    max_episode_frames: Annotated[int, Ge(1), Le(1_000_000)] = 1000
+    lap_complete_percent: Fraction = 0.95
 
     def __post_init__(self) -> None:
-        check_choice(self, "backend", get_args(Backend))
-        check_flag(self, "dashboard")
-        check_integer(self, "image_size", 8, self.frame_shape[0])
-        check_integer(self, "action_repeat", 1, 100)
-        check_integer(self, "max_episode_frames", 1, 1_000_000)
-        check_range(self, "lap_complete_percent", 0.0, 1.0)
+        check_fields(self)
+        if self.image_size > self.frame_shape[0]:
+            raise ValueError(f"image_size must be at most {self.frame_shape[0]}, got {self.image_size}")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

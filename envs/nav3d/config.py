@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
+
+from annotated_types import Ge, Le
 
 from envs.names import unknown_name
-from envs.options import check_choice, check_flag, check_integer, check_range
+from envs.numbers import Fraction, check_fields
 
 LayoutName = Literal["fixed", "random"]
 FrameName = Literal["world", "heading"]
 ViewName = Literal["top_down", "first_person"]
 RendererName = Literal["ray", "gl"]
+Positive = Annotated[float, Ge(1e-3), Le(1e3)]
+NonNegative = Annotated[float, Ge(0), Le(1e3)]
+Rate = Annotated[float, Ge(0), Le(10)]
+Repeats = Annotated[int, Ge(1), Le(100)]
 
 EPISODE_OPTIONS = ("drag_scale", "layout", "mass_scale", "wind_std")
 """Fields that `reset(options=...)` may change for one episode; `start` and `goal` may be given too."""
@@ -53,47 +59,34 @@ class Nav3DConfig:
     """
 
     layout: LayoutName = "fixed"
-    mass: float = 1.0
-    drag: float = 1.5
-    max_force: float = 3.0
-    mass_scale: float = 1.0
-    drag_scale: float = 1.0
-    wind_std: float = 0.0
-    wind_time: float = 1.0
+    mass: Positive = 1.0
+    drag: NonNegative = 1.5
+    max_force: Positive = 3.0
+    mass_scale: Annotated[float, Ge(0.1), Le(10)] = 1.0
+    drag_scale: Rate = 1.0
+    wind_std: Rate = 0.0
+    wind_time: Positive = 1.0
     frame: FrameName = "world"
-    turn_rate: float = 2.0
-    step_seconds: float = 0.1
-    substeps: int = 4
-    action_repeat: int = 1
-    max_episode_steps: int = 200
-    goal_radius: float = 0.5
-    min_goal_distance: float = 3.0
-    progress_scale: float = 1.0
-    effort_penalty: float = 0.02
-    goal_bonus: float = 2.0
-    collision_penalty: float = 0.1
-    lidar_range: float = 5.0
-    render_size: int = 256
+    turn_rate: NonNegative = 2.0
+    step_seconds: Positive = 0.1
+    substeps: Repeats = 4
+    action_repeat: Repeats = 1
+    max_episode_steps: Annotated[int, Ge(1), Le(1_000_000)] = 200
+    goal_radius: Annotated[float, Ge(0.1), Le(2)] = 0.5
+    min_goal_distance: Annotated[float, Le(8)] = 3.0
+    progress_scale: NonNegative = 1.0
+    effort_penalty: NonNegative = 0.02
+    goal_bonus: NonNegative = 2.0
+    collision_penalty: NonNegative = 0.1
+    lidar_range: Positive = 5.0
+    render_size: Annotated[int, Ge(1), Le(4096)] = 256
 
     def __post_init__(self) -> None:
-        check_choice(self, "layout", get_args(LayoutName))
-        check_choice(self, "frame", get_args(FrameName))
-        for name in ("mass", "max_force", "wind_time", "step_seconds", "lidar_range"):
-            check_range(self, name, 1e-3, 1e3)
-        for name in ("drag", "turn_rate", "progress_scale", "effort_penalty", "goal_bonus", "collision_penalty"):
-            check_range(self, name, 0.0, 1e3)
-        check_range(self, "mass_scale", 0.1, 10.0)
-        check_range(self, "drag_scale", 0.0, 10.0)
-        check_range(self, "wind_std", 0.0, 10.0)
-        check_range(self, "goal_radius", 0.1, 2.0)
-        check_range(self, "min_goal_distance", self.goal_radius, 8.0)
-        for name, high in (
-            ("substeps", 100),
-            ("action_repeat", 100),
-            ("max_episode_steps", 1_000_000),
-            ("render_size", 4096),
-        ):
-            check_integer(self, name, 1, high)
+        check_fields(self)
+        if self.min_goal_distance < self.goal_radius:
+            raise ValueError(
+                f"min_goal_distance must be at least the goal_radius {self.goal_radius}, got {self.min_goal_distance}"
+            )
 
 
 @dataclass(frozen=True)
@@ -111,18 +104,10 @@ class Nav3DImageConfig(Nav3DConfig):
     """
 
     view: ViewName = "top_down"
-    image_size: int = 64
-    marker_radius: float = 0.5
+    image_size: Annotated[int, Ge(8), Le(1024)] = 64
+    marker_radius: Annotated[float, Ge(0), Le(2)] = 0.5
     grey: bool = False
     renderer: RendererName = "ray"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self, "view", get_args(ViewName))
-        check_choice(self, "renderer", get_args(RendererName))
-        check_integer(self, "image_size", 8, 1024)
-        check_range(self, "marker_radius", 0.0, 2.0)
-        check_flag(self, "grey")
 
 
 @dataclass(frozen=True)
@@ -138,18 +123,11 @@ class Nav3DCreatureConfig(Nav3DConfig):
         exhausted_force: Fraction of the force that is left at stamina 0.
     """
 
-    mass: float = 0.2
-    effort_cost: float = 0.25
-    rest_gain: float = 0.15
-    tired_below: float = 0.5
-    exhausted_force: float = 0.2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("effort_cost", "rest_gain"):
-            check_range(self, name, 0.0, 10.0)
-        check_range(self, "tired_below", 1e-3, 1.0)
-        check_range(self, "exhausted_force", 0.0, 1.0)
+    mass: Positive = 0.2
+    effort_cost: Rate = 0.25
+    rest_gain: Rate = 0.15
+    tired_below: Annotated[float, Ge(1e-3), Le(1)] = 0.5
+    exhausted_force: Fraction = 0.2
 
 
 ConfigT = TypeVar("ConfigT", bound=Nav3DConfig)

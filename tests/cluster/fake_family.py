@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cluster import build, config
+from cluster import build
 from cluster.config import RunConfig
+from envs import numbers
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.pets import PetsConfig
 from learner.batch import SequenceBatch
@@ -70,5 +71,4 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setitem(build.FAMILIES, FakeConfig, family)
     monkeypatch.setitem(RunConfig.__annotations__, "algorithm", PetsConfig | FakeConfig)
-    config._hints.cache_clear()
-    monkeypatch.setattr(config, "_hints", config._hints.__wrapped__)
+    monkeypatch.setattr(numbers, "_field_types", numbers._field_types.__wrapped__)

@@ -148,11 +148,11 @@ def test_pictures_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dmc:walkr-walk", {}, "unknown domain 'walkr'; did you mean 'walker'"),
+        ("dmc:walkr-walk", {}, r"unknown domain 'walkr' \(did you mean 'walker'"),
         ("dmc:walker-wlak", {}, "did you mean 'walk'"),
         ("dmc:walker", {}, "task of walker ''"),
         ("dmc:walker-walk", {"observations": "image"}, "did you mean 'observation'"),
-        ("dmc:walker-walk", {"observation": "pixels"}, "unknown observation 'pixels'"),
+        ("dmc:walker-walk", {"observation": "pixels"}, "observation must be 'state', 'image' or 'both', got 'pixels'"),
         ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[0, 1\] for walker-walk, got 9"),
         ("dmc:walker-walk", {"action_repeat": 0}, "action_repeat"),
     ],

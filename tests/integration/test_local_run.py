@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from cluster import build
-from cluster.config import RunConfig, preset_names, resolve, to_tree
-from cluster.config import build as from_tree
+from cluster.config import RunConfig, preset_names, resolve
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
 from cluster.metrics import without_incidentals
 from cluster.report.page import write_report
 from cluster.run_dir import RunDir
 from cluster.train import train
+from cluster.tree import build as from_tree
+from cluster.tree import to_tree
 from learner import checkpoint
 from tests.cluster import fake_family
 
