@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actors.evaluate import Evaluator
     from actors.records import Policy
     from actors.replay.flow.limiter import SampleLimiter
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
     from actors.serving import PolicyServer
@@ -133,8 +133,7 @@ def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: Res
     """The learner of this rank, training on `batches`; `write_back` takes priorities and write-backs to the replay."""
     from learner.learner import Learner
 
-    sink = write_back if config.learner.minibatches == 1 else None
-    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), sink)
+    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), write_back)
 
 
 def collect_steps(config: RunConfig) -> int:
@@ -155,7 +154,7 @@ def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[Sequence
 
 def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
     """Batches of rank `rank` from shard actors."""
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
 
     return RemoteBatches(
         shards,
@@ -188,7 +187,8 @@ def _pets(config: RunConfig) -> Algorithm:
     assert isinstance(config.algorithm, PetsConfig)
     device = resolve_device(config.learner.device)
     seed = derive_seed(config.seed, "algorithm")
-    return PetsAlgorithm(config.algorithm, env_spec(config), device, seed, config.learner.precision)
+    options = {"precision": config.learner.precision, "priorities": config.replay.takes_priorities}
+    return PetsAlgorithm(config.algorithm, env_spec(config), device, seed, **options)
 
 
 def _planner_policy(config: RunConfig, device: DeviceName) -> Policy:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Lt
 
 from actors.replay.config import ReplayConfig
+from actors.replay.exchange import check_exchange
 from cluster.reader import dump_yaml, read_yaml
 from cluster.tree import build, drop_others, merge, to_tree
 from envs.names import nearest
@@ -32,7 +33,15 @@ from planners.config import PlannerConfig
 
 PRESET_KINDS = ("algorithms", "envs", "scales")
 
-RENAMED = {"cluster.updates_per_permit": "cluster.updates_per_lease"}
+RENAMED = {
+    "cluster.updates_per_permit": "cluster.updates_per_lease",
+    "replay.selector.uniform": "replay.selector.fractions.uniform",
+    "replay.selector.prioritized": "replay.selector.fractions.prioritized",
+    "replay.selector.recency": "replay.selector.fractions.recency",
+    "replay.selector.fifo": "replay.selector.fractions.fifo",
+    "replay.selector.priority_exponent": "replay.selector.exponent",
+    "replay.selector.recency_exponent": "replay.selector.exponent",
+}
 """Keys of earlier versions and what they are called now."""
 
 _ABSENT = object()
@@ -167,6 +176,7 @@ class RunConfig:
             raise ValueError(
                 f"learner.batch_size {batch_size} must be a multiple of cluster.learner_ranks {ranks}, which share it"
             )
+        check_exchange(self.algorithm.name, self.algorithm.exchange, self.replay, self.learner)
 
     @property
     def serving(self) -> ServingConfig:

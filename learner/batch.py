@@ -5,6 +5,7 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,3 +28,14 @@ class SequenceBatch:
     def shape(self) -> tuple[int, int]:
         """(B, T)."""
         return self.data["is_first"].shape[0], self.data["is_first"].shape[1]
+
+    def map_rows(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> SequenceBatch:
+        """A batch of what `function` makes of every array, all of which have one row per sequence."""
+        return SequenceBatch(
+            data={key: function(value) for key, value in self.data.items()},
+            stream_id=function(self.stream_id),
+            first_step=function(self.first_step),
+            policy_version=function(self.policy_version),
+            weight=function(self.weight),
+            handle=function(self.handle),
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from learner.algorithms.base import Exchange
 from learner.models.dimensions import SIZES, Dimensions, SizeName
 from learner.models.heads import PolicyConfig, ScalarConfig
 from learner.models.layers import ActivationName, NormName
@@ -211,6 +212,11 @@ class DreamerConfig:
     def sizes(self) -> Dimensions:
         """The sizes in use."""
         return SIZES[self.size] if self.dimensions is None else self.dimensions
+
+    @property
+    def exchange(self) -> Exchange:
+        """Latent states go back to the replay if they are stored."""
+        return Exchange(gives=frozenset({"writebacks"} if self.store_latents else ()))
 
     @property
     def context(self) -> int:

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.specs import EnvSpec
-from learner.algorithms.base import UpdateResult
+from learner.algorithms.base import Exchange, UpdateResult
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
 from learner.device import Precision, autocast, to_device
 from learner.distributed import Collective, current
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.losses.ensemble import EnsembleLoss, EnsembleLossConfig, ensemble_loss, logvar_penalty
+from learner.losses.likelihood import squared_error
 from learner.models.average import ParameterAverage
 from learner.models.ensemble import Ensemble, EnsembleConfig, save_members
 from learner.optim import OptimConfig, Optimizer, learning_rate
@@ -67,6 +68,11 @@ class PetsConfig:
         if self.early_stopping.patience > 0 and self.validation_fraction == 0.0:
             raise ValueError("early stopping needs a validation_fraction above 0")
 
+    @property
+    def exchange(self) -> Exchange:
+        """The error of every sequence is its priority, if priorities are wanted."""
+        return Exchange(gives=frozenset({"priorities"}), weights=True)
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -90,6 +96,7 @@ class PetsAlgorithm:
         precision: "bf16" computes matrix products in bfloat16; weights and losses stay in full width.
         collective: The ranks that share the work, by default the process group this process has joined.
         dtype: Width of weights and losses.
+        priorities: Whether updates give priorities, for which they predict the batch once more.
 
     Raises:
         ValueError: If the environment has no such observation, or discrete actions.
@@ -104,11 +111,13 @@ class PetsAlgorithm:
         precision: Precision = "fp32",
         collective: Collective | None = None,
         dtype: torch.dtype = torch.float32,
+        priorities: bool = False,
     ) -> None:
         state_size, action_size = _sizes(config, env_spec)
         self.config = config
         self.seed = seed
         self._device, self._precision, self._dtype = device, precision, dtype
+        self._gives_priorities = priorities
         self._collective = collective or current()
         self.model = Ensemble(config.ensemble, state_size, action_size, seed % 2**63).to(device, dtype)
         for statistics in (self.model.input_statistics, self.model.output_statistics):
@@ -129,7 +138,7 @@ class PetsAlgorithm:
 
         Returns:
             Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the
-            loss, the norm of the gradients, and `stopped`.
+            loss, the norm of the gradients, and `stopped`; perhaps priorities, with their mean and that of the weights.
         """
         train, validation = self._split(batch)
         sums, validation_weight, data_seen = self._share_statistics(batch, train, validation)
@@ -139,7 +148,11 @@ class PetsAlgorithm:
         report["validation_loss_member"] = self._held_out_loss(validation, validation_weight)
         metrics = self._reduce_and_step(report)
         metrics.update(self._decide(metrics, bool(validation_weight > 0), data_seen))
-        return UpdateResult(metrics)
+        if not self._gives_priorities:
+            return UpdateResult(metrics)
+        priorities = self._sequence_errors(batch)
+        metrics |= {"priority_mean": float(priorities.mean()), "weight_mean": float(batch.weight.mean())}
+        return UpdateResult(metrics, priorities)
 
     def evaluate(self, transitions: Transitions) -> NDArray[np.float64]:
         """Held-out loss of every member on given transitions, [K]; no update, no exchange with other ranks."""
@@ -251,6 +264,18 @@ class PetsAlgorithm:
         """This rank's share of the held-out loss of every member, [K]."""
         with self.average.applied():
             return self._losses(rows, self._validation_loss, weight).total
+
+    @torch.no_grad()
+    def _sequence_errors(self, batch: SequenceBatch) -> NDArray[np.float32]:
+        """Half the squared error [B] of each sequence: the mean over transitions, members and normalised quantities."""
+        transitions = transitions_of(batch, self.config.observation_key)
+        rows = self._rows(transitions, np.ones((1, len(transitions)), np.float32))
+        with autocast(self._device, self._precision):
+            mean = self.model(rows.state, rows.action).mean
+        error = squared_error(mean, self.model.normalise_target(rows.target).expand_as(mean)).mean((0, 2))
+        sums = np.bincount(transitions.sequence, error.double().cpu().numpy(), batch.shape[0])
+        counts = np.bincount(transitions.sequence, minlength=batch.shape[0])
+        return (sums / np.maximum(counts, 1)).astype(np.float32)
 
     def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
         """Sum gradients and losses over the ranks in one buffer, step the optimiser, read the losses."""

@@ -32,11 +32,10 @@ from tests.fakes import CheckingPolicy, CounterVectorEnv, check_sequences, count
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
+from actors.replay.flow.service import RayInserts, RemoteBatches  # noqa: E402
 from actors.replay.service import (  # noqa: E402
     CONCURRENCY_GROUPS,
     Payload,
-    RayInserts,
-    RemoteBatches,
     ReplayShardActor,
     begin_checkpoint,
 )
@@ -378,7 +377,6 @@ def _answer(actor: Any, method: str) -> Any:
         return None
 
 
-@pytest.mark.skipif(not hasattr(ReplayShard, "update_priorities"), reason="needs shards with priorities")
 def test_write_backs_reaches_the_shards_and_failures_are_only_counted(shards: list[Any]) -> None:
     batches = RemoteBatches(shards, 8, 30, seed=0, mixed=True)
     for _ in range(5):
@@ -386,8 +384,8 @@ def test_write_backs_reaches_the_shards_and_failures_are_only_counted(shards: li
         batches.write_back(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
     batches._writebacks.settle()
     stats = batches.stats()
-    assert 10 <= stats["writeback_calls"] <= 20  # two for every shard that a batch is from
-    assert stats["writeback_failed"] == stats["writeback_calls"] / 2  # no shard has such a key
+    assert 5 <= stats["writeback_calls"] <= 10  # one for every shard that a batch is from
+    assert stats["writeback_failed"] == stats["writeback_calls"]  # no shard has such a key
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])

@@ -58,7 +58,7 @@ def test_broken_headers_are_named() -> None:
     with pytest.raises(WireError, match="header lacks fields"):
         decode_blocks(seal(msgpack.packb({"format": 1})), payload)
     fields = msgpack.unpackb(header[:-4])
-    with pytest.raises(WireError, match="message format 9 is not 3"):
+    with pytest.raises(WireError, match="message format 9 is not 4"):
         decode_blocks(seal(msgpack.packb(fields | {"format": 9})), payload)
     with pytest.raises(WireError, match="schema hash"):
         decode_blocks(seal(msgpack.packb(fields | {"schema_hash": 1})), payload)
