@@ -187,8 +187,10 @@ def _pets(config: RunConfig) -> Algorithm:
     assert isinstance(config.algorithm, PetsConfig)
     device = resolve_device(config.learner.device)
     seed = derive_seed(config.seed, "algorithm")
-    options = {"precision": config.learner.precision, "priorities": config.replay.takes_priorities}
-    return PetsAlgorithm(config.algorithm, env_spec(config), device, seed, **options)
+    priorities = config.replay.takes_priorities
+    return PetsAlgorithm(
+        config.algorithm, env_spec(config), device, seed, config.learner.precision, priorities=priorities
+    )
 
 
 def _planner_policy(config: RunConfig, device: DeviceName) -> Policy:

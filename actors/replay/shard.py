@@ -208,7 +208,8 @@ class ReplayShard:
         if levels is not None:
             self._views.check_priorities(levels)
         if values:
-            rewrites.check(*handle[valid].T[:2], values, length, version)
+            chunk, offset, _ = handle[valid].T
+            rewrites.check(chunk, offset, values, length, version)
             if version is not None:
                 rewrites.reserve(values)
                 valid = self._store.valid(handle)

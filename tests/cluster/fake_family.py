@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cluster import build
 from cluster.config import RunConfig
 from envs import numbers
-from learner.algorithms.base import UpdateResult
+from learner.algorithms.base import Exchange, UpdateResult
 from learner.algorithms.pets import PetsConfig
 from learner.batch import SequenceBatch
 from tests.fakes import RecurrentPolicy
@@ -24,6 +24,11 @@ class FakeConfig:
     """A configuration that is not of PETS."""
 
     name: Literal["fake"] = "fake"
+
+    @property
+    def exchange(self) -> Exchange:
+        """Latents come back."""
+        return Exchange(gives=frozenset({"writebacks"}))
 
 
 class FakeAlgorithm:

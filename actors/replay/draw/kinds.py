@@ -176,9 +176,12 @@ class Part:
 
 def parts_of(config: SelectorConfig) -> list[Part]:
     """The components K: uniform, perhaps at fraction 0, and the others of positive fraction, queues last."""
-    mixture = isinstance(config, MixtureConfig)
-    fractions: Mapping[str, float] = config.fractions if mixture else {config.kind: 1.0}
-    settings: Mapping[str, PartConfig] = config.parts if mixture else {config.kind: config}
+    fractions: Mapping[str, float]
+    settings: Mapping[str, PartConfig]
+    if isinstance(config, MixtureConfig):
+        fractions, settings = config.fractions, config.parts
+    else:
+        fractions, settings = {config.kind: 1.0}, {config.kind: config}
     kinds = [kind for kind in KINDS if kind == "uniform" or fractions.get(kind, 0.0) > 0]
     return [
         Part(kind, fractions.get(kind, 0.0), settings.get(kind) or KINDS[kind].config())

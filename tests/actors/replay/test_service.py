@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import DurabilityConfig, ReplayConfig
-from actors.replay.flow.batches import ShardUnavailable
+from actors.replay.draw.kinds import MixtureConfig
+from actors.replay.flow.batches import ShardUnavailable, Transport
 from actors.replay.flow.credits import MessageWindow
 from actors.replay.flow.routing import route
 from actors.replay.shard import ReplayShard
@@ -386,6 +387,29 @@ def test_write_backs_reaches_the_shards_and_failures_are_only_counted(shards: li
     stats = batches.stats()
     assert 5 <= stats["writeback_calls"] <= 10  # one for every shard that a batch is from
     assert stats["writeback_failed"] == stats["writeback_calls"]  # no shard has such a key
+
+
+@pytest.mark.parametrize("transport", ["slots", "objects"])
+def test_a_second_reader_takes_nothing_from_the_online_queue(transport: Transport) -> None:
+    online = MixtureConfig(online=True)
+    config = ReplayConfig(2, 1 << 24, 512, online, views={"reanalyze": online})
+    handles = [start(ReplayShardActor, config, seed, seed) for seed in range(2)]
+    for stream in STREAMS:
+        ray.get(insert(handles, stream))
+    everything = {(stream, step) for stream in STREAMS for step in range(0, 256, 32)}
+    for view in ("reanalyze", "train"):
+        batches = RemoteBatches(handles, 16, 32, seed=0, transport=transport, view=view)
+        seen = set()
+        for _ in range(30):
+            batch = next(batches)
+            check_sequences(batch)
+            seen |= set(zip(batch.stream_id.tolist(), batch.first_step.tolist(), strict=True))
+        assert everything <= seen
+        batches.close()
+    with pytest.raises(ValueError, match="the replay has no view 'other'; it has train, reanalyze"):
+        next(RemoteBatches(handles, 16, 32, seed=0, view="other"))
+    for handle in handles:
+        ray.kill(handle)
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])

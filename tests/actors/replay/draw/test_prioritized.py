@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -293,3 +294,30 @@ def test_masses_known_late_still_give_a_batch() -> None:
     assert batch.weight.tolist() == [1] * 8
     for totals in (np.zeros(2), old / 10, old * 10):
         assert np.isfinite(replay.shards[0].sample(8, 2, totals=totals).weight).all()
+
+
+def test_a_step_may_bring_its_first_priority() -> None:
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=2.0))
+    brought = np.array([1.0, 3.0, 0.5, 2.0], np.float32)
+    replay.insert(replace(tag_block(0, 0, 4), priority=brought))
+    assert replay.masses(1).tolist() == [4, 1 + 9 + 0.25 + 4]
+    replay.insert(tag_block(0, 4, 2))  # without one: the largest so far
+    assert replay.masses(1).tolist() == [6, 14.25 + 2 * 9]
+    replay.insert(replace(tag_block(0, 0, 8), priority=np.full(8, 5.0, np.float32)))  # two of its steps are new
+    assert replay.masses(1).tolist() == [8, 32.25 + 2 * 25]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -1.0, np.inf, 1e31])
+def test_bad_first_priorities_are_refused_with_their_block(bad: float) -> None:
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=10.0))
+    priority = np.array([1.0, bad], np.float32)
+    with pytest.raises(ValueError, match=r"priorities must be finite|too large to add up"):
+        replay.insert(replace(tag_block(0, 0, 2), priority=priority))
+    assert replay.num_steps == 0
+    replay.insert(tag_block(0, 0, 2))
+
+
+def test_priorities_that_no_view_takes_cost_nothing() -> None:
+    replay = make_replay(mixture())
+    replay.insert(replace(tag_block(0, 0, 2), priority=np.ones(2, np.float32)))
+    assert replay.nbytes == 16 * STEP_BYTES

@@ -188,6 +188,24 @@ def test_a_manifest_of_another_format_version_is_refused(tmp_path: Path) -> None
         ReplayShard(durable_config(), 0, tmp_path / "one")
 
 
+@pytest.mark.parametrize("mode", ["none", "async", "sync"])
+def test_first_priorities_survive_like_their_steps(tmp_path: Path, mode: str) -> None:
+    config = replace(durable_config(mode, BIG), selector=SELECTORS["prioritized"])
+    rng = np.random.default_rng(0)
+    with opened(config, tmp_path / "one") as one:
+        for first in range(0, 40, 10):
+            priority = rng.random(10).astype(np.float32) if first != 20 else None
+            one.insert(replace(tag_block(0, first, 10), priority=priority))
+            if first == 10 or (first == 30 and mode == "none"):
+                one.checkpoint(f"at-{first}").wait()
+        masses = one.masses(1)
+    with opened(config, copy_of(tmp_path / "one")) as two:  # some from the checkpoint, some from the log
+        np.testing.assert_allclose(two.masses(1), masses)
+    with opened(replace(config, max_bytes=config.max_bytes // 2), copy_of(tmp_path / "one")) as three:
+        assert not three.recovery.exact
+        np.testing.assert_allclose(three.masses(1), masses)
+
+
 # -- damage ----------------------------------------------------------------------------------------------------
 
 
