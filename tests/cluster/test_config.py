@@ -26,6 +26,7 @@ from cluster.config import (
 from cluster.fleet import share_gpus
 from cluster.reader import read_yaml
 from cluster.tree import build, drop_others, merge, to_tree
+from learner.algorithms.dreamer_config import DreamerConfig
 
 
 @dataclass(frozen=True)
@@ -221,8 +222,7 @@ def test_an_env_has_settings_for_a_scale() -> None:
 
 def acting_by_a_network(config: RunConfig) -> RunConfig:
     """The run with an algorithm that has no planner."""
-    part: Any = Winds()
-    return replace(config, algorithm=part)
+    return replace(config, algorithm=DreamerConfig())
 
 
 @pytest.mark.parametrize(
