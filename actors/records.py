@@ -24,6 +24,7 @@ class Block:
     policy_version: int  # weights version that chose the first action
     # observation keys, action, reward, is_first, is_last, is_terminal, episode, the policy's extras: [T, ...]
     data: dict[str, NDArray[Any]]
+    priority: NDArray[np.float32] | None = None  # [T] replay priority of the sequence that begins at each step
 
     @property
     def num_steps(self) -> int:
@@ -48,6 +49,7 @@ class PolicyOutput:
     carry: Any  # the policy's memory, row n belongs to environment n
     metrics: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # name -> [N]
     extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # Policy.extras -> [N, ...] to store with the step
+    priority: NDArray[np.float32] | None = None  # [N] replay priority of the sequence that begins here; always or never
 
 
 class Policy(Protocol):

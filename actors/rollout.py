@@ -119,6 +119,7 @@ class RolloutLoop:
         self._config = config or RolloutConfig()
         self._length = self._config.block_steps
         self._buffers: dict[str, NDArray[Any]] = {}
+        self._priority: NDArray[np.float32] | None = None  # [N, T] if the policy gives priorities
         self.restart(incarnation)
 
     @property
@@ -157,6 +158,7 @@ class RolloutLoop:
             "observation": {key: value.copy() for key, value in self._step.observation.items()},
             "is_first": self._step.is_first.copy(),
             "buffers": {key: buffer[:, : self._filled].copy() for key, buffer in self._buffers.items()},
+            "priority": None if self._priority is None else self._priority[:, : self._filled].copy(),
             "rows": [self._first_step, self._filled, self._block_version],
             "books": {name: getattr(self, f"_{name}").copy() for name in _BOOKS},
             "metrics": {name: sums.copy() for name, sums in self._metrics.sums.items()},
@@ -190,6 +192,9 @@ class RolloutLoop:
             self._buffers = self._allocate(step)
             for key, buffer in self._buffers.items():
                 buffer[:, : self._filled] = state["buffers"][key]
+            if state.get("priority") is not None:
+                self._priority = np.empty((self.env.num_envs, self._length), np.float32)
+                self._priority[:, : self._filled] = state["priority"]
         for name in _BOOKS:
             setattr(self, f"_{name}", np.array(state["books"][name]))
         self._metrics.sums = {name: np.array(state["metrics"][name]) for name in self._metrics.sums}
@@ -243,6 +248,10 @@ class RolloutLoop:
         assert output.extras.keys() == self.policy.extras.keys()
         for key, value in output.extras.items():
             buffers[key][:, row] = value
+        if output.priority is not None:
+            if self._priority is None:
+                self._priority = np.empty((self.env.num_envs, self._length), np.float32)
+            self._priority[:, row] = output.priority
         buffers["action"][:, row] = output.action
         buffers["reward"][:, row] = step.reward
         buffers["is_first"][:, row] = step.is_first
@@ -280,12 +289,13 @@ class RolloutLoop:
                 self._first_step,
                 self._block_version,
                 {key: buffer[n, : self._filled] for key, buffer in self._buffers.items()},
+                None if self._priority is None else self._priority[n, : self._filled],
             )
             for n, stream in enumerate(self._streams)
         ]
         self._first_step += self._filled
         self._filled = 0
-        self._buffers = {}
+        self._buffers, self._priority = {}, None
         return blocks
 
     def _allocate(self, step: StepBatch) -> dict[str, NDArray[Any]]:

@@ -31,7 +31,7 @@ from actors.ledger import Ledger
 from actors.records import Block, Episode, Policy
 from actors.replay.flow.credits import Message, MessageWindow
 from actors.replay.flow.routing import route
-from actors.replay.service import RayInserts
+from actors.replay.flow.service import RayInserts
 from actors.replay.wire.buffers import make_buffer_pool
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from actors.evaluate import Evaluator
     from actors.records import Policy
     from actors.replay.flow.limiter import SampleLimiter
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
     from actors.replay.sharded import ShardedReplay
     from actors.rollout import RolloutLoop
     from actors.serving import PolicyServer
     from cluster.config import RunConfig
     from cluster.report.run_fidelity import RunStudyConfig
     from cluster.run_dir import RunDir
-    from learner.algorithms.base import Algorithm
+    from learner.algorithms.base import Algorithm, Exchange
     from learner.algorithms.dreamer import DreamerAlgorithm
     from learner.algorithms.pets import PetsAlgorithm
     from learner.batch import SequenceBatch
@@ -157,8 +157,7 @@ def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: Res
     """The learner of this rank, training on `batches`; `write_back` takes priorities and write-backs to the replay."""
     from learner.learner import Learner
 
-    sink = write_back if config.learner.minibatches == 1 else None
-    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), sink)
+    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), write_back)
 
 
 def stages(config: RunConfig) -> Sequence[Stage]:
@@ -203,7 +202,7 @@ def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[Sequence
 
 def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
     """Batches of rank `rank` from shard actors."""
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
 
     return RemoteBatches(
         shards,
@@ -227,6 +226,11 @@ class AlgorithmConfig(Protocol):
     @property
     def context(self) -> int:
         """Leading steps of a sequence from the replay that only lead up to the trained ones."""
+        ...
+
+    @property
+    def exchange(self) -> Exchange:
+        """What the algorithm gives the replay and needs of it."""
         ...
 
 
@@ -265,7 +269,7 @@ def algorithm_configs() -> list[type]:
 def _pets(own: PetsConfig, run: RunConfig) -> PetsAlgorithm:
     from learner.algorithms.pets import PetsAlgorithm
 
-    return PetsAlgorithm(own, *_learning(run))
+    return PetsAlgorithm(own, *_learning(run), priorities=run.replay.takes_priorities)
 
 
 def _planner_policy(own: PetsConfig, run: RunConfig, device: DeviceName) -> Policy:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Lt
 
 from actors.replay.config import ReplayConfig
+from actors.replay.exchange import check_exchange
 from cluster.build import AlgorithmConfig, algorithm_configs, family
 from cluster.build import stages as stages_of
 from cluster.reader import dump_yaml, read_yaml
@@ -43,6 +44,9 @@ _TREE = (
 RENAMED = {
     "cluster.updates_per_permit": "cluster.updates_per_lease",
     **{f"planner.tree.{name}": f"planner.{name}" for name in _TREE},
+    **{f"replay.selector.{k}": f"replay.selector.fractions.{k}" for k in ("uniform", "prioritized", "recency", "fifo")},
+    "replay.selector.priority_exponent": "replay.selector.exponent",
+    "replay.selector.recency_exponent": "replay.selector.exponent",
 }
 """Keys of earlier versions and what they are called now."""
 
@@ -189,6 +193,7 @@ class RunConfig:
             raise ValueError(
                 f"learner.batch_size {batch_size} must be a multiple of cluster.learner_ranks {ranks}, which share it"
             )
+        check_exchange(self.algorithm.name, self.algorithm.exchange, self.replay, self.learner)
         _ = self.stages  # refuses a schedule that cannot be run
 
     @property

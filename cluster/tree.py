@@ -29,15 +29,13 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
         where = f"{path}{key}"
         if key not in hints:
             raise ValueError(f"unknown configuration key {where!r}{nearest(key, hints)}")
-        members = dataclass_members(hints[key])
-        if not members or (value is None and type(None) in typing.get_args(hints[key])):
+        members, named = dataclass_members(hints[key]), _named_members(hints[key])
+        if named and isinstance(value, Mapping):
+            values[key] = {name: _build_member(named, name, item, f"{where}.{name}") for name, item in value.items()}
+        elif not members or (value is None and type(None) in typing.get_args(hints[key])):
             values[key] = read_value(hints[key], value, where)
-        elif isinstance(value, Mapping):
-            chosen = _chosen(cls, key, members, value, where)
-            _refuse_others(chosen, members, value, where)
-            values[key] = build(chosen, value, f"{where}.")
         else:
-            raise ValueError(f"{where} must be a mapping of {sorted(field_types(members[0]))}, got {value!r}")
+            values[key] = _build_member(members, _default_tag(cls, key, members), value, where)
     try:
         return cls(**values)
     except ValueError as error:
@@ -45,6 +43,15 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
         raise ValueError(
             f"{prefix}: {error}" if prefix and not str(error).startswith(prefix) else str(error)
         ) from error
+
+
+def _build_member(members: list[type], tag: str | None, tree: Any, where: str) -> Any:
+    """One of several dataclasses from its tree; the one of tag `tag` unless the tree says another."""
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{where} must be a mapping of {sorted(field_types(members[0]))}, got {tree!r}")
+    chosen = _chosen(members, tag, tree, where)
+    _refuse_others(chosen, members, tree, where)
+    return build(chosen, tree, f"{where}.")
 
 
 def to_tree(config: Any) -> dict[str, Any]:
@@ -77,7 +84,8 @@ def drop_others(cls: Any, tree: dict[str, Any], asked: Mapping[str, Any]) -> Non
             continue
         tag = tag_field(members)
         try:
-            chosen = _chosen(cls, key, members, {**below, **{k: v for k, v in wanted.items() if k == tag}}, key)
+            default = _default_tag(cls, key, members)
+            chosen = _chosen(members, default, {**below, **{k: v for k, v in wanted.items() if k == tag}}, key)
         except ValueError:
             continue  # `build` says so
         rivals = {name for member in members for name in field_types(member)} - set(field_types(chosen))
@@ -96,20 +104,33 @@ def tag_field(members: Sequence[type]) -> str | None:
     return tags[0]
 
 
-def _chosen(cls: Any, key: str, members: list[type], tree: Mapping[str, Any], where: str) -> type:
-    """The dataclass that a tree is meant for: by its tag, or else that of the field's default.
+def _named_members(hint: Any) -> list[type]:
+    """The dataclasses that a field may hold by names of the user's choice: `dict[str, A | B]`."""
+    return dataclass_members(typing.get_args(hint)[1]) if typing.get_origin(hint) is dict else []
+
+
+def _default_tag(cls: Any, key: str, members: list[type]) -> str | None:
+    """The tag of a field's default, None of a lone member."""
+    tag = tag_field(members)
+    if tag is None:
+        return None
+    [default] = [f.default_factory for f in dataclasses.fields(cls) if f.name == key]
+    return str(getattr(default(), tag))  # type: ignore[operator]
+
+
+def _chosen(members: list[type], default: str | None, tree: Mapping[str, Any], where: str) -> type:
+    """The dataclass that a tree is meant for, by its tag or else by the default.
 
     Raises:
-        ValueError: The tag is none of theirs.
+        ValueError: There is no tag, or it is none of theirs.
     """
     tag = tag_field(members)
     if tag is None:
         return members[0]
     names = {name: member for member in members for name in typing.get_args(field_types(member)[tag])}
-    if tag not in tree:
-        [default] = [f.default_factory for f in dataclasses.fields(cls) if f.name == key]
-        return type(default())  # type: ignore[operator]
-    name = str(tree[tag])
+    name = str(tree.get(tag, default))
+    if name not in names and tag not in tree:
+        raise ValueError(f"{where}.{tag} is missing; it is one of {', '.join(names)}")
     if name not in names:
         raise ValueError(f"{where}.{tag} must be one of {', '.join(names)}, got {name!r}{nearest(name, names)}")
     return names[name]

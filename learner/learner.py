@@ -19,7 +19,7 @@ from learner.batch import SequenceBatch
 from learner.device import DeviceName, Precision, keep_freed_memory, resolve_device
 
 ResultSink = Callable[[SequenceBatch, UpdateResult], None]
-"""Receives every batch after its update, with the priorities and write-backs the update made for it."""
+"""Receives every batch, or part of one, after its update, with the priorities and write-backs made for it."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,7 @@ class Learner:
         batches: Source of batches; its order is not part of the learner's state.
         config: How to run; `threads` takes effect here for the whole process, as does `keep_freed_memory` on a CPU.
         seed: Seed of the cut into minibatches.
-        on_result: Called once per batch and pass that was not cut into minibatches, with the update's result.
-
-    Raises:
-        ValueError: If `on_result` is given although batches are cut into minibatches.
+        on_result: Called after every update with the part of the batch it was made of, and its result.
     """
 
     def __init__(
@@ -77,8 +74,6 @@ class Learner:
         seed: int = 0,
         on_result: ResultSink | None = None,
     ) -> None:
-        if on_result is not None and config.minibatches > 1:
-            raise ValueError("priorities and write-backs need whole batches: set minibatches to 1")
         if config.threads > 0:
             torch.set_num_threads(config.threads)
         if resolve_device(config.device).type == "cpu":

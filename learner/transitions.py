@@ -22,6 +22,7 @@ class Transitions:
     action: NDArray[np.float32]  # [N, A]
     target: NDArray[np.float32]  # [N, S + 1] change of the state, then the reward
     terminal: NDArray[np.float32]  # [N] 1 if the step ended the episode by termination
+    sequence: NDArray[np.int64]  # [N] row of the sequence in its batch
     weight: NDArray[np.float32]  # [N] importance weight of the sequence
     stream_id: NDArray[np.uint64]  # [N]
     step: NDArray[np.int64]  # [N] index within the stream of the step acted in
@@ -37,6 +38,7 @@ class Transitions:
             self.action[mask],
             self.target[mask],
             self.terminal[mask],
+            self.sequence[mask],
             self.weight[mask],
             self.stream_id[mask],
             self.step[mask],
@@ -71,6 +73,7 @@ def transitions_of(batch: SequenceBatch, observation_key: str) -> Transitions:
         action[:, :-1][keep],
         target[keep],
         data["is_terminal"][:, 1:][keep].astype(np.float32),
+        np.nonzero(keep)[0],
         np.broadcast_to(batch.weight[:, None], keep.shape)[keep],
         np.broadcast_to(batch.stream_id[:, None], (size, length - 1))[keep],
         step[keep],

@@ -1,46 +1,38 @@
-"""The replay as Ray actors: one actor per shard, and the learner's and the senders' calls to them.
+"""The replay as Ray actors, one per shard; the calls to them are in `actors.replay.flow.service`.
 
 Blocks come in as a header and their bytes: small ones inside the call, large ones through shared memory of the
 sender, from other nodes as one object. The shard copies them at once, so nothing pins the object store. Batches
-go out through slots of shared memory on the learner's node, elsewhere as one object each. What to do when a call
-fails is decided in `batches`, `write_back` and `credits`, which know no Ray.
+go out through slots of shared memory on the learner's node, elsewhere as one object each.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 from ray.util.metrics import Counter, Gauge
 
-from actors.records import Block
-from actors.replay.config import ReplayConfig
+from actors.replay.config import TRAIN, ReplayConfig
 from actors.replay.draw.masses import ShardReport
-from actors.replay.flow.batches import BatchQueue, SampleRequest, ShardUnavailable, Transport
-from actors.replay.flow.credits import Message
-from actors.replay.flow.writebacks import WriteBackSender
+from actors.replay.flow.batches import ShardUnavailable
+from actors.replay.flow.requests import SampleRequest
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import slice_batch
 from actors.replay.store.schema import Schema
-from actors.replay.wire.blocks import Scratch, decode_blocks, encode_pieces
-from actors.replay.wire.buffers import BufferTicket, OpenBuffers, SharedBuffer, SharedBufferPool
-from actors.replay.wire.segments import SplitBatch, join, split
+from actors.replay.wire.blocks import Scratch, decode_blocks
+from actors.replay.wire.buffers import BufferTicket, OpenBuffers
+from actors.replay.wire.segments import SplitBatch, join
 from actors.replay.wire.shared import SlotError
 from actors.replay.wire.slots import OpenSlots, SlotLayout
-from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 
 REPORT_SECONDS = 0.5  # least time between two updates of a shard's metrics
-INLINE_BYTES = 64 << 10  # payloads up to this size travel inside the call, larger ones through the object store
 MAX_BATCH_SHAPES = 4  # shapes of batches a shard keeps memory for; mixed batches have many
 Payload: TypeAlias = "NDArray[np.uint8] | list[NDArray[np.uint8]] | BufferTicket"
 CONCURRENCY_GROUPS = {"checkpoint": 1}
@@ -126,12 +118,13 @@ class ReplayShardActor:
         return stored
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def probe(self, length: int) -> ShardReport:
-        """What a learner has to know of the shard."""
+    def probe(self, length: int, view: str = TRAIN) -> ShardReport:
+        """What whoever draws through a view has to know of the shard."""
         shard = self._shard
         schema = None if shard.schema is None else shard.schema.as_lists()
         node = ray.get_runtime_context().get_node_id()
-        return ShardReport(shard.masses(length), shard.fractions, float(shard.num_items(length)), node, schema)
+        masses, fractions = shard.masses(length, view), shard.fractions(view)
+        return ShardReport(masses, fractions, float(shard.num_items(length)), node, schema)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def sample_into(self, request: bytes) -> bool | str:
@@ -145,12 +138,13 @@ class ReplayShardActor:
         """
         asked, shard = SampleRequest.unpack(request), self._shard
         assert asked.ticket is not None
-        if shard.schema is None or not shard.masses(asked.length)[0] > 0:
+        if shard.schema is None or not shard.num_items(asked.length):
             return False
+        totals = np.array(asked.totals)
         try:
             with self._slots.writing(asked.ticket, self._layout(shard.schema, asked)) as slot:
                 part = slice_batch(slot, asked.low, asked.low + asked.batch_size)
-                shard.sample(asked.batch_size, asked.length, np.array(asked.totals), asked.num_items, out=part)
+                shard.sample(asked.batch_size, asked.length, totals, asked.num_items, part, asked.view)
         except SlotError as error:
             return str(error)
         self._metrics.report(shard)
@@ -163,9 +157,10 @@ class ReplayShardActor:
         length: int,
         totals: NDArray[np.float64] | None = None,
         num_items: float | None = None,
+        view: str = TRAIN,
     ) -> SequenceBatch:
         """A batch; see `ReplayShard.sample`."""
-        return self._shard.sample(batch_size, length, totals, num_items)
+        return self._shard.sample(batch_size, length, totals, num_items, view=view)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def sample_object(self, request: bytes) -> SplitBatch | Literal[False]:
@@ -175,33 +170,35 @@ class ReplayShardActor:
             request: A packed `SampleRequest`.
         """
         asked, shard = SampleRequest.unpack(request), self._shard
-        if not shard.masses(asked.length)[0] > 0:
+        if not shard.num_items(asked.length):
             return False
         key = (asked.batch_size, asked.length)
         memory = self._batches.get(key)  # Ray copies the answer before the next call runs
-        batch = shard.sample(*key, np.array(asked.totals), asked.num_items, out=memory)
+        batch = shard.sample(*key, np.array(asked.totals), asked.num_items, memory, asked.view)
         if len(self._batches) < MAX_BATCH_SHAPES:
             self._batches[key] = batch
         self._metrics.report(shard)
         return SplitBatch.of(batch)
 
     @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> int:
-        """See `ReplayShard.update_priorities`."""
-        return self._shard.update_priorities(handle, priority)
-
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int) -> int:
+    def write(
+        self,
+        handle: NDArray[np.int64],
+        values: dict[str, NDArray[Any]] | None = None,
+        priority: NDArray[np.float32] | None = None,
+        version: int | None = None,
+        length: int | None = None,
+    ) -> int:
         """See `ReplayShard.write`."""
-        return self._shard.write(handle, key, values, skip)
+        return self._shard.write(handle, values, priority, version, length)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """Steps of one stream; see `ReplayShard.read`."""
         return self._shard.read(stream_id, first_step, length)
 
-    def masses(self, length: int) -> NDArray[np.float64]:
-        """The masses [K] of the shard's selector; see `ReplayShard.masses`."""
-        return self._shard.masses(length)
+    def masses(self, length: int, view: str = TRAIN) -> NDArray[np.float64]:
+        """The masses [K] of a view; see `ReplayShard.masses`."""
+        return self._shard.masses(length, view)
 
     def num_items(self, length: int) -> int:
         """Valid starts of sequences of `length` steps."""
@@ -309,150 +306,6 @@ class _ShardMetrics:
             if delta > 0:
                 counter.inc(delta)
         self._reported = stats
-
-
-class RayShards:
-    """Calls of a learner to shard actors; a `ShardPort` and a `WriteBackPort`.
-
-    Args:
-        shards: Handles of the shard actors, in the order of their indices.
-    """
-
-    def __init__(self, shards: Sequence[Any]) -> None:
-        self._shards = list(shards)
-        self.num_shards = len(self._shards)
-        self.node = ray.get_runtime_context().get_node_id()
-
-    def probe(self, shard: int, length: int) -> Any:
-        return self._shards[shard].probe.remote(length)
-
-    def sample(self, shard: int, request: SampleRequest) -> Any:
-        method = self._shards[shard].sample_object if request.ticket is None else self._shards[shard].sample_into
-        return method.remote(request.pack())
-
-    def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Any:
-        return self._shards[shard].update_priorities.remote(handle, priority)
-
-    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int) -> Any:
-        return self._shards[shard].write.remote(handle, key, values, skip)
-
-    def wait(self, calls: Sequence[Any], timeout: float) -> list[Any]:
-        if not calls:
-            sleep(timeout)
-            return []
-        ready: list[Any] = ray.wait(list(calls), num_returns=1, timeout=timeout)[0]
-        return ready
-
-    def result(self, call: Any) -> Any:
-        answer = answer_of(call)
-        if isinstance(answer, str):
-            raise SlotError(answer)
-        return answer
-
-
-class RayInserts:
-    """Insert calls to one shard actor; an `InsertPort`.
-
-    Args:
-        shard: Handle of the shard actor.
-        box: Where large messages are packed if the shard shares our memory; without one they are objects.
-    """
-
-    def __init__(self, shard: Any, box: SharedBufferPool | None = None) -> None:
-        self._shard, self._box = shard, box
-        self._session: int | None = None  # until the first message
-        self._shares_memory = False
-
-    def message(self, blocks: Sequence[Block]) -> Message:
-        """Blocks as a message that may be sent more than once; their arrays are free again."""
-        header, pieces = encode_pieces(blocks)
-        num_bytes, num_steps = sum(piece.nbytes for piece in pieces), sum(block.num_steps for block in blocks)
-        if num_bytes <= INLINE_BYTES:
-            return Message(header, np.concatenate(pieces), num_bytes, num_steps)
-        self._connect_first()
-        if self._box is not None and self._shares_memory:
-            with suppress(SlotError):  # it is full
-                buffer = self._box.pack(pieces)
-                return Message(header, buffer, num_bytes, num_steps, partial(self._box.take_back, buffer))
-        parts = [part for piece in pieces for part in split(piece)]
-        return Message(header, ray.put(parts), num_bytes, num_steps)
-
-    def connect(self) -> None:
-        self._session = self.result(self._shard.session.remote())
-        if self._box is not None:
-            self._shares_memory = self.result(self._shard.shares_memory.remote(self._box.mark))
-
-    def insert(self, message: Message) -> Any:
-        self._connect_first()
-        payload = message.payload
-        if isinstance(payload, SharedBuffer):
-            payload = payload.ticket if self._shares_memory else split(payload.content)
-        elif isinstance(payload, np.ndarray) and payload.nbytes > INLINE_BYTES:
-            payload = split(payload)
-        return self._shard.insert.remote(message.header, payload, self._session)
-
-    def _connect_first(self) -> None:
-        """Wait for the shard before the first message."""
-        if self._session is None:
-            session = ray.get(self._shard.session.options(max_task_retries=-1).remote())
-            if self._box is not None:
-                asked = self._shard.shares_memory.options(max_task_retries=-1).remote(self._box.mark)
-                self._shares_memory = ray.get(asked)
-            self._session = session
-
-    def done(self, call: Any) -> bool:
-        return bool(ray.wait([call], timeout=0)[0])
-
-    def result(self, call: Any) -> Any:
-        """See `answer_of`; but a shard that is dead for good is an error, not worth waiting for."""
-        try:
-            return answer_of(call)
-        except ShardUnavailable as error:
-            if isinstance(error.__cause__, ActorDiedError):
-                raise error.__cause__ from None
-            raise
-
-
-class RemoteBatches(BatchQueue):
-    """Endless batches from shard actors, and the way back for priorities; see `BatchQueue` for the arguments."""
-
-    def __init__(
-        self,
-        shards: Sequence[Any],
-        batch_size: int,
-        length: int,
-        seed: int,
-        in_flight: int = 2,
-        mixed: bool = False,
-        transport: Transport = "auto",
-        wait_seconds: float = 60.0,
-        stall_seconds: float = 1.0,
-    ) -> None:
-        port = RayShards(shards)
-        super().__init__(port, batch_size, length, seed, in_flight, mixed, transport, wait_seconds, stall_seconds)
-        self._writebacks = WriteBackSender(port)
-
-    def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None:
-        """Send an update's priorities and write-backs to the shards; waits for none, and counts failures."""
-        self._writebacks.send(batch, result, self.present)
-
-    def stats(self) -> dict[str, float]:
-        """See `BatchQueue.stats`; with the calls of `write_back` and how many failed."""
-        counts = {"writeback_calls": float(self._writebacks.sent), "writeback_failed": float(self._writebacks.failed)}
-        return super().stats() | counts
-
-
-def answer_of(call: Any) -> Any:
-    """The answer of a call to a shard.
-
-    Raises:
-        ShardUnavailable: The shard is dead, restarting or unreachable, or its answer is lost.
-        Exception: What the shard raised.
-    """
-    try:
-        return ray.get(call)
-    except (RayActorError, ObjectLostError) as error:
-        raise ShardUnavailable(str(error).strip().partition("\n")[0]) from error
 
 
 def begin_checkpoint(shards: Sequence[Any], name: str) -> list[Any]:

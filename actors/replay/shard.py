@@ -5,8 +5,7 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Block
-from actors.replay.config import ReplayConfig
-from actors.replay.draw.mixture import Mixture, selector_bytes, selector_fractions
+from actors.replay.config import TRAIN, ReplayConfig
+from actors.replay.draw.kinds import selector_bytes
+from actors.replay.draw.mixture import selector_fractions
 from actors.replay.draw.prioritized import check_priorities
+from actors.replay.draw.views import ViewGenerators, Views
 from actors.replay.store.chunks import ChunkStore
 from actors.replay.store.durable import open_folder
 from actors.replay.store.journal import Journal
@@ -25,6 +26,17 @@ from actors.replay.store.pending import PendingCheckpoint
 from actors.replay.store.recovery import Content, Recovery
 from actors.replay.store.schema import Schema
 from learner.batch import SequenceBatch
+
+COUNTERS = (
+    "inserted_steps",
+    "duplicate_steps",
+    "sampled_steps",
+    "lost_steps",
+    "stale_updates",  # priorities of sequences that were evicted
+    "stale_writes",  # keys of such sequences
+    "superseded_writes",  # keys of sequences of which some step has a newer value
+)
+"""What a shard counts from its beginning on, through all resumptions."""
 
 
 class ReplayShard:
@@ -64,13 +76,14 @@ class ReplayShard:
         index: int = 0,
     ) -> None:
         self._config = config
-        self._rng = np.random.default_rng(seed)
+        self._selectors = config.selectors
+        self._rngs = ViewGenerators(seed, self._selectors)
+        self._fractions = {name: selector_fractions(selector) for name, selector in self._selectors.items()}
         self._store: ChunkStore | None = None
-        self._selector: Mixture | None = None
+        self._views: Views | None = None
         self._next_step: dict[int, int] = {}  # stream -> first step not yet inserted; outlives eviction
-        self._inserted = self._duplicates = self._sampled = 0
-        self._stale_updates = self._stale_writes = 0  # handles whose steps were evicted
-        self._lost = self._evicted_before = 0
+        self._counts = dict.fromkeys(COUNTERS, 0)
+        self._evicted_before = 0  # by stores before this one
         self._journal: Journal | None = None
         self._met: set[int] | None = None  # streams that went on after a lossy recovery; None: none was
         self.recovery = Recovery()
@@ -126,6 +139,7 @@ class ReplayShard:
         totals: NDArray[np.float64] | None = None,
         num_items: float | None = None,
         out: SequenceBatch | None = None,
+        view: str = TRAIN,
     ) -> SequenceBatch:
         """Draw `batch_size` sequences of `length` steps.
 
@@ -138,69 +152,80 @@ class ReplayShard:
             totals: Masses [K] over all shards as last known, None if this shard is alone.
             num_items: Valid starts over all shards, None for what `totals` says.
             out: Arrays to fill and return, new ones by default.
+            view: Who draws; queues and generators of other views stay as they are.
 
         Raises:
-            ValueError: No stored stream is that long, or a size is not positive.
+            ValueError: No stored stream is that long, a size is not positive, or there is no such view.
         """
+        self._check_view(view)
         if batch_size < 1 or length < 1:
             raise ValueError(f"batch_size and length must be positive, got {batch_size} and {length}")
-        if self._store is None or self._selector is None or not self._selector.num_items(length):
+        if self._store is None or self._views is None or not self._views[view].num_items(length):
             raise ValueError(f"no sequence of {length} steps is stored; the shard holds {self.num_steps} steps")
-        selection = self._selector.sample(self._rng, batch_size, length, totals, num_items)
-        self._sampled += batch_size * length
+        mixture = self._views[view]
+        selection = mixture.sample(self._rngs[view], batch_size, length, totals, num_items)
+        self._counts["sampled_steps"] += batch_size * length
         batch = self._gather(self._store, selection.chunk, selection.offset, length, out)
-        np.power(selection.ratio, -self._config.selector.weight_exponent, out=batch.weight, casting="same_kind")
+        np.power(selection.ratio, -mixture.weight_exponent, out=batch.weight, casting="same_kind")
         return batch
 
-    def update_priorities(self, handle: NDArray[np.int64], priority: NDArray[Any]) -> int:
-        """Set the priorities of sampled sequences; those evicted meanwhile are counted and ignored.
+    def write(
+        self,
+        handle: NDArray[np.int64],
+        values: Mapping[str, NDArray[Any]] | None = None,
+        priority: NDArray[Any] | None = None,
+        version: int | None = None,
+        length: int | None = None,
+    ) -> int:
+        """Write back what was computed for sampled sequences, all of it or, if something does not fit, nothing.
+
+        Sequences that were evicted meanwhile are counted and ignored; of repeated or overlapping ones the last counts.
 
         Args:
-            handle: Handles [B, 3] of the sequences; of repeated ones the last counts.
-            priority: New priorities [B], finite and not negative.
+            handle: Handles [B, 3] of the sequences.
+            values: key -> new values [B, T, ...] of the sequences' last T steps.
+            priority: New priorities [B], finite and not negative, for every view that takes priorities.
+            version: Of the weights that the values were made with: where a stored value is of newer ones, that step
+                is left alone and counted. None overwrites whatever is there. Priorities have no version.
+            length: Steps of the sequences, None for those of the values.
 
         Returns:
-            Priorities applied: 0 if the selector has no prioritized component.
+            Sequences that are still stored.
 
         Raises:
-            ValueError: A priority is negative, not finite or too large; none was applied.
+            ValueError: A key is not stored, values do not fit it, a priority is negative, not finite or too large, or
+                the version is out of range.
         """
-        values = check_priorities(priority, len(handle))
-        if self._selector is None or self._selector.prioritized is None:
+        values = values or {}
+        for key, new in values.items():
+            if len(new) != len(handle):
+                raise ValueError(f"expected values of {len(handle)} sequences, got {key!r} of shape {new.shape}")
+        levels = None if priority is None else check_priorities(priority, len(handle))
+        if self._store is None or self._views is None:
+            self._count_stale(len(handle), values, priority)
             return 0
-        valid = self.valid(handle)
-        applied = int(np.count_nonzero(valid))
-        if applied < len(handle):
-            handle, values = handle[valid], values[valid]
-            self._stale_updates += len(valid) - applied
-        self._selector.prioritized.update((handle[:, 0], handle[:, 1]), values)
-        return applied
-
-    def write(self, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int = 0) -> int:
-        """Overwrite one key of sampled sequences; those evicted meanwhile are counted and ignored.
-
-        Args:
-            handle: Handles [B, 3] of the first steps.
-            key: A key of the stored steps.
-            values: New values [B, T, ...] of the steps from `skip` steps after those on.
-            skip: Steps of the sequences that are left alone.
-
-        Returns:
-            Sequences written.
-
-        Raises:
-            ValueError: The key is not stored, or the values do not fit it; nothing was written.
-        """
-        if len(values) != len(handle):
-            raise ValueError(f"expected values of {len(handle)} sequences, got an array of shape {values.shape}")
-        valid = self.valid(handle)
-        chunk, offset, _ = handle[valid].T
-        if self._store is not None:
-            if self._journal is not None and key not in self._store.rewritten:
-                self._journal.settle()  # from now on the writer copies this key
-            self._store.write(chunk, offset + skip, key, values[valid])
-        self._stale_writes += len(handle) - len(chunk)
-        return len(chunk)
+        rewrites, valid = self._store.rewrites, self._store.valid(handle)
+        if levels is not None:
+            self._views.check_priorities(levels)
+        if values:
+            chunk, offset, _ = handle[valid].T
+            rewrites.check(chunk, offset, values, length, version)
+            if version is not None:
+                rewrites.reserve(values)
+                valid = self._store.valid(handle)
+            if self._journal is not None and not values.keys() <= rewrites.keys:
+                self._journal.settle()  # from now on the writer copies these keys
+        stored = int(np.count_nonzero(valid))
+        if stored < len(handle):
+            self._count_stale(len(handle) - stored, values, priority)
+            handle, values = handle[valid], {key: new[valid] for key, new in values.items()}
+            levels = None if levels is None else levels[valid]
+        chunk, offset, _ = handle.T
+        if values:
+            self._counts["superseded_writes"] += rewrites.write(chunk, offset, values, length, version)
+        if levels is not None:
+            self._views.update((chunk, offset), levels)
+        return stored
 
     def empty_batch(self, batch_size: int, length: int) -> SequenceBatch | None:
         """Uninitialised arrays for a batch of this replay, None before the first block."""
@@ -231,6 +256,11 @@ class ReplayShard:
         return np.zeros(len(handle), np.bool_) if self._store is None else self._store.valid(handle)
 
     @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return tuple(self._selectors)
+
+    @property
     def schema(self) -> Schema | None:
         """Columns of a step, None before the first block."""
         return None if self._store is None else self._store.schema
@@ -247,16 +277,17 @@ class ReplayShard:
 
     def num_items(self, length: int) -> int:
         """Valid starts of sequences of `length` steps."""
-        return 0 if self._store is None else int(self._store.starts(length).sum())
+        return 0 if self._views is None else self._views[TRAIN].num_items(length)
 
-    def masses(self, length: int) -> NDArray[np.float64]:
-        """Mass [K] of every component of the selector here; the first counts the valid starts."""
-        return np.zeros_like(self.fractions) if self._selector is None else self._selector.masses(length)
+    def masses(self, length: int, view: str = TRAIN) -> NDArray[np.float64]:
+        """Mass [K] of every component of a view here; the first counts the valid starts."""
+        self._check_view(view)
+        return np.zeros_like(self._fractions[view]) if self._views is None else self._views[view].masses(length)
 
-    @property
-    def fractions(self) -> NDArray[np.float64]:
-        """Fraction [K] of every component of the selector."""
-        return selector_fractions(self._config.selector)
+    def fractions(self, view: str = TRAIN) -> NDArray[np.float64]:
+        """Fraction [K] of every component of a view."""
+        self._check_view(view)
+        return self._fractions[view]
 
     def stats(self) -> dict[str, float]:
         """Sizes now and counts since the beginning."""
@@ -266,13 +297,8 @@ class ReplayShard:
             "chunks": 0 if self._store is None else self._store.num_chunks,
             "bytes": self.nbytes,
             "max_bytes": self._config.shard_bytes,
-            "inserted_steps": self._inserted,
-            "duplicate_steps": self._duplicates,
+            **self._counts,
             "evicted_steps": self._evicted_before + (0 if self._store is None else self._store.evicted_steps),
-            "lost_steps": self._lost,
-            "sampled_steps": self._sampled,
-            "stale_updates": self._stale_updates,
-            "stale_writes": self._stale_writes,
             "log_bytes": 0 if self._journal is None else self._journal.log_bytes,
             "unlogged_steps": 0 if self._journal is None else self._journal.unlogged_steps,
         }
@@ -319,6 +345,7 @@ class ReplayShard:
                     f"but step {expected} is the next one: {gap} steps are missing"
                 )
             self._store_of(block)
+            self._check_priority(block)
             reached[stream] = max(expected, block.first_step + block.num_steps)
             plan.append((block, min(max(0, expected - block.first_step), block.num_steps), gap))
         return plan
@@ -326,17 +353,32 @@ class ReplayShard:
     def _store_block(self, block: Block, skip: int, gap: int) -> int:
         assert self._store is not None
         stored = block.num_steps - skip
-        self._duplicates += skip
+        self._counts["duplicate_steps"] += skip
         if self._met is not None:
             self._met.add(block.stream_id)
         if stored:
-            self._store.append(block.stream_id, block.first_step, block.policy_version, block.data, skip)
+            steps = (block.stream_id, block.first_step, block.policy_version, block.data)
+            self._store.append(*steps, skip, block.priority)
             self._next_step[block.stream_id] = block.first_step + block.num_steps
-            self._inserted += stored + gap
-            self._lost += gap
+            self._counts["inserted_steps"] += stored + gap
+            self._counts["lost_steps"] += gap
             if self._journal is not None:
                 self._journal.stored(block.stream_id)
         return stored
+
+    def _check_priority(self, block: Block) -> None:
+        if block.priority is not None:
+            levels = check_priorities(block.priority, block.num_steps)
+            if self._views is not None:
+                self._views.check_priorities(levels)
+
+    def _check_view(self, view: str) -> None:
+        if view not in self._selectors:
+            raise ValueError(f"the replay has no view {view!r}; it has {', '.join(self._selectors)}")
+
+    def _count_stale(self, number: int, values: Mapping[str, Any], priority: Any) -> None:
+        self._counts["stale_updates"] += number * (priority is not None)
+        self._counts["stale_writes"] += number * len(values)
 
     def _durable(self) -> Journal:
         if self._journal is None:
@@ -347,42 +389,29 @@ class ReplayShard:
         """Everything but the steps themselves."""
         arrays: dict[str, NDArray[Any]] = {}
         spans = np.zeros((0, 3), np.uint64)
-        if self._store is not None and self._selector is not None:
-            store, table = self._store, self._store.table()
+        if self._store is not None and self._views is not None:
+            table = self._store.table()
             end = table["start"] + table["length"]
             spans = np.stack([table["stream_id"], table["start"].astype(np.uint64), end.astype(np.uint64)], axis=1)
             arrays |= {f"table/{key}": array for key, array in table.items()}
-            arrays |= {f"selector/{key}": array for key, array in self._selector.state_arrays().items()}
-            if store.rewritten:
-                rows = store.stored_rows()
-                arrays |= {f"late/{key}": store.data[key].take(rows, axis=0) for key in sorted(store.rewritten)}
+            arrays |= self._views.state_arrays() | self._store.rewrites.state_arrays()
         books = {
             "schema": None if self._store is None else self._store.schema.as_lists(),
             "chunk_steps": self._config.chunk_steps,
             "next_step": [[stream, step] for stream, step in self._next_step.items()],
-            "counters": {
-                "inserted_steps": self._inserted,
-                "duplicate_steps": self._duplicates,
-                "sampled_steps": self._sampled,
-                "lost_steps": self._lost,
-                "evicted_before": self._evicted_before,
-                "stale_updates": self._stale_updates,
-                "stale_writes": self._stale_writes,
-            },
-            "rng": json.dumps(self._rng.bit_generator.state),
+            "counters": {**self._counts, "evicted_before": self._evicted_before},
+            **self._rngs.state_books(),
         }
         return Manifest(name, 0, 0, spans, books, arrays)
 
     def _take_over(self, content: Content) -> None:
-        self._store, self._selector = content.store, content.selector
+        self._store, self._views = content.store, content.views
         self._next_step = content.next_step
-        counters = content.counters
-        self._inserted, self._sampled = counters.get("inserted_steps", 0), counters.get("sampled_steps", 0)
-        self._duplicates, self._lost = counters.get("duplicate_steps", 0), counters.get("lost_steps", 0)
-        self._evicted_before = counters.get("evicted_before", 0)
-        self._stale_updates, self._stale_writes = counters.get("stale_updates", 0), counters.get("stale_writes", 0)
-        if content.rng is not None:
-            self._rng.bit_generator.state = content.rng
+        for name in COUNTERS:
+            self._counts[name] = content.counters.get(name, 0)
+        self._evicted_before = content.counters.get("evicted_before", 0)
+        if content.rngs is not None:
+            self._rngs.load_books(content.rngs)
 
     def _store_of(self, block: Block) -> ChunkStore:
         """The store, made for the first block and fit for this one."""
@@ -393,16 +422,15 @@ class ReplayShard:
         return self._store
 
     def _bind(self, schema: Schema) -> ChunkStore:
-        self._store, self._selector = self._make_store(schema)
+        self._store, self._views = self._make_store(schema)
         if self._journal is not None:
             self._journal.bind(self._store, {})
         return self._store
 
-    def _make_store(self, schema: Schema) -> tuple[ChunkStore, Mixture]:
-        config = self._config
-        overhead = selector_bytes(config.selector)
-        store = ChunkStore(schema, config.shard_bytes, config.chunk_steps, selector_bytes=overhead)
-        return store, Mixture(store, config.selector)
+    def _make_store(self, schema: Schema) -> tuple[ChunkStore, Views]:
+        config, overhead = self._config, sum(map(selector_bytes, self._selectors.values()))
+        store = ChunkStore(schema, config.shard_bytes, config.chunk_steps, overhead, config.takes_priorities)
+        return store, Views(store, self._selectors)
 
     @staticmethod
     def _gather(

@@ -5,8 +5,7 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Block
-from actors.replay.config import ReplayConfig
+from actors.replay.config import TRAIN, ReplayConfig
 from actors.replay.draw.mixture import effective_fractions
 from actors.replay.draw.prioritized import check_priorities
+from actors.replay.draw.views import ViewGenerators
 from actors.replay.flow.routing import route, route_many
 from actors.replay.shard import ReplayShard
 from actors.replay.store.layout import Layout, open_layout
@@ -57,26 +57,7 @@ def normalise_weights(batch: SequenceBatch) -> SequenceBatch:
 
 def slice_batch(batch: SequenceBatch, begin: int, end: int) -> SequenceBatch:
     """Views of the sequences `begin` .. `end - 1`."""
-    return SequenceBatch(
-        data={key: value[begin:end] for key, value in batch.data.items()},
-        stream_id=batch.stream_id[begin:end],
-        first_step=batch.first_step[begin:end],
-        policy_version=batch.policy_version[begin:end],
-        weight=batch.weight[begin:end],
-        handle=batch.handle[begin:end],
-    )
-
-
-def concatenate(batches: Sequence[SequenceBatch]) -> SequenceBatch:
-    """Batches of equal length as one batch."""
-    return SequenceBatch(
-        data={key: np.concatenate([b.data[key] for b in batches]) for key in batches[0].data},
-        stream_id=np.concatenate([b.stream_id for b in batches]),
-        first_step=np.concatenate([b.first_step for b in batches]),
-        policy_version=np.concatenate([b.policy_version for b in batches]),
-        weight=np.concatenate([b.weight for b in batches]),
-        handle=np.concatenate([b.handle for b in batches]),
-    )
+    return batch.map_rows(lambda rows: rows[begin:end])
 
 
 class ShardedReplay:
@@ -98,10 +79,9 @@ class ShardedReplay:
         if not shards:
             raise ValueError("a replay needs at least one shard")
         self.shards = list(shards)
-        self._rng = np.random.default_rng(seed)
+        self._rngs = ViewGenerators(seed, self.shards[0].views)
         self._mixed = mixed
         self._layout = layout
-        self._fractions = self.shards[0].fractions
 
     @classmethod
     def from_config(
@@ -141,54 +121,70 @@ class ShardedReplay:
         ]
         replay = cls(shards, int(seeds[0]), config.mixed_batches, layout)
         if manifest is not None:
-            replay._rng.bit_generator.state = json.loads(manifest.books["rng"])
+            replay._rngs.load_books(manifest.books)
         return replay
 
     def insert(self, block: Block) -> int:
         """Store a block in its stream's shard; see `ReplayShard.insert`."""
         return self.shards[route(block.stream_id, len(self.shards))].insert(block)
 
-    def sample(self, batch_size: int, length: int, out: SequenceBatch | None = None) -> SequenceBatch:
+    def sample(
+        self, batch_size: int, length: int, out: SequenceBatch | None = None, view: str = TRAIN
+    ) -> SequenceBatch:
         """Draw `batch_size` sequences of `length` steps; the largest importance weight is 1.
 
         Args:
             batch_size: Sequences, B.
             length: Steps of each, T.
             out: Arrays to fill and return, new ones by default.
+            view: Who draws.
 
         Raises:
-            ValueError: No stored stream is that long, or a size is not positive.
+            ValueError: No stored stream is that long, a size is not positive, or there is no such view.
         """
         if len(self.shards) == 1:
-            return normalise_weights(self.shards[0].sample(batch_size, length, out=out))
-        masses = np.array([shard.masses(length) for shard in self.shards])
-        totals = masses.sum(axis=0)
+            return normalise_weights(self.shards[0].sample(batch_size, length, out=out, view=view))
+        masses = np.array([shard.masses(length, view) for shard in self.shards])
+        totals, fractions = masses.sum(axis=0), self.shards[0].fractions(view)
         if not self._mixed or batch_size < 1:
-            shard = self.shards[draw_shard(self._rng, masses, self._fractions)]
-            return normalise_weights(shard.sample(batch_size, length, totals, out=out))
-        probabilities = shard_probabilities(masses, self._fractions)
-        counts = self._rng.multinomial(batch_size, probabilities / probabilities.sum())
+            shard = self.shards[draw_shard(self._rngs[view], masses, fractions)]
+            return normalise_weights(shard.sample(batch_size, length, totals, out=out, view=view))
+        probabilities = shard_probabilities(masses, fractions)
+        counts = self._rngs[view].multinomial(batch_size, probabilities / probabilities.sum())
         batch = self._empty_batch(batch_size, length) if out is None else out
         ends = np.cumsum(counts)
         for shard, begin, end in zip(self.shards, ends - counts, ends, strict=True):
             if end > begin:
-                shard.sample(int(end - begin), length, totals, out=slice_batch(batch, begin, end))
+                shard.sample(int(end - begin), length, totals, out=slice_batch(batch, begin, end), view=view)
         return normalise_weights(batch)
 
-    def update_priorities(
-        self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], priority: NDArray[Any]
-    ) -> int:
-        """Set the priorities [B] of sequences of streams [B]; see `ReplayShard.update_priorities`."""
-        if len(self.shards) == 1:
-            return self.shards[0].update_priorities(handle, priority)
-        values = check_priorities(priority, len(handle))  # before any shard changes
-        return sum(shard.update_priorities(handle[rows], values[rows]) for shard, rows in self._by_shard(stream_id))
-
     def write(
-        self, stream_id: NDArray[np.uint64], handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int = 0
+        self,
+        stream_id: NDArray[np.uint64],
+        handle: NDArray[np.int64],
+        values: Mapping[str, NDArray[Any]] | None = None,
+        priority: NDArray[Any] | None = None,
+        version: int | None = None,
+        length: int | None = None,
     ) -> int:
-        """Overwrite a key of sequences of streams [B] with values [B, T, ...]; see `ReplayShard.write`."""
-        return sum(shard.write(handle[rows], key, values[rows], skip) for shard, rows in self._by_shard(stream_id))
+        """Write back what was computed for sequences of streams [B], to each shard all of its part or nothing.
+
+        See `ReplayShard.write`.
+        """
+        values = values or {}
+        if len(self.shards) == 1:
+            return self.shards[0].write(handle, values, priority, version, length)
+        levels = None if priority is None else check_priorities(priority, len(handle))  # before any shard changes
+        return sum(
+            shard.write(
+                handle[rows],
+                {key: new[rows] for key, new in values.items()},
+                None if levels is None else levels[rows],
+                version,
+                length,
+            )
+            for shard, rows in self._by_shard(stream_id)
+        )
 
     def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None:
         """Store the priorities and write-backs that an update made for a batch; a `learner.learner.ResultSink`.
@@ -196,10 +192,9 @@ class ShardedReplay:
         Raises:
             ValueError: A priority or a write-back cannot be stored.
         """
-        if result.priorities is not None:
-            self.update_priorities(batch.stream_id, batch.handle, result.priorities)
-        for key, values in result.writebacks.items():
-            self.write(batch.stream_id, batch.handle, key, values, batch.shape[1] - values.shape[1])
+        if result.priorities is not None or result.writebacks:
+            length = batch.shape[1]
+            self.write(batch.stream_id, batch.handle, result.writebacks, result.priorities, result.version, length)
 
     def read(self, stream_id: int, first_step: int, length: int) -> SequenceBatch:
         """The `length` steps of a stream from `first_step` on; see `ReplayShard.read`."""
@@ -223,9 +218,9 @@ class ShardedReplay:
         """Valid starts of sequences of `length` steps."""
         return sum(shard.num_items(length) for shard in self.shards)
 
-    def masses(self, length: int) -> NDArray[np.float64]:
-        """Sum [K] of the shards' masses."""
-        return np.asarray(np.sum([shard.masses(length) for shard in self.shards], axis=0))
+    def masses(self, length: int, view: str = TRAIN) -> NDArray[np.float64]:
+        """Sum [K] of the shards' masses for a view."""
+        return np.asarray(np.sum([shard.masses(length, view) for shard in self.shards], axis=0))
 
     def stats(self) -> dict[str, float]:
         """The shards' statistics summed."""
@@ -240,12 +235,12 @@ class ShardedReplay:
             OSError: It could not be written; earlier ones are as they were.
         """
         layout = self._durable()
-        rng = json.dumps(self._rng.bit_generator.state)
+        books = self._rngs.state_books()
         pending = [shard.checkpoint(name) for shard in self.shards]
         infos = [p.wait() for p in pending]
         older, _ = list_manifests(layout.path)
         ordinal = max((manifest.ordinal for manifest in older), default=-1) + 1
-        write_manifest(layout.path, Manifest(name, ordinal, 0, np.zeros((0, 3), np.uint64), {"rng": rng}, {}))
+        write_manifest(layout.path, Manifest(name, ordinal, 0, np.zeros((0, 3), np.uint64), books, {}))
         num_bytes, num_steps = sum(info.num_bytes for info in infos), sum(info.num_steps for info in infos)
         return CheckpointInfo(name, num_bytes, num_steps, max(info.seconds for info in infos))
 

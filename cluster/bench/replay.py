@@ -16,12 +16,12 @@ from itertools import cycle
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.replay.config import SelectorConfig
+from actors.replay.draw.kinds import PrioritizedConfig, UniformConfig
 from actors.replay.shard import ReplayShard
 from cluster.bench import replay_peers
 from cluster.bench.replay_bounds import Ring, memcpy_bounds
 from cluster.bench.replay_checkpoint import checkpoints
-from cluster.bench.replay_data import PRIORITIZED, QUICK, StepSource, Work, Workload, alternate, compared, filled_shard
+from cluster.bench.replay_data import QUICK, StepSource, Work, Workload, alternate, compared, filled_shard
 from cluster.bench.replay_data import skipped as skipped_row
 from cluster.bench.replay_service import services
 from cluster.bench.row import BenchRow
@@ -81,7 +81,7 @@ def in_process(workload: Workload, peers: Collection[str], rounds: int) -> Itera
     yield from insertion(source, rounds)
     ring = Ring(source)
     for case, prioritized in (("uniform sample", False), ("prioritized sample + update", True)):
-        selector = PRIORITIZED if prioritized else SelectorConfig()
+        selector = PrioritizedConfig() if prioritized else UniformConfig()
         shard = filled_shard(source.restarted(), selector)
         fresh, reused = sampler(shard, workload, prioritized, False), sampler(shard, workload, prioritized, True)
         rates = alternate({"fresh": fresh, "reused": reused} | memcpy_bounds(ring), rounds, repeats_of(workload))
@@ -118,7 +118,7 @@ def insertion(source: StepSource, rounds: int) -> Iterator[BenchRow]:
     peers = {"ring": "memcpy into a ring"}
     yield from compared(f"{case}, first filling", "steps/s", filling, "ours", peers, workload.stored_steps)
     ours, theirs = source.restarted(), source.restarted()
-    shard, ring = filled_shard(ours, SelectorConfig()), Ring(theirs)
+    shard, ring = filled_shard(ours, UniformConfig()), Ring(theirs)
     for block in ours.blocks():  # until chunks are evicted
         shard.insert(block)
     our_turn, their_turn = cycle(range(workload.streams)), cycle(range(workload.streams))
@@ -134,7 +134,7 @@ def insertion(source: StepSource, rounds: int) -> Iterator[BenchRow]:
 
 
 def _fill(source: StepSource) -> ReplayShard:
-    return filled_shard(source.restarted(), SelectorConfig())
+    return filled_shard(source.restarted(), UniformConfig())
 
 
 def sampler(shard: ReplayShard, workload: Workload, prioritized: bool, reuse: bool) -> Work:
@@ -148,7 +148,7 @@ def sampler(shard: ReplayShard, workload: Workload, prioritized: bool, reuse: bo
 
     def update() -> None:
         batch = shard.sample(*size, out=out)
-        shard.update_priorities(batch.handle, priority)
+        shard.write(batch.handle, priority=priority)
 
     return update if prioritized else sample
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Block
-from actors.replay.config import ReplayConfig, SelectorConfig
+from actors.replay.config import ReplayConfig
+from actors.replay.draw.kinds import SelectorConfig
 from actors.replay.shard import ReplayShard
 from cluster.bench.row import BenchRow
 from envs.registry import make_vector_env
@@ -165,9 +166,6 @@ def filled_shard(source: StepSource, selector: SelectorConfig, **options: Any) -
     for block in source.blocks():
         shard.insert(block)
     return shard
-
-
-PRIORITIZED = SelectorConfig(uniform=0.0, prioritized=1.0)
 
 
 def alternate(rivals: Mapping[str, Work], rounds: int, repeats: int) -> dict[str, list[float]]:

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from actors.records import Block
-from actors.replay.config import ReplayConfig, SelectorConfig
+from actors.replay.config import ReplayConfig
+from actors.replay.draw.kinds import PrioritizedConfig, SelectorConfig, UniformConfig, takes_priorities
 from actors.replay.shard import ReplayShard
 from actors.replay.wire.shared import SHARED_MEMORY
-from cluster.bench.replay_data import PRIORITIZED
 from cluster.bench.replay_service import Sender, actor, ray_cluster
 from cluster.bench.row import BenchRow
 
@@ -54,7 +54,7 @@ def run(steps: int = 10_000_000, megabytes: int = 256, seconds: float = 60.0, ra
     if steps < 0 or seconds < 0 or megabytes < 1 or not rate > 0:
         raise ValueError(f"got steps {steps}, megabytes {megabytes}, seconds {seconds}, rate {rate}; none is negative")
     if steps:
-        for name, selector in (("uniform", SelectorConfig()), ("prioritized", PRIORITIZED)):
+        for name, selector in (("uniform", UniformConfig()), ("prioritized", PrioritizedConfig())):
             with mp.get_context("spawn").Pool(1) as fresh:  # a process that has held nothing yet
                 yield from fresh.apply(resident_memory, (name, selector, steps, megabytes << 20))
     if seconds:
@@ -118,8 +118,8 @@ def resident_memory(name: str, selector: SelectorConfig, steps: int, max_bytes: 
         blocks += 1
         if blocks % EVERY == 0 and shard.num_items(BATCH[1]):
             batch = shard.sample(*BATCH)
-            if selector.prioritized:
-                shard.update_priorities(batch.handle, rng.uniform(0.1, 1.0, len(batch.handle)))
+            if takes_priorities(selector):
+                shard.write(batch.handle, priority=rng.uniform(0.1, 1.0, len(batch.handle)))
             peak, most_bytes = max(peak, resident_bytes() - baseline), max(most_bytes, shard.nbytes)
     seconds = time.perf_counter() - start
     peak = max(peak, resident_bytes() - baseline)
@@ -156,9 +156,10 @@ def object_store(seconds: float, rate: float) -> Iterator[BenchRow]:
     with ray_cluster(512 << 20):
         import ray
 
-        from actors.replay.service import CONCURRENCY_GROUPS, RemoteBatches, ReplayShardActor
+        from actors.replay.flow.service import RemoteBatches
+        from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor
 
-        config = ReplayConfig(num_shards=1, max_bytes=64 << 20, chunk_steps=256, selector=PRIORITIZED)
+        config = ReplayConfig(num_shards=1, max_bytes=64 << 20, chunk_steps=256, selector=PrioritizedConfig())
         with actor(ReplayShardActor, config, 0, 0, concurrency_groups=CONCURRENCY_GROUPS) as shard:
             pid = ray.get(shard.__ray_call__.remote(lambda _: os.getpid()))
             traffic = _Traffic(RaggedSource(), Sender(shard))

@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Block
+from actors.replay.draw.kinds import PrioritizedConfig
 from cluster.bench import replay_peers
 from cluster.bench.replay_bounds import Ring
-from cluster.bench.replay_data import PRIORITIZED, StepSource, Work, Workload, alternate, compared, replay_config
+from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, replay_config
 from cluster.bench.replay_data import skipped as skipped_row
 from cluster.bench.row import BenchRow
 
@@ -139,7 +140,7 @@ class Sender:
 
     def __init__(self, shard: Any, in_memory: bool = True) -> None:
         from actors.replay.flow.credits import MessageWindow
-        from actors.replay.service import RayInserts
+        from actors.replay.flow.service import RayInserts
         from actors.replay.wire.buffers import SharedBufferPool
 
         self._port = RayInserts(shard, SharedBufferPool() if in_memory else None)
@@ -170,7 +171,7 @@ def filled_shard_actor(workload: Workload, source: StepSource, index: int = 0, *
 
 def remote_batches(shards: list[Any], workload: Workload, transport: str, mixed: bool = False) -> Iterator[Any]:
     """Our batches, as a learner rank asks for them."""
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
 
     batches: Iterator[Any] = RemoteBatches(
         shards,
@@ -203,7 +204,7 @@ def _sampling(workload: Workload, source: StepSource, rounds: int, peers: Collec
                 f"service, {transport}, uniform sample", "batches/s", rates, transport, {name: name for name in theirs}
             )
         yield from _beside_torchrl(workload, source, ours["slots"], rounds, repeats, peers)
-        prioritized = stack.enter_context(filled_shard_actor(workload, source, selector=PRIORITIZED))
+        prioritized = stack.enter_context(filled_shard_actor(workload, source, selector=PrioritizedConfig()))
         updating = _updating(remote_batches([prioritized], workload, "slots"), [prioritized], workload)
         rates = alternate(
             {"prioritized": updating, "plain": theirs[f"plain Ray actor, {IN_FLIGHT} ahead"]}, rounds, repeats

@@ -227,7 +227,7 @@ def _batches(shards: Sequence[Any], seconds: float) -> Iterator[BenchRow]:
     """Tiny batches through slots, probes of the masses included, and one round of probes alone."""
     import ray
 
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
 
     for mixed in (False, True):
         batches = RemoteBatches(shards, BATCH[0], BATCH[1], 0, 2, mixed, "slots")

@@ -18,7 +18,7 @@ import numpy as np
 from actors.records import Block, Episode
 from actors.replay.flow.credits import Message, MessageWindow
 from actors.replay.flow.routing import route
-from actors.replay.service import RayInserts
+from actors.replay.flow.service import RayInserts
 from actors.replay.wire.blocks import encode_blocks
 from actors.service import RolloutSummary
 from cluster.bench.scale import BLOCK_STEPS

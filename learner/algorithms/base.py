@@ -22,6 +22,20 @@ class UpdateResult:
     metrics: dict[str, float]
     priorities: NDArray[np.float32] | None = None  # [B] new replay priorities of the batch's sequences
     writebacks: dict[str, NDArray[Any]] = field(default_factory=dict)  # key -> [B, T, ...] for the last T steps
+    version: int | None = None  # of the weights the write-backs were made with, if older ones must not overwrite them
+
+
+Gift = Literal["priorities", "writebacks"]
+"""What an algorithm can give back to the replay."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What an algorithm and the replay give each other; the property `exchange` of its configuration."""
+
+    gives: frozenset[Gift] = frozenset()  # what the results of its updates hold, when it is wanted
+    weights: bool = False  # whether its losses are weighted by the importance weights of a batch
+    whole_batches: bool = False  # whether an update needs a whole batch, never a minibatch
 
 
 class Algorithm(Protocol):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from envs.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+from learner.algorithms.base import Exchange
 from learner.models.layers import SIZES, ActivationName, Architecture, Dimensions, NormName, SizeName
 from learner.models.observation import ObservationConfig
 from learner.models.rssm import RssmConfig
@@ -168,6 +169,11 @@ class DreamerConfig:
         """Parts of the world model."""
         layers = self.continuation_layers if self.losses.continuation > 0.0 else 0
         return WorldModelConfig(self.arch, self.observation, self.rssm, self.reward, layers)
+
+    @property
+    def exchange(self) -> Exchange:
+        """Latent states go back to the replay if they are stored."""
+        return Exchange(gives=frozenset({"writebacks"} if self.store_latents else ()))
 
     @property
     def context(self) -> int:

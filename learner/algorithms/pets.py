@@ -20,13 +20,14 @@ from torch import Tensor
 
 from envs.numbers import check_fields
 from envs.specs import EnvSpec
-from learner.algorithms.base import Part, UpdateResult
+from learner.algorithms.base import Exchange, Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
 from learner.collective import Collective, current
 from learner.device import Precision, autocast, to_device
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.losses.ensemble import EnsembleLoss, EnsembleLossConfig, ensemble_loss, logvar_penalty
+from learner.losses.likelihood import squared_error
 from learner.models.average import ParameterAverage
 from learner.models.ensemble import Ensemble, EnsembleConfig, save_members
 from learner.optim import OptimConfig, Optimizer, learning_rate
@@ -71,6 +72,11 @@ class PetsConfig:
         """Leading steps of a sampled sequence that only start the rest: none."""
         return 0
 
+    @property
+    def exchange(self) -> Exchange:
+        """The error of every sequence is its priority, if priorities are wanted."""
+        return Exchange(gives=frozenset({"priorities"}), weights=True)
+
 
 @dataclass(frozen=True)
 class _Rows:
@@ -94,6 +100,7 @@ class PetsAlgorithm:
         precision: "bf16" computes matrix products in bfloat16; weights and losses stay in full width.
         collective: The ranks that share the work, by default the process group this process has joined.
         dtype: Width of weights and losses.
+        priorities: Whether updates give priorities, for which they predict the batch once more.
 
     Raises:
         ValueError: If the environment has no such observation, or discrete actions.
@@ -108,11 +115,13 @@ class PetsAlgorithm:
         precision: Precision = "fp32",
         collective: Collective | None = None,
         dtype: torch.dtype = torch.float32,
+        priorities: bool = False,
     ) -> None:
         state_size, action_size = _sizes(config, env_spec)
         self.config = config
         self.seed = seed
         self._device, self._precision, self._dtype = device, precision, dtype
+        self._gives_priorities = priorities
         self._collective = collective or current()
         self.model = Ensemble(config.ensemble, state_size, action_size, seed % 2**63).to(device, dtype)
         for statistics in (self.model.input_statistics, self.model.output_statistics):
@@ -134,7 +143,7 @@ class PetsAlgorithm:
 
         Returns:
             Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the
-            loss, the norm of the gradients, and `stopped`.
+            loss, the norm of the gradients, and `stopped`; perhaps priorities, with their mean and that of the weights.
         """
         train, validation = self._split(batch)
         sums, validation_weight, data_seen = self._share_statistics(batch, train, validation)
@@ -144,7 +153,11 @@ class PetsAlgorithm:
         report["validation_loss_member"] = self._held_out_loss(validation, validation_weight)
         metrics = self._reduce_and_step(report)
         metrics.update(self._decide(metrics, bool(validation_weight > 0), data_seen))
-        return UpdateResult(metrics)
+        if not self._gives_priorities:
+            return UpdateResult(metrics)
+        priorities = self._sequence_errors(batch)
+        metrics |= {"priority_mean": float(priorities.mean()), "weight_mean": float(batch.weight.mean())}
+        return UpdateResult(metrics, priorities)
 
     def evaluate(self, transitions: Transitions) -> NDArray[np.float64]:
         """Held-out loss of every member on given transitions, [K]; no update, no exchange with other ranks."""
@@ -256,6 +269,18 @@ class PetsAlgorithm:
         """This rank's share of the held-out loss of every member, [K]."""
         with self.average.applied():
             return self._losses(rows, self._validation_loss, weight).total
+
+    @torch.no_grad()
+    def _sequence_errors(self, batch: SequenceBatch) -> NDArray[np.float32]:
+        """Half the squared error [B] of each sequence: the mean over transitions, members and normalised quantities."""
+        transitions = transitions_of(batch, self.config.observation_key)
+        rows = self._rows(transitions, np.ones((1, len(transitions)), np.float32))
+        with autocast(self._device, self._precision):
+            mean = self.model(rows.state, rows.action).mean
+        error = squared_error(mean, self.model.normalise_target(rows.target).expand_as(mean)).mean((0, 2))
+        sums = np.bincount(transitions.sequence, error.double().cpu().numpy(), batch.shape[0])
+        counts = np.bincount(transitions.sequence, minlength=batch.shape[0])
+        return (sums / np.maximum(counts, 1)).astype(np.float32)
 
     def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
         """Sum gradients and losses over the ranks in one buffer, step the optimiser, read the losses."""

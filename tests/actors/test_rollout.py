@@ -1,14 +1,16 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from actors.random_policy import RandomPolicy
+from actors.records import PolicyOutput
 from actors.replay.config import ReplayConfig
 from actors.replay.sharded import ShardedReplay
 from actors.rollout import RolloutConfig, RolloutLoop, pack_stream_id, unpack_stream_id
 from envs.registry import make_vector_env
-from envs.specs import ArraySpec
+from envs.specs import ArraySpec, StepBatch
 from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, CounterVectorEnv, episode_length
 from learner.algorithms.base import UpdateResult
 from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences
@@ -160,6 +162,29 @@ def test_extras_are_stored_with_their_step_and_refreshed_by_writebacks() -> None
     for key, value in fresh.items():
         np.testing.assert_array_equal(replay.read(stream, first + 110, 40).data[key], value, err_msg=key)
     check_extras(replay.read(stream, first + 150, 320 - first - 150), seed=3, num_envs=4)  # the others are as they were
+
+
+class RankingPolicy(RecurrentPolicy):
+    """Gives what it stores of a step as the step's priority, too."""
+
+    def act(self, step: StepBatch, carry: Any, explore: bool) -> PolicyOutput:
+        output = super().act(step, carry, explore)
+        return replace(output, priority=output.extras["latent_deter"][:, 1].astype(np.float32))
+
+
+def test_priorities_of_the_policy_come_with_the_steps_also_after_a_resume() -> None:
+    env = make_vector_env("nav3d", 2)
+    loop, again = (RolloutLoop(env, RankingPolicy(env.spec.action), seed) for seed in (3, 4))
+    loop.restart(0)
+    blocks = loop.collect(100).blocks
+    state = loop.state_dict()
+    blocks += loop.collect(60).blocks + loop.flush()
+    assert again.load_state_dict(state)
+    for block in blocks + again.collect(60).blocks:
+        assert block.priority is not None
+        assert block.priority.dtype == np.float32
+        np.testing.assert_array_equal(block.priority, block.data["latent_deter"][:, 1])
+    assert all(block.priority is None for block in recurrent_loop().collect(64).blocks)
 
 
 def test_the_step_that_ends_an_episode_keeps_its_extras() -> None:

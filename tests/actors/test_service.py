@@ -80,7 +80,7 @@ def shards(cluster: None) -> Iterator[list[Any]]:
 
 
 def test_no_step_is_lost_doubled_or_misaligned_in_1e5(shards: list[Any]) -> None:
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
     from actors.service import RolloutActor
 
     num_actors, num_envs, ticks, leases = 2, 16, 320, 10
@@ -133,7 +133,7 @@ def test_errors_of_a_shard_reach_the_sender(shards: list[Any]) -> None:
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_remote_batches_follow_the_masses_and_are_owned(shards: list[Any], mixed: bool) -> None:
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
     from actors.replay.wire.blocks import encode_blocks
 
     ray.get(shards[0].insert.remote(*encode_blocks(counter_blocks(5, 2))))
@@ -155,7 +155,7 @@ def test_remote_batches_follow_the_masses_and_are_owned(shards: list[Any], mixed
 
 
 def test_empty_shards_say_so(shards: list[Any]) -> None:
-    from actors.replay.service import RemoteBatches
+    from actors.replay.flow.service import RemoteBatches
 
     message = "none of the 2 shards holds a sequence of 10 steps after .*: shard 0 is empty, shard 1 is empty"
     ray.get([shard.ping.remote() for shard in shards])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cluster import build
 from cluster.config import RunConfig
 from cluster.stages import Stage, scheduled
-from learner.algorithms.base import Part, UpdateResult
+from learner.algorithms.base import Exchange, Part, UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import RecurrentPolicy
 
@@ -28,6 +28,11 @@ class FakeConfig:
     @property
     def context(self) -> int:
         return 0
+
+    @property
+    def exchange(self) -> Exchange:
+        """Latents come back."""
+        return Exchange(gives=frozenset({"writebacks"}))
 
 
 class FakeAlgorithm:

@@ -11,6 +11,7 @@ import torch
 
 from envs.specs import ArraySpec, EnvSpec
 from learner import checkpoint
+from learner.algorithms.base import UpdateResult
 from learner.algorithms.pets import PetsAlgorithm, PetsConfig
 from learner.batch import SequenceBatch
 from learner.early_stopping import EarlyStoppingConfig
@@ -181,14 +182,58 @@ def test_a_poisoned_batch_stops_the_run() -> None:
         learner(SMALL, iter([batch])).step()
 
 
-def test_priorities_reach_the_sink_and_cannot_come_from_parts() -> None:
-    seen: list[tuple[int, int]] = []
-    algorithm = PetsAlgorithm(SMALL, SPEC, CPU, seed=5)
-    sink = lambda batch, result: seen.append(batch.shape)  # noqa: E731
-    Learner(algorithm, batches(), LearnerConfig(threads=1), on_result=sink).step()
-    assert seen == [(16, 9)]
-    with pytest.raises(ValueError, match="minibatches"):
-        Learner(algorithm, batches(), LearnerConfig(minibatches=2), on_result=sink)
+@pytest.mark.parametrize("minibatches", [1, 4])
+def test_priorities_of_every_part_reach_the_sink(minibatches: int) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def sink(batch: SequenceBatch, result: UpdateResult) -> None:
+        assert result.priorities is not None
+        seen.append((batch.handle, result.priorities))
+
+    [batch] = [next(batches())]
+    algorithm = PetsAlgorithm(SMALL, SPEC, CPU, seed=5, priorities=True)
+    settings = LearnerConfig(threads=1, batch_size=16, minibatches=minibatches)
+    metrics = Learner(algorithm, iter([batch]), settings, on_result=sink).step()
+    assert [len(priorities) for _, priorities in seen] == [16 // minibatches] * minibatches
+    handles = np.concatenate([handle for handle, _ in seen])
+    assert sorted(handles.tolist()) == sorted(batch.handle.tolist())
+    assert metrics["priority_mean"] == pytest.approx(np.mean([p.mean() for _, p in seen]), rel=1e-5)
+    assert metrics["weight_mean"] == 1.0
+
+
+def test_a_sequence_that_is_predicted_worse_gets_a_larger_priority() -> None:
+    run = learner(SMALL, batches())
+    for _ in range(100):
+        run.step()
+    algorithm = PetsAlgorithm(SMALL, SPEC, CPU, seed=5, priorities=True)
+    algorithm.load_state_dict(run.algorithm.state_dict())
+    batch = next(batches(3))
+    batch.data["reward"][4, 1:] += 5.0
+    priorities = algorithm.update(batch).priorities
+    assert priorities is not None
+    assert priorities.dtype == np.float32
+    assert (priorities >= 0).all()
+    assert priorities[4] > 5 * np.delete(priorities, 4).max()
+
+
+def test_importance_weights_change_the_gradient_and_only_their_ratios_matter() -> None:
+    batch = next(batches())
+    weights = np.linspace(0.1, 1.0, 16, dtype=np.float32)
+    exported = []
+    for weight in (batch.weight, weights, 0.5 * weights):
+        algorithm = PetsAlgorithm(SMALL, SPEC, CPU, seed=5)
+        algorithm.update(replace(batch, weight=weight))
+        exported.append(algorithm.export_weights()["weight_0"])
+    assert not np.array_equal(exported[0], exported[1])
+    np.testing.assert_allclose(exported[1], exported[2], rtol=1e-4, atol=1e-7)
+
+
+def test_giving_priorities_changes_nothing_else() -> None:
+    plain, giving = (PetsAlgorithm(SMALL, SPEC, CPU, seed=5, priorities=p) for p in (False, True))
+    batch = next(batches())
+    before, after = plain.update(batch), giving.update(batch)
+    assert before.priorities is None
+    assert {k: v for k, v in after.metrics.items() if k not in ("priority_mean", "weight_mean")} == before.metrics
 
 
 def test_environments_that_do_not_fit_are_refused() -> None:

@@ -11,6 +11,7 @@ distribution.
 
 Component 0 is always the uniform distribution, even at fraction 0: its mass counts the valid starts, and it
 steps in where no other component has any mass. A component without mass gives its fraction to the others.
+A selector of one kind is a mixture of it alone.
 
 Letters: B sequences, K components.
 """
@@ -24,10 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.replay.config import SelectorConfig
-from actors.replay.draw.prioritized import STEP_BYTES, PrioritizedSelector, RecencySelector
+from actors.replay.draw.kinds import KINDS, MixtureConfig, SelectorConfig, parts_of
 from actors.replay.draw.queues import QueueSelector
-from actors.replay.draw.selectors import Distribution, Selector, Starts, UniformSelector
+from actors.replay.draw.selectors import Distribution, PrioritySelector, Selector, Starts
 from actors.replay.store.chunks import ChunkStore
 
 _NO_STARTS: Starts = (np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -42,19 +42,9 @@ class Selection:
     ratio: NDArray[np.float64]  # [B] probability in the whole replay, in multiples of the uniform one
 
 
-def component_names(config: SelectorConfig) -> list[str]:
-    """The components K: uniform, then those of positive fraction."""
-    return ["uniform"] + [name for name, f in config.fractions.items() if f > 0 and name != "uniform"]
-
-
 def selector_fractions(config: SelectorConfig) -> NDArray[np.float64]:
     """Fraction [K] of each component; the first is the uniform one, perhaps 0."""
-    return np.array([config.fractions[name] for name in component_names(config)])
-
-
-def selector_bytes(config: SelectorConfig) -> int:
-    """Memory per stored step of the selectors."""
-    return STEP_BYTES * sum(name in ("prioritized", "recency") for name in component_names(config))
+    return np.array([part.fraction for part in parts_of(config)])
 
 
 def effective_fractions(totals: Sequence[float], fractions: Sequence[float]) -> list[float]:
@@ -70,33 +60,29 @@ def effective_fractions(totals: Sequence[float], fractions: Sequence[float]) -> 
 
 
 class Mixture:
-    """The selectors of one store.
+    """The selectors of one view of a store.
 
     Args:
-        store: The store to select from; the mixture becomes its listener.
-        config: The fractions and exponents.
+        store: The store to select from; the mixture becomes one of its listeners.
+        config: The components, their fractions and settings.
     """
 
     def __init__(self, store: ChunkStore, config: SelectorConfig) -> None:
-        self._fractions: list[float] = selector_fractions(config).tolist()
-        self.prioritized = PrioritizedSelector(store, config.priority_exponent) if config.prioritized > 0 else None
-        recency = RecencySelector(store, config.recency_exponent) if config.recency > 0 else None
+        parts = parts_of(config)
+        components: dict[str, Any] = {part.kind: KINDS[part.kind].make(store, part.settings) for part in parts}
+        self.weight_exponent = float(config.weight_exponent)
+        self._fractions = [part.fraction for part in parts]
         self._store = store
-        self._uniform = UniformSelector(store)
-        self._distributions: list[Distribution] = [
-            d for d in (self._uniform, self.prioritized, recency) if d is not None
-        ]
-        self._fifo = QueueSelector(store) if config.fifo > 0 else None
-        self._online = QueueSelector(store, overlapping=False) if config.online else None
-        parts: dict[str, Selector | None] = {
-            "uniform": self._uniform,
-            "prioritized": self.prioritized,
-            "recency": recency,
-            "fifo": self._fifo,
-            "online": self._online,
+        self._uniform: Distribution = components["uniform"]
+        self._distributions: list[Distribution] = [c for kind, c in components.items() if not KINDS[kind].is_queue]
+        self._queues: list[Selector] = [c for kind, c in components.items() if KINDS[kind].is_queue]
+        self._prioritized: dict[str, PrioritySelector] = {
+            kind: c for kind, c in components.items() if KINDS[kind].takes_priorities
         }
-        self._parts = {name: part for name, part in parts.items() if part is not None}
-        store.listener = self
+        online = isinstance(config, MixtureConfig) and config.online
+        self._online = QueueSelector(store, overlapping=False) if online else None
+        self._parts: dict[str, Selector] = components if self._online is None else components | {"online": self._online}
+        store.listeners.append(self)
 
     def masses(self, length: int) -> NDArray[np.float64]:
         """Mass [K] of every component for sequences of `length` steps."""
@@ -137,7 +123,7 @@ class Mixture:
         taken = len(online[0])
         weights = [factor * mass for factor, mass in zip(scale, masses, strict=True)]
         drawn = self._draw(rng, batch_size - taken, length, weights)
-        ratio = np.full(batch_size - taken, shares[-1] if self._fifo is not None else 0.0)
+        ratio = np.full(batch_size - taken, float(sum(shares[len(self._distributions) :])))
         items = whole[0] if num_items is None else num_items
         for distribution, factor in zip(self._distributions, scale, strict=False):
             if factor > 0:
@@ -156,6 +142,22 @@ class Mixture:
         for part in self._parts.values():
             part.evicted(chunk)
 
+    def check_priorities(self, priority: NDArray[np.float64]) -> None:
+        """Raise a ValueError if some of these priorities [B] cannot be set."""
+        for part in self._prioritized.values():
+            part.check(priority)
+
+    def update(self, starts: Starts, priority: NDArray[np.float64]) -> None:
+        """Set the priorities [B] of stored starts in every component that takes them."""
+        for part in self._prioritized.values():
+            part.update(starts, priority)
+
+    def adopt(self, state: Mapping[str, NDArray[Any]], rows: NDArray[np.int64], source_rows: NDArray[np.int64]) -> None:
+        """Take priorities over from another store's `state_arrays`: its steps `source_rows` are in `rows` here."""
+        for kind, part in self._prioritized.items():
+            if own := _below(state, kind):
+                part.adopt(own, rows, source_rows)
+
     def state_arrays(self) -> dict[str, NDArray[Any]]:
         """The selectors' memory beyond the store's; arrays of per-step values follow `ChunkStore.stored_rows`."""
         return {
@@ -168,27 +170,25 @@ class Mixture:
         A selector that the state knows nothing of takes the stored steps for new ones.
         """
         for name, part in self._parts.items():
-            prefix = f"{name}/"
-            own = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
-            if own:
+            if own := _below(state, name):
                 part.load_arrays(own)
             else:
                 for chunk in self._store.used_chunks():
                     part.inserted(chunk, 0, int(self._store.length[chunk]))
 
     def _masses(self, length: int) -> list[float]:
-        masses = [distribution.mass(length) for distribution in self._distributions]
-        return masses if self._fifo is None else [*masses, self._fifo.mass(length)]
+        return [component.mass(length) for component in (*self._distributions, *self._queues)]
 
     def _draw(self, rng: np.random.Generator, count: int, length: int, weights: list[float]) -> Starts:
         """Starts from components drawn in proportion to `weights` [K]."""
-        counts = _share_out(rng, count, weights)
-        parts = []
-        if self._fifo is not None and counts[-1] > 0:
-            parts.append(self._fifo.draw(rng, counts[-1], length))
-            short = counts[-1] - len(parts[0][0])
-            if short > 0:  # the queue ran empty: the others fill up
-                counts = [a + b for a, b in zip(counts, _share_out(rng, short, weights[:-1]), strict=False)]
+        counts, first_queue = _share_out(rng, count, weights), len(self._distributions)
+        parts = [
+            queue.draw(rng, n, length) for queue, n in zip(self._queues, counts[first_queue:], strict=True) if n > 0
+        ]
+        short = sum(counts[first_queue:]) - sum(len(chunk) for chunk, _ in parts)
+        if short > 0:  # a queue ran empty: the distributions fill up
+            more = _share_out(rng, short, weights[:first_queue])
+            counts = [a + b for a, b in zip(counts, more, strict=False)]
         for distribution, n in zip(self._distributions, counts, strict=False):
             if n > 0:
                 parts.append(distribution.draw(rng, n, length))
@@ -206,3 +206,8 @@ def _share_out(rng: np.random.Generator, count: int, weights: list[float]) -> li
         counts: list[int] = rng.multinomial(count, [weight / total for weight in weights]).tolist()
         return counts
     return [count if k == weights.index(largest) else 0 for k in range(len(weights))]
+
+
+def _below(state: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}

@@ -19,7 +19,6 @@ from actors.replay.draw.selectors import Starts
 from actors.replay.store.chunks import ChunkStore
 from native import SumTree
 
-STEP_BYTES = 18  # memory per step of capacity: its density, its leaf and the sums above
 _BELOW_ONE = np.nextafter(1.0, 0.0)
 _RESCALE = 500.0  # logarithm of the recency density at which all of them are scaled down
 
@@ -93,7 +92,7 @@ class _StartTree:
 class PrioritizedSelector(_StartTree):
     """The density of a start is priority^exponent (Schaul et al. 2016, equation 1).
 
-    A new step has the largest density that any step ever had, 1 at first.
+    A new step has the priority that came with it, or else the largest density that any step ever had, 1 at first.
 
     Args:
         store: The store to select from.
@@ -112,39 +111,39 @@ class PrioritizedSelector(_StartTree):
     def density(self, starts: Starts) -> NDArray[np.float64]:
         return np.asarray(self._density[self._rows(starts)])
 
-    def update(self, starts: Starts, priority: NDArray[np.float64]) -> None:
-        """Set the priorities [B] of stored starts; of repeated starts the last counts.
+    def check(self, priority: NDArray[np.float64]) -> None:
+        largest = float(priority.max(initial=0.0))
+        try:
+            density = float(largest**self._exponent)
+        except OverflowError:
+            density = np.inf
+        if density > self._tree.max_priority:
+            raise ValueError(f"priority {largest} to the power {self._exponent} is too large to add up")
 
-        Raises:
-            ValueError: A priority to the exponent is too large for the tree.
-        """
-        largest = self._power(float(priority.max(initial=0.0)))
+    def update(self, starts: Starts, priority: NDArray[np.float64]) -> None:
         rows = self._rows(starts)
-        self._density[rows] = priority**self._exponent
-        self._largest = max(self._largest, largest)
+        density = priority**self._exponent
+        self._density[rows] = density
+        self._largest = max(self._largest, float(density.max(initial=0.0)))
         is_open = starts[1] < self._open[starts[0]]
         if not is_open.all():
             rows = rows[is_open]
         self._tree.update(rows, self._density[rows])
 
-    def _power(self, priority: float) -> float:
-        try:
-            density = float(priority**self._exponent)
-        except OverflowError:
-            density = np.inf
-        if density > self._tree.max_priority:
-            raise ValueError(f"priority {priority} to the power {self._exponent} is too large to add up")
-        return density
-
-    def set_densities(self, rows: NDArray[np.int64], density: NDArray[np.float64]) -> None:
-        """Give the steps in these rows of the store the densities they had in another store's `state_arrays`."""
+    def adopt(self, state: Mapping[str, NDArray[Any]], rows: NDArray[np.int64], source_rows: NDArray[np.int64]) -> None:
+        density = state["density"][source_rows]
         self._density[rows] = density
         self._largest = max(self._largest, float(density.max(initial=0.0)))
         self._reopen()
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
         first = chunk * self._store.chunk_steps + offset
-        self._density[first : first + count] = self._largest
+        density: float | NDArray[np.float64] = self._largest
+        if self._store.priority is not None:
+            given = self._store.priority[first : first + count].astype(np.float64) ** self._exponent
+            density = np.where(np.isnan(given), self._largest, given)
+            self._largest = max(self._largest, float(density.max()))
+        self._density[first : first + count] = density
         self._changed = True
 
     def state_arrays(self) -> dict[str, NDArray[Any]]:

@@ -29,11 +29,11 @@ class Selector(Protocol):
         ...
 
     def draw(self, rng: np.random.Generator, count: int, length: int) -> Starts:
-        """`count` starts; the mass must be positive."""
+        """`count` starts, the mass being positive; a queue that runs empty gives fewer."""
         ...
 
     def inserted(self, chunk: int, offset: int, count: int) -> None:
-        """Steps `offset` .. `offset + count - 1` of a chunk were stored, behind the others of their stream."""
+        """Steps `offset` .. `offset + count - 1` of a chunk were stored, after the others of their stream."""
         ...
 
     def evicted(self, chunk: int) -> None:
@@ -54,6 +54,22 @@ class Distribution(Selector, Protocol):
 
     def density(self, starts: Starts) -> NDArray[np.float64]:
         """Density [B] at valid starts."""
+        ...
+
+
+class PrioritySelector(Distribution, Protocol):
+    """A distribution that follows priorities; steps are inserted with those in `ChunkStore.priority`, if any."""
+
+    def check(self, priority: NDArray[np.float64]) -> None:
+        """Raise a ValueError if some of these priorities [B] cannot be set; they are finite and not negative."""
+        ...
+
+    def update(self, starts: Starts, priority: NDArray[np.float64]) -> None:
+        """Set the priorities [B], which were checked, of stored starts; of repeated starts the last counts."""
+        ...
+
+    def adopt(self, state: Mapping[str, NDArray[Any]], rows: NDArray[np.int64], source_rows: NDArray[np.int64]) -> None:
+        """Give the steps in `rows` of the store what those in `source_rows` of another's `state_arrays` had."""
         ...
 
 

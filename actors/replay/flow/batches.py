@@ -19,15 +19,16 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, Protocol
 
-import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.replay.config import TRAIN
 from actors.replay.draw.masses import ProbeSchedule, ShardMasses, ShardReport
+from actors.replay.flow.requests import SampleRequest
 from actors.replay.sharded import normalise_weights, slice_batch
 from actors.replay.store.schema import Schema
 from actors.replay.wire.shared import SHARED_MEMORY, SlotError
-from actors.replay.wire.slots import Slot, SlotLayout, SlotPool, SlotTicket
+from actors.replay.wire.slots import Slot, SlotLayout, SlotPool
 from learner.batch import SequenceBatch
 
 logger = logging.getLogger(__name__)
@@ -44,43 +45,14 @@ class ShardUnavailable(RuntimeError):
     """A call to a shard failed because its process is dead, restarting or unreachable."""
 
 
-@dataclass(frozen=True)
-class SampleRequest:
-    """What is asked of one shard: a batch, or a part of one."""
-
-    batch_size: int  # sequences of this part
-    length: int  # steps of each
-    totals: tuple[float, ...]  # [K] masses over all shards
-    num_items: float  # valid starts over all shards
-    ticket: SlotTicket | None = None  # of the slot to write into
-    slot_size: int = 0  # sequences of the whole slot
-    low: int = 0  # first row of the part in the slot
-
-    def pack(self) -> bytes:
-        """As bytes: one small argument makes the cheapest call."""
-        slot = [self.ticket.name, self.ticket.number, self.slot_size, self.low] if self.ticket is not None else []
-        packed: bytes = msgpack.packb([self.batch_size, self.length, self.totals, self.num_items, *slot])
-        return packed
-
-    @classmethod
-    def unpack(cls, packed: bytes) -> SampleRequest:
-        """The inverse of `pack`."""
-        batch_size, length, totals, num_items, *slot = msgpack.unpackb(packed)
-        request = cls(batch_size, length, tuple(totals), num_items)
-        if not slot:
-            return request
-        name, number, slot_size, low = slot
-        return replace(request, ticket=SlotTicket(name, number), slot_size=slot_size, low=low)
-
-
 class ShardPort(Protocol):
     """Calls to shards; every call returns at once."""
 
     node: str  # where the learner runs
     num_shards: int
 
-    def probe(self, shard: int, length: int) -> Call:
-        """Ask for a `ShardReport`."""
+    def probe(self, shard: int, length: int, view: str) -> Call:
+        """Ask for a `ShardReport` of a view."""
         ...
 
     def sample(self, shard: int, request: SampleRequest) -> Call:
@@ -139,6 +111,7 @@ class BatchQueue:
         stall_seconds: How long one shard may take for its part.
         clock: Seconds, for tests.
         slot_directory: Where the slots' files are; the shards look there too.
+        view: Who draws.
 
     Raises:
         ValueError: A setting is out of range.
@@ -157,12 +130,13 @@ class BatchQueue:
         stall_seconds: float = 1.0,
         clock: Callable[[], float] = monotonic,
         slot_directory: Path = SHARED_MEMORY,
+        view: str = TRAIN,
     ) -> None:
         for name, value in (("in_flight", in_flight), ("batch_size", batch_size), ("length", length)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self._port, self._clock, self._slot_directory = port, clock, slot_directory
-        self._batch_size, self._length = batch_size, length
+        self._batch_size, self._length, self._view = batch_size, length, view
         self._rng = np.random.default_rng(seed)
         self._in_flight, self._mixed, self._transport = in_flight, mixed, transport
         self._wait_seconds, self._stall_seconds = wait_seconds, stall_seconds
@@ -190,7 +164,7 @@ class BatchQueue:
 
         Raises:
             TimeoutError: No shard has had a sequence of that length for `wait_seconds`.
-            ValueError: `transport` is "slots" and a shard is on another node.
+            ValueError: `transport` is "slots" and a shard is on another node, or the replay has no such view.
             SlotError: `transport` is "slots" and the slots cannot be made or opened.
         """
         if self._held is not None:
@@ -206,15 +180,8 @@ class BatchQueue:
         self._stats["batches"] += 1
         self._ask()
         batch = self._held.batch
-        owned = replace(
-            batch,
-            stream_id=batch.stream_id.copy(),
-            first_step=batch.first_step.copy(),
-            policy_version=batch.policy_version.copy(),
-            weight=batch.weight.copy(),
-            handle=batch.handle.copy(),
-        )
-        return normalise_weights(owned)
+        owned = replace(batch, data={}).map_rows(np.copy)
+        return normalise_weights(replace(owned, data=batch.data))
 
     def stats(self) -> dict[str, float]:
         """Counts since the beginning: batches, waits and their seconds, tickets drawn again, bytes by transport, times
@@ -278,7 +245,7 @@ class BatchQueue:
             self._unheard.clear()
         for shard in self._schedule.due(now):
             if shard not in self._probes.values():
-                self._probes[self._port.probe(shard, self._length)] = shard
+                self._probes[self._port.probe(shard, self._length, self._view)] = shard
         while len(self._tickets) + len(self._ready) < self._in_flight and self._book.drawable and not self._unheard:
             self._tickets.append(self._ask_batch(now))
 
@@ -292,7 +259,8 @@ class BatchQueue:
         for shard, low, high in parts:
             by_slot = self._uses_slots(shard)
             slot_ticket = ticket.slot.ticket if by_slot else None
-            request = SampleRequest(high - low, self._length, totals, num_items, slot_ticket, self._batch_size, low)
+            part = (high - low, self._length, totals, num_items, self._view)
+            request = SampleRequest(*part, slot_ticket, self._batch_size, low)
             ticket.open[self._port.sample(shard, request)] = _Part(shard, low, high, by_slot)
         self._schedule.asked_batch()
         return ticket

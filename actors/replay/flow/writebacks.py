@@ -1,4 +1,4 @@
-"""What a learner sends back about a batch: priorities and late writes, each to the shard of its stream.
+"""What a learner sends back about a batch: priorities and new values, each to the shard of its stream.
 
 Letters: B sequences, T steps.
 """
@@ -25,8 +25,17 @@ class WriteBackPort(Protocol):
 
     num_shards: int
 
-    def update_priorities(self, shard: int, handle: NDArray[np.int64], priority: NDArray[np.float32]) -> Call: ...
-    def write(self, shard: int, handle: NDArray[np.int64], key: str, values: NDArray[Any], skip: int) -> Call: ...
+    def write(
+        self,
+        shard: int,
+        handle: NDArray[np.int64],
+        values: dict[str, NDArray[Any]],
+        priority: NDArray[np.float32] | None,
+        version: int | None,
+        length: int,
+    ) -> Call:
+        """See `ReplayShard.write`."""
+        ...
 
     def wait(self, calls: list[Call], timeout: float) -> list[Call]:
         """Those of the calls that are done, waiting up to `timeout` seconds for the first."""
@@ -43,7 +52,7 @@ class WriteBackPort(Protocol):
 
 
 class WriteBackSender:
-    """Sends write-backs and does not wait for it, with a bound on the calls in flight.
+    """Sends write-backs and does not wait for them, with a bound on the calls in flight.
 
     A write-back to a shard that is away is lost: the shard's data is then restored with older priorities, which
     costs nothing but a little freshness.
@@ -68,21 +77,23 @@ class WriteBackSender:
         Args:
             batch: The batch that was trained on; only its handles, streams and length are read.
             result: What the update says about it.
-            present: Shards [num_shards] worth a call, all by default; the others' write-backs counts as failed.
+            present: Shards [num_shards] worth a call, all by default; write-backs to the others count as failed.
         """
         if result.priorities is None and not result.writebacks:
             return
         shards = route_many(batch.stream_id, self._port.num_shards)
         for shard in np.unique(shards).tolist():
-            rows = np.flatnonzero(shards == shard)
-            handle = batch.handle[rows]
             if present is not None and not present[shard]:
-                self.failed += (result.priorities is not None) + len(result.writebacks)
+                self.failed += 1
                 continue
-            if result.priorities is not None:
-                self._push(self._port.update_priorities(shard, handle, result.priorities[rows]))
-            for key, values in result.writebacks.items():
-                self._push(self._port.write(shard, handle, key, values[rows], batch.shape[1] - values.shape[1]))
+            rows = np.flatnonzero(shards == shard)
+            values = {key: new[rows] for key, new in result.writebacks.items()}
+            priority = None if result.priorities is None else result.priorities[rows]
+            self._calls.append(
+                self._port.write(shard, batch.handle[rows], values, priority, result.version, batch.shape[1])
+            )
+            self.sent += 1
+            self.settle(self._max_calls)
 
     def settle(self, most: int = 0) -> None:
         """Take the answers that are there, and wait until at most `most` calls are in flight."""
@@ -96,11 +107,6 @@ class WriteBackSender:
             else:
                 self._count(oldest)
             self._calls.popleft()
-
-    def _push(self, call: Call) -> None:
-        self._calls.append(call)
-        self.sent += 1
-        self.settle(self._max_calls)
 
     def _count(self, call: Call) -> None:
         try:

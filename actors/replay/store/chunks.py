@@ -26,10 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import native
+from actors.replay.store.rewrites import Rewrites
 from actors.replay.store.schema import Schema
 from learner.batch import SequenceBatch
 
 VERSION_BYTES = 8  # every step also stores the weights version that chose its action
+PRIORITY_BYTES = 4  # and where priorities are kept, the one it was inserted with
 
 
 class ChunkListener(Protocol):
@@ -57,8 +59,8 @@ class ChunkStore:
         schema: Columns of a step.
         max_bytes: Bound on the bytes of all arrays.
         chunk_steps: Steps per chunk, C.
-        listener: Told of inserts and evictions.
-        selector_bytes: Bytes per step that the listener keeps.
+        selector_bytes: Bytes per step that the selectors keep.
+        priorities: Whether to keep the initial priorities that blocks bring.
 
     Raises:
         ValueError: The bound holds less than two chunks.
@@ -69,23 +71,21 @@ class ChunkStore:
         schema: Schema,
         max_bytes: int,
         chunk_steps: int,
-        listener: ChunkListener | None = None,
         selector_bytes: int = 0,
+        priorities: bool = False,
     ) -> None:
         self.schema = schema
         self.chunk_steps = chunk_steps
-        self.chunk_bytes = chunk_steps * (schema.step_bytes + VERSION_BYTES + selector_bytes)
-        self.capacity = max_bytes // self.chunk_bytes
-        self.listener = listener
-        if self.capacity < 2:
-            raise ValueError(
-                f"a shard of {max_bytes} bytes holds {self.capacity} chunks of {self.chunk_bytes} bytes "
-                f"({chunk_steps} steps); raise max_bytes or lower chunk_steps so that it holds at least 2"
-            )
+        kept_bytes = schema.step_bytes + VERSION_BYTES + selector_bytes + (PRIORITY_BYTES if priorities else 0)
+        self.chunk_bytes = chunk_steps * kept_bytes
+        self._max_bytes = max_bytes
+        self.capacity = self._most_chunks = self._chunks_of(self.chunk_bytes)
+        self.listeners: list[ChunkListener] = []
         rows = self.capacity * chunk_steps
         self.data = {c.key: np.empty((rows, *c.shape), c.dtype) for c in schema.columns}
         self.version = np.empty(rows, np.int64)
-        self.rewritten: set[str] = set()  # keys that were overwritten after their insertion
+        self.priority = np.empty(rows, np.float32) if priorities else None  # as inserted, NaN for none
+        self.rewrites = Rewrites(self)
         self._rows = native.RowGather(list(self.data.values()))
         # Per chunk: the stream, its row of `stream_end`, the stream index of the first step, ...
         self.stream_id = np.zeros(self.capacity, np.uint64)
@@ -158,6 +158,7 @@ class ChunkStore:
         version: int | NDArray[np.int64],
         data: Mapping[str, NDArray[Any]],
         skip: int = 0,
+        priority: NDArray[np.float32] | None = None,
     ) -> None:
         """Copy the steps `skip`.. of a block behind the last step of its stream, evicting as needed.
 
@@ -169,6 +170,7 @@ class ChunkStore:
             version: Weights version of the block, or of each of its steps.
             data: Arrays [T, ...] with exactly the schema's keys.
             skip: Leading steps to leave out.
+            priority: Initial priorities [T] of the sequences that begin at these steps, NaN for none.
         """
         total = len(data["reward"])
         versions = np.broadcast_to(version, total)
@@ -188,11 +190,14 @@ class ChunkStore:
             for key, rows in self.data.items():
                 rows[low : low + count] = data[key][done : done + count]
             self.version[low : low + count] = versions[done : done + count]
+            if self.priority is not None:
+                self.priority[low : low + count] = np.nan if priority is None else priority[done : done + count]
             self.length[chunk] += count
             stream.end += count
             self.stream_end[stream.row] = stream.end
-            if self.listener is not None:
-                self.listener.inserted(chunk, offset, count)
+            self.rewrites.inserted(low, count)
+            for listener in self.listeners:
+                listener.inserted(chunk, offset, count)
             done += count
 
     def starts(self, length: int) -> NDArray[np.int64]:
@@ -219,37 +224,17 @@ class ChunkStore:
         arrays = [out[key] for key in self.data]
         self._rows.gather_chains(chunk, offset, length, self.chunk_steps, self.next_chunk, arrays)
 
-    def write(self, chunk: NDArray[np.int64], offset: NDArray[np.int64], key: str, values: NDArray[Any]) -> None:
-        """Overwrite one key of the stored sequences that start at (chunk [B], offset [B]).
-
-        Args:
-            chunk: Chunk of the first step.
-            offset: Offset of the first step in it.
-            key: A key of the schema.
-            values: New values [B, T, ...]; where sequences overlap, the last one counts.
+    def reserve(self, step_bytes: int) -> None:
+        """Count `step_bytes` more for every step, for values beside the schema; the oldest chunks make room for them.
 
         Raises:
-            ValueError: The key is unknown, the values do not fit it, or a sequence runs past its stream's end.
+            ValueError: Less than two chunks would be left.
         """
-        self.check_values(key, values)
-        length = values.shape[1]
-        past = self.start[chunk] + offset + length > self.stream_end[self.stream_row[chunk]]
-        if past.any():
-            raise ValueError(f"{length} values of {key!r} run past the end of stream {self.stream_id[chunk][past][0]}")
-        self.data[key][self.rows(chunk, offset, length)] = values
-        self.rewritten.add(key)
-
-    def check_values(self, key: str, values: NDArray[Any]) -> None:
-        """Raise a ValueError unless `values` [B, T, ...] can be stored under `key`."""
-        column = self.data.get(key)
-        if column is None:
-            raise ValueError(f"key {key!r} is not stored; stored are {sorted(self.data)}")
-        if values.ndim < 2 or values.shape[2:] != column.shape[1:]:
-            raise ValueError(
-                f"values of {key!r} have shape {values.shape}, expected (B, T) and then {column.shape[1:]}"
-            )
-        if not np.can_cast(values.dtype, column.dtype, "same_kind"):
-            raise ValueError(f"values of {key!r} are {values.dtype}, the replay stores {column.dtype}")
+        chunk_bytes = self.chunk_bytes + self.chunk_steps * step_bytes
+        self._most_chunks = min(self.capacity, self._chunks_of(chunk_bytes))
+        self.chunk_bytes = chunk_bytes
+        while len(self._used) > self._most_chunks:
+            self._evict_oldest()
 
     def empty_batch(self, batch_size: int, length: int) -> SequenceBatch:
         """Uninitialised arrays for a batch of `batch_size` sequences of `length` steps."""
@@ -283,8 +268,18 @@ class ChunkStore:
         known = (self.generation[chunk] == generation) & (offset >= 0) & (offset < self.length[chunk])
         return np.asarray(inside & known)
 
+    def _chunks_of(self, chunk_bytes: int) -> int:
+        """Chunks that fit into the bound."""
+        chunks = self._max_bytes // chunk_bytes
+        if chunks < 2:
+            raise ValueError(
+                f"a shard of {self._max_bytes} bytes holds {chunks} chunks of {chunk_bytes} bytes "
+                f"({self.chunk_steps} steps); raise max_bytes or lower chunk_steps so that it holds at least 2"
+            )
+        return chunks
+
     def _open_chunk(self, stream_id: int, first_step: int) -> _Stream:
-        if not self._free:
+        if len(self._used) >= self._most_chunks:
             self._evict_oldest()  # perhaps the last chunk of this very stream: look the stream up after it
         chunk = self._free.pop()
         stream = self._streams.get(stream_id)
@@ -318,8 +313,8 @@ class ChunkStore:
         self.length[chunk] = 0
         self.generation[chunk] += 1
         self._free.append(chunk)
-        if self.listener is not None:
-            self.listener.evicted(chunk)
+        for listener in self.listeners:
+            listener.evicted(chunk)
 
     def table(self) -> dict[str, NDArray[Any]]:
         """The books of the chunks, without their steps; `load_table` of an equal store restores them exactly."""

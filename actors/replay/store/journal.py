@@ -261,9 +261,9 @@ class Journal:
         high = min(low + self._store.chunk_steps, block.num_steps)
         data = {key: value[low:high] for key, value in block.data.items()}
         version = np.full(high - low, block.policy_version, np.int64)
-        return self._insert_encoder.encode(
-            self._store.schema, Steps(block.stream_id, block.first_step + low, version, data)
-        )
+        priority = None if block.priority is None else block.priority[low:high]
+        steps = Steps(block.stream_id, block.first_step + low, version, data, priority)
+        return self._insert_encoder.encode(self._store.schema, steps)
 
     def _wait_for_room(self, steps: int) -> None:
         assert self._store is not None
@@ -390,9 +390,10 @@ class Journal:
     def _encode(self, span: _Span) -> Encoded:
         assert self._store is not None
         rows = slice(span.row, span.row + span.count)
-        late = self._store.rewritten
-        data = {k: v[rows].copy() if k in late else v[rows] for k, v in self._store.data.items()}
-        steps = Steps(span.stream_id, span.first_step, self._store.version[rows], data)
+        store, late = self._store, self._store.rewrites.keys
+        data = {k: v[rows].copy() if k in late else v[rows] for k, v in store.data.items()}
+        priority = None if store.priority is None or np.isnan(store.priority[rows]).all() else store.priority[rows]
+        steps = Steps(span.stream_id, span.first_step, store.version[rows], data, priority)
         return self._encoder.encode(self._store.schema, steps)
 
     def _fail(self, job: _Job, error: OSError) -> None:

@@ -2,8 +2,10 @@
 
     record = header | meta | columns
     header   64 bytes, fixed: magic, version, codec, lengths, sequence number, stream, steps, checksums
-    meta     msgpack: schema, runs of policy versions, bytes of the columns before compression
-    columns  the arrays [T, ...] of the schema's columns one behind the other, raw or as one zstd frame
+    meta     msgpack: schema, runs of policy versions, bytes of the columns before compression, whether there are
+             priorities
+    columns  the arrays [T, ...] of the schema's columns, and perhaps initial priorities, one after the other, raw or as
+             one zstd frame
 
 The header has its own checksum and names the steps, so a damaged body still says what was lost.
 Numbers are little-endian; the arrays keep the byte order of their dtype.
@@ -64,6 +66,7 @@ class Steps:
     first_step: int
     version: NDArray[np.int64]  # [T] weights version of each step
     data: Mapping[str, NDArray[Any]]  # [T, ...] by key
+    priority: NDArray[np.float32] | None = None  # [T] they were inserted with, NaN for none
 
     def __len__(self) -> int:
         return len(self.version)
@@ -112,14 +115,15 @@ class Encoder:
         columns: list[Bytes] = [
             np.ascontiguousarray(steps.data[column.key]).reshape(-1).view(np.uint8).data for column in schema.columns
         ]
+        if steps.priority is not None:
+            columns.append(np.ascontiguousarray(steps.priority, "<f4").view(np.uint8).data)
         raw_bytes = sum(len(column) for column in columns)
         codec = ZSTD if self._pays(schema, columns) else RAW
         if codec == ZSTD:
             stream = self._compressor.compressobj(size=raw_bytes)
             columns = [part for part in (*map(stream.compress, columns), stream.flush()) if part]
-        meta = msgpack.packb(
-            {"schema": schema.as_lists(), "versions": _runs(steps.version), "raw_bytes": raw_bytes},
-        )
+        fields = {"schema": schema.as_lists(), "versions": _runs(steps.version), "raw_bytes": raw_bytes}
+        meta = msgpack.packb(fields if steps.priority is None else fields | {"priorities": True})
         crc = crc32(meta)
         for column in columns:
             crc = crc32(column, crc)
@@ -174,8 +178,9 @@ def decode(header: RecordHeader, body: NDArray[np.uint8]) -> tuple[Schema, Steps
         raw = columns[offset : offset + header.num_steps * column.step_bytes]
         data[column.key] = raw.view(column.dtype).reshape(header.num_steps, *column.shape)
         offset += raw.nbytes
+    priority = columns[offset:].view("<f4") if meta.get("priorities") else None
     counts, versions = np.array(meta["versions"], np.int64).reshape(-1, 2).T
-    return schema, Steps(header.stream_id, header.first_step, np.repeat(versions, counts), data)
+    return schema, Steps(header.stream_id, header.first_step, np.repeat(versions, counts), data, priority)
 
 
 def _runs(version: NDArray[np.int64]) -> list[list[int]]:

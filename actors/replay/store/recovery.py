@@ -9,7 +9,6 @@ follows. A stream that misses steps goes on behind the hole; what is missing is 
 from __future__ import annotations
 
 import heapq
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.replay.draw.mixture import Mixture
+from actors.replay.draw.views import Views
 from actors.replay.store.chunks import ChunkStore
 from actors.replay.store.manifest import (
     Manifest,
@@ -32,8 +31,6 @@ from actors.replay.store.manifest import (
 from actors.replay.store.record import RecordError, Steps
 from actors.replay.store.scan import Damage, LogReader, Record
 from actors.replay.store.schema import Schema
-
-_DENSITY = "selector/prioritized/density"
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,10 @@ class Content:
     """The state of a shard while it is put together."""
 
     store: ChunkStore | None = None
-    selector: Mixture | None = None
+    views: Views | None = None
     next_step: dict[int, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
-    rng: dict[str, Any] | None = None
+    rngs: Mapping[str, Any] | None = None  # books with the states of the views' generators
     checkpoint_steps: int = 0
     tail_steps: int = 0
     tail_blocks: int = 0
@@ -71,7 +68,7 @@ class Content:
         self.counters[name] = self.counters.get(name, 0) + number
 
 
-MakeStore = Callable[[Schema], tuple[ChunkStore, Mixture]]
+MakeStore = Callable[[Schema], tuple[ChunkStore, Views]]
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def recover(source: Source, make_store: MakeStore, chunk_steps: int, tail: bool)
 
     Args:
         source: The folder.
-        make_store: Makes an empty store and its selector.
+        make_store: Makes an empty store and its views.
         chunk_steps: The shard's own; where it or the capacity differs, steps are stored anew.
         tail: Whether the log behind the manifest is replayed.
     """
@@ -137,7 +134,7 @@ def recover(source: Source, make_store: MakeStore, chunk_steps: int, tail: bool)
         if manifest is not None:
             _take_over_books(manifest, content)
             _carry_on_evictions(manifest, content)
-            content.rng = json.loads(manifest.books["rng"])
+            content.rngs = manifest.books
         _store_anew(records, [source], make_store, content, tail, lambda stream: True)
     reader.close()
     return content, Recovery(
@@ -169,7 +166,7 @@ def import_shards(
 
     Args:
         directories: Folders of all the old shards.
-        make_store: Makes an empty store and its selector.
+        make_store: Makes an empty store and its views.
         mine: Whether a stream belongs here.
         first: Whether this is the shard that carries on the counts of the steps that are gone.
         restore: Name of the manifests to start from.
@@ -239,20 +236,20 @@ def _take_over(
     if books["chunk_steps"] != chunk_steps:
         return False
     if books["schema"] is not None:
-        store, selector = make_store(Schema.from_lists(books["schema"]))
+        store, views = make_store(Schema.from_lists(books["schema"]))
         table = _part(manifest, "table/")
         if len(table["generation"]) != store.capacity:
             return False
         store.load_table(table)
         if not _fill(store, manifest, reader):
             return False
-        for key, values in _part(manifest, "late/").items():
-            store.data[key][store.stored_rows()] = values
-            store.rewritten.add(key)
-        selector.load_arrays(_part(manifest, "selector/"))
-        content.store, content.selector = store, selector
+        versions = _part(manifest, "late_version/")
+        store.rewrites.reserve(versions)
+        store.rewrites.load_arrays(_part(manifest, "late/"), versions, store.stored_rows(), slice(None))
+        views.load_arrays(manifest.arrays)
+        content.store, content.views = store, views
     _take_over_books(manifest, content)
-    content.rng = json.loads(books["rng"])
+    content.rngs = manifest.books
     content.checkpoint_steps = manifest.num_steps
     return True
 
@@ -303,14 +300,15 @@ def _store_anew(
     owned = sum(end - first for spans in live.values() for first, end in spans)
     content.lost_steps += owned - content.checkpoint_steps
     content.count("lost_steps", owned - content.checkpoint_steps)
-    if content.store is None or content.selector is None:
+    store, views = content.store, content.views
+    if store is None or views is None:
         return owned
     for manifest in manifests:
-        for key, values in _part(manifest, "late/").items():
-            rows, source_rows = _correspondence(manifest, content.store, mine)
-            content.store.data[key][rows] = values[source_rows]
-            content.store.rewritten.add(key)
-        _bring_priorities(manifest, content.store, content.selector, mine)
+        versions = _part(manifest, "late_version/")
+        store.rewrites.reserve(versions)
+        rows, source_rows = _correspondence(manifest, store, mine)
+        store.rewrites.load_arrays(_part(manifest, "late/"), versions, rows, source_rows)
+        views.adopt(manifest.arrays, rows, source_rows)
     return owned
 
 
@@ -338,7 +336,7 @@ def _store_records(
         except RecordError:
             continue
         if content.store is None:
-            content.store, content.selector = make_store(schema)
+            content.store, content.views = make_store(schema)
         for low, high in pieces:
             _append(content.store, steps, low, high)
             content.checkpoint_steps += high - low
@@ -357,7 +355,8 @@ def _store_records(
 def _append(store: ChunkStore, steps: Steps, first: int, end: int) -> None:
     low, high = first - steps.first_step, end - steps.first_step
     data = {key: values[low:high] for key, values in steps.data.items()}
-    store.append(steps.stream_id, first, steps.version[low:high], data)
+    priority = None if steps.priority is None else steps.priority[low:high]
+    store.append(steps.stream_id, first, steps.version[low:high], data, priority=priority)
 
 
 def _part(manifest: Manifest, prefix: str) -> dict[str, NDArray[Any]]:
@@ -375,11 +374,3 @@ def _correspondence(
             indices.append(np.arange(count) + index + int(store.start[chunk]) + offset - first)
         index += end - first
     return np.concatenate(rows), np.concatenate(indices)
-
-
-def _bring_priorities(manifest: Manifest, store: ChunkStore, selector: Mixture, mine: Callable[[int], bool]) -> None:
-    """Give the steps of a manifest that the store holds the priorities they had."""
-    density = manifest.arrays.get(_DENSITY)
-    if density is not None and selector.prioritized is not None:
-        rows, indices = _correspondence(manifest, store, mine)
-        selector.prioritized.set_densities(rows, density[indices])

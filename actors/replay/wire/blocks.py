@@ -1,7 +1,8 @@
 """Blocks on the wire: a msgpack header with a checksum and one raw buffer beside it.
 
     header   msgpack map, with the CRC-32 of the payload | CRC-32 of the map, 4 bytes, big endian
-    payload  arrays of block after block, column after column, each on an 8-byte boundary
+    payload  arrays of block after block, column after column, each on an 8-byte boundary; the initial priorities of
+             a block that has some come after its columns
 
 The header names the schema once and every block in a few integers. Inside Ray the payload travels out of
 band. Numbers keep the byte order of their dtype string, so any language with msgpack can read a message.
@@ -25,7 +26,7 @@ from actors.records import Block
 from actors.replay.store.schema import STEP_KEYS, Column, Schema
 from native import crc32
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _ALIGNMENT = 8
 _PADDING = np.zeros(_ALIGNMENT, np.uint8)
 _VIEWED_BYTES = 64 << 10  # arrays from this size on are pieces of their own
@@ -34,6 +35,7 @@ _FIELDS = {"format", "schema", "schema_hash", "blocks", "num_bytes", "checksum"}
 _DTYPE = re.compile(r"[<>|][biuf](1|2|4|8)")
 _MAX_DIMENSIONS = 8
 _INT64_MAX = (1 << 63) - 1
+_PRIORITY = Column("priority", "<f4", ())
 
 
 class WireError(ValueError):
@@ -69,7 +71,7 @@ def encode_pieces(blocks: Sequence[Block]) -> tuple[bytes, list[NDArray[np.uint8
     """Blocks of one schema as (header, payload in pieces); large contiguous arrays are not copied but viewed.
 
     Raises:
-        ValueError: There is no block, or the schemas differ.
+        ValueError: There is no block, the schemas differ, or priorities are not one for each step.
     """
     if not blocks:
         raise ValueError("a message needs at least one block")
@@ -79,8 +81,11 @@ def encode_pieces(blocks: Sequence[Block]) -> tuple[bytes, list[NDArray[np.uint8
     for block in blocks:
         if not schema.matches(block.data):
             schema.check(Schema.of(block.data))
-        for column in schema.columns:
-            array = np.ascontiguousarray(block.data[column.key]).reshape(-1).view(np.uint8)
+        arrays = [block.data[column.key] for column in schema.columns]
+        if block.priority is not None:
+            arrays.append(_checked_priority(block))
+        for array in arrays:
+            array = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             if array.nbytes >= _VIEWED_BYTES:
                 pieces += [np.concatenate(small), array] if small else [array]
                 small = []
@@ -95,7 +100,7 @@ def encode_pieces(blocks: Sequence[Block]) -> tuple[bytes, list[NDArray[np.uint8
         "format": FORMAT_VERSION,
         "schema": schema.as_lists(),
         "schema_hash": schema.hash,
-        "blocks": [[b.stream_id, b.first_step, b.policy_version, b.num_steps] for b in blocks],
+        "blocks": [[b.stream_id, b.first_step, b.policy_version, b.num_steps, b.priority is not None] for b in blocks],
         "num_bytes": sum(piece.nbytes for piece in pieces),
         "checksum": checksum,
     }
@@ -113,7 +118,8 @@ def decode_blocks(header: bytes, payload: NDArray[np.uint8]) -> list[Block]:
     if schema.hash != fields["schema_hash"]:
         raise WireError(f"schema hash {schema.hash:#010x} differs from the header's {fields['schema_hash']!r}")
     entries = [_read_entry(entry) for entry in _list(fields["blocks"], "blocks")]
-    spans, num_bytes = _layout(schema, [entry[3] for entry in entries])
+    columns = [(*schema.columns, _PRIORITY) if entry[4] else schema.columns for entry in entries]
+    spans, num_bytes = _layout(columns, [entry[3] for entry in entries])
     if payload.dtype != np.uint8 or payload.ndim != 1 or not payload.flags.c_contiguous:
         raise WireError(f"payload is {payload.dtype} {payload.shape}, not contiguous bytes")
     if not num_bytes == fields["num_bytes"] == payload.nbytes:
@@ -122,13 +128,28 @@ def decode_blocks(header: bytes, payload: NDArray[np.uint8]) -> list[Block]:
     if found != fields["checksum"]:
         raise WireError(f"payload checksum {found:#010x} differs from the header's {fields['checksum']!r}")
     blocks = []
-    for (stream_id, first_step, version, num_steps), offsets in zip(entries, spans, strict=True):
-        data = {}
-        for column, offset in zip(schema.columns, offsets, strict=True):
+    for (stream_id, first_step, version, num_steps, has_priority), own, offsets in zip(
+        entries, columns, spans, strict=True
+    ):
+        arrays = []
+        for column, offset in zip(own, offsets, strict=True):
             raw = payload[offset : offset + num_steps * column.step_bytes]
-            data[column.key] = raw.view(column.dtype).reshape(num_steps, *column.shape)
-        blocks.append(Block(stream_id, first_step, version, data))
+            arrays.append(raw.view(column.dtype).reshape(num_steps, *column.shape))
+        priority = arrays.pop() if has_priority else None
+        data = {column.key: array for column, array in zip(schema.columns, arrays, strict=True)}
+        blocks.append(Block(stream_id, first_step, version, data, priority))
     return blocks
+
+
+def _checked_priority(block: Block) -> NDArray[np.float32]:
+    priority = block.priority
+    assert priority is not None
+    if priority.shape != (block.num_steps,) or priority.dtype != np.float32:
+        raise ValueError(
+            f"block of {block.num_steps} steps has priorities {priority.dtype} {priority.shape}, expected one float32 "
+            "for each step"
+        )
+    return priority
 
 
 def seal(packed: bytes) -> bytes:
@@ -181,16 +202,17 @@ def _read_column(column: Any) -> Column:
     return Column(key, dtype, tuple(shape))
 
 
-def _read_entry(entry: Any) -> tuple[int, int, int, int]:
-    """(stream, first step, policy version, steps) of one block."""
-    if not (isinstance(entry, list) and len(entry) == 4 and all(type(value) is int for value in entry)):
-        raise WireError(f"block {entry!r} is not [stream, first step, version, steps]")
-    stream_id, first_step, version, num_steps = entry
+def _read_entry(entry: Any) -> tuple[int, int, int, int, bool]:
+    """(stream, first step, policy version, steps, whether it has priorities) of one block."""
+    fits = isinstance(entry, list) and [type(value) for value in entry] == [int, int, int, int, bool]
+    if not fits:
+        raise WireError(f"block {entry!r} is not [stream, first step, version, steps, whether it has priorities]")
+    stream_id, first_step, version, num_steps, has_priority = entry
     if not (0 <= stream_id < 1 << 64 and first_step >= 0 and num_steps >= 1 and abs(version) <= _INT64_MAX):
         raise WireError(f"block {entry!r} is outside the range of its fields")
     if first_step + num_steps > _INT64_MAX:
         raise WireError(f"block {entry!r} is outside the range of its fields")
-    return stream_id, first_step, version, num_steps
+    return stream_id, first_step, version, num_steps, has_priority
 
 
 def _list(value: Any, name: str) -> list[Any]:
@@ -203,12 +225,12 @@ def _padded(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _layout(schema: Schema, num_steps: Sequence[int]) -> tuple[list[list[int]], int]:
+def _layout(columns: Sequence[Sequence[Column]], num_steps: Sequence[int]) -> tuple[list[list[int]], int]:
     """Byte offset of every column of every block, and the total."""
     offset, spans = 0, []
-    for steps in num_steps:
+    for own, steps in zip(columns, num_steps, strict=True):
         offsets = []
-        for column in schema.columns:
+        for column in own:
             offsets.append(offset)
             offset += _padded(steps * column.step_bytes)
         spans.append(offsets)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Block
+from actors.replay.draw.kinds import MixtureConfig, PartConfig, PrioritizedConfig, RecencyConfig
 from actors.replay.sharded import ShardedReplay
 from learner.batch import SequenceBatch
 
@@ -27,6 +28,26 @@ def tag_block(stream_id: int, first_step: int, steps: int, version: int = 0) -> 
         "tag": stream_id * 1_000_000 + np.arange(first_step, first_step + steps),
     }
     return Block(stream_id, first_step, version, data)
+
+
+def mixture(
+    uniform: float = 1.0,
+    prioritized: float = 0.0,
+    recency: float = 0.0,
+    fifo: float = 0.0,
+    online: bool = False,
+    priority_exponent: float = 0.6,
+    weight_exponent: float = 0.4,
+    recency_exponent: float = 1.0,
+) -> MixtureConfig:
+    """A mixture of these fractions."""
+    fractions = {"uniform": uniform, "prioritized": prioritized, "recency": recency, "fifo": fifo}
+    settings: list[PartConfig] = [
+        PrioritizedConfig(exponent=priority_exponent, weight_exponent=weight_exponent),
+        RecencyConfig(exponent=recency_exponent, weight_exponent=weight_exponent),
+    ]
+    used = {kind: fraction for kind, fraction in fractions.items() if fraction > 0}
+    return MixtureConfig(fractions=used, parts={p.kind: p for p in settings if p.kind in used}, online=online)
 
 
 Start = tuple[int, int]  # stream, step

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.config import DurabilityConfig, ReplayConfig
-from actors.replay.flow.batches import ShardUnavailable
+from actors.replay.draw.kinds import MixtureConfig
+from actors.replay.flow.batches import ShardUnavailable, Transport
 from actors.replay.flow.credits import MessageWindow
 from actors.replay.flow.routing import route
 from actors.replay.shard import ReplayShard
@@ -33,11 +34,10 @@ from tests.fakes import CheckingPolicy, check_sequences, counter_blocks
 os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
+from actors.replay.flow.service import RayInserts, RemoteBatches  # noqa: E402
 from actors.replay.service import (  # noqa: E402
     CONCURRENCY_GROUPS,
     Payload,
-    RayInserts,
-    RemoteBatches,
     ReplayShardActor,
     begin_checkpoint,
 )
@@ -379,7 +379,6 @@ def _answer(actor: Any, method: str) -> Any:
         return None
 
 
-@pytest.mark.skipif(not hasattr(ReplayShard, "update_priorities"), reason="needs shards with priorities")
 def test_write_backs_reaches_the_shards_and_failures_are_only_counted(shards: list[Any]) -> None:
     batches = RemoteBatches(shards, 8, 30, seed=0, mixed=True)
     for _ in range(5):
@@ -387,8 +386,31 @@ def test_write_backs_reaches_the_shards_and_failures_are_only_counted(shards: li
         batches.write_back(batch, UpdateResult({}, np.ones(8, np.float32), {"nothing": np.zeros((8, 30), np.float32)}))
     batches._writebacks.settle()
     stats = batches.stats()
-    assert 10 <= stats["writeback_calls"] <= 20  # two for every shard that a batch is from
-    assert stats["writeback_failed"] == stats["writeback_calls"] / 2  # no shard has such a key
+    assert 5 <= stats["writeback_calls"] <= 10  # one for every shard that a batch is from
+    assert stats["writeback_failed"] == stats["writeback_calls"]  # no shard has such a key
+
+
+@pytest.mark.parametrize("transport", ["slots", "objects"])
+def test_a_second_reader_takes_nothing_from_the_online_queue(transport: Transport) -> None:
+    online = MixtureConfig(online=True)
+    config = ReplayConfig(2, 1 << 24, 512, online, views={"reanalyze": online})
+    handles = [start(ReplayShardActor, config, seed, seed) for seed in range(2)]
+    for stream in STREAMS:
+        ray.get(insert(handles, stream))
+    everything = {(stream, step) for stream in STREAMS for step in range(0, 256, 32)}
+    for view in ("reanalyze", "train"):
+        batches = RemoteBatches(handles, 16, 32, seed=0, transport=transport, view=view)
+        seen = set()
+        for _ in range(30):
+            batch = next(batches)
+            check_sequences(batch)
+            seen |= set(zip(batch.stream_id.tolist(), batch.first_step.tolist(), strict=True))
+        assert everything <= seen
+        batches.close()
+    with pytest.raises(ValueError, match="the replay has no view 'other'; it has train, reanalyze"):
+        next(RemoteBatches(handles, 16, 32, seed=0, view="other"))
+    for handle in handles:
+        ray.kill(handle)
 
 
 @pytest.mark.parametrize("transport", ["slots", "objects"])

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from actors.records import Block
-from actors.replay.config import ReplayConfig, SelectorConfig
+from actors.replay.config import ReplayConfig
+from actors.replay.draw.kinds import SelectorConfig
 from actors.replay.draw.mixture import effective_fractions, selector_fractions
 from actors.replay.sharded import ShardedReplay, draw_shard, shard_probabilities
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-from tests.actors.replay.blocks import starts_of, tag_block
+from tests.actors.replay.blocks import mixture, starts_of, tag_block
 
-EVERYTHING = SelectorConfig(uniform=0.25, prioritized=0.25, recency=0.25, fifo=0.25, online=True)
+EVERYTHING = mixture(uniform=0.25, prioritized=0.25, recency=0.25, fifo=0.25, online=True)
 
 
 def latent_block(stream: int, first: int, steps: int) -> Block:
@@ -49,8 +50,8 @@ def test_shards_are_drawn_by_the_stated_formula() -> None:
     assert effective_fractions([0.0, 0.0], [0.5, 0.5]) == [0, 0]
     with pytest.raises(ValueError, match="none of the 2 shards holds a sequence of the asked length"):
         draw_shard(rng, np.zeros((2, 3)), fractions)
-    assert selector_fractions(SelectorConfig()).tolist() == [1]
-    assert selector_fractions(SelectorConfig(uniform=0.5, recency=0.5)).tolist() == [0.5, 0.5]
+    assert selector_fractions(mixture()).tolist() == [1]
+    assert selector_fractions(mixture(uniform=0.5, recency=0.5)).tolist() == [0.5, 0.5]
 
 
 def test_a_shard_without_mass_is_never_drawn() -> None:
@@ -61,7 +62,7 @@ def test_a_shard_without_mass_is_never_drawn() -> None:
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_write_backs_reaches_the_right_shards(mixed: bool) -> None:
-    replay = make_replay(SelectorConfig(uniform=0.5, prioritized=0.5, priority_exponent=1.0), 3, mixed=mixed)
+    replay = make_replay(mixture(uniform=0.5, prioritized=0.5, priority_exponent=1.0), 3, mixed=mixed)
     fill(replay, 0, 40)
     for k in range(20):
         batch = replay.sample(4, 20)
@@ -81,20 +82,20 @@ def test_write_backs_reaches_the_right_shards(mixed: bool) -> None:
 
 
 def test_late_writes_follow_the_chunks_and_leave_the_rest_alone() -> None:
-    replay = make_replay(SelectorConfig(), 1)
+    replay = make_replay(mixture(), 1)
     fill(replay, 0, 60, 2)
     sequence = replay.read(1, 10, 40)  # chunks of 16 steps: crosses three borders
     values = np.arange(120, dtype=np.float32).reshape(1, 40, 3)
-    assert replay.write(sequence.stream_id, sequence.handle, "latent", values) == 1
+    assert replay.write(sequence.stream_id, sequence.handle, {"latent": values}) == 1
     np.testing.assert_array_equal(replay.read(1, 10, 40).data["latent"], values)
     everything = [replay.read(stream, 0, 60).data["latent"].sum() for stream in (0, 1)]
     assert everything == [0, values.sum()]
     assert replay.shards[0]._store is not None
-    assert replay.shards[0]._store.rewritten == {"latent"}
+    assert replay.shards[0]._store.rewrites.keys == {"latent"}
 
 
 def test_writes_to_evicted_sequences_are_counted_and_ignored() -> None:
-    replay = make_replay(SelectorConfig(), 1, size=16 * 60 * 6)
+    replay = make_replay(mixture(), 1, size=16 * 60 * 6)
     fill(replay, 0, 60, 1)
     old = replay.sample(30, 4)
     before = replay.stats()["evicted_steps"]
@@ -103,7 +104,7 @@ def test_writes_to_evicted_sequences_are_counted_and_ignored() -> None:
     start = replay.streams()[0][0]
     stale = int((old.first_step < start).sum())
     assert 0 < stale < 30
-    assert replay.write(old.stream_id, old.handle, "latent", np.ones((30, 4, 3), np.float32)) == 30 - stale
+    assert replay.write(old.stream_id, old.handle, {"latent": np.ones((30, 4, 3), np.float32)}) == 30 - stale
     assert replay.stats()["stale_writes"] == stale
     written = replay.read(0, start, 120 - start).data["latent"][0, :, 0] == 1
     expected = {step + k for step in old.first_step.tolist() for k in range(4) if step >= start}
@@ -111,20 +112,20 @@ def test_writes_to_evicted_sequences_are_counted_and_ignored() -> None:
 
 
 def test_writes_that_do_not_fit_are_refused() -> None:
-    replay = make_replay(SelectorConfig(), 1)
+    replay = make_replay(mixture(), 1)
     fill(replay, 0, 20, 1)
     batch = replay.read(0, 0, 4)
     stream, handle = batch.stream_id, batch.handle
     with pytest.raises(ValueError, match=r"key 'target' is not stored; stored are \['action', .*'latent'"):
-        replay.write(stream, handle, "target", np.ones((1, 4), np.float32))
+        replay.write(stream, handle, {"target": np.ones((1, 4), np.float32)})
     with pytest.raises(ValueError, match=r"'latent' have shape \(1, 4, 2\), expected \(B, T\) and then \(3,\)"):
-        replay.write(stream, handle, "latent", np.ones((1, 4, 2), np.float32))
+        replay.write(stream, handle, {"latent": np.ones((1, 4, 2), np.float32)})
     with pytest.raises(ValueError, match="'episode' are float32, the replay stores int64"):
-        replay.write(stream, handle, "episode", np.ones((1, 4), np.float32))
+        replay.write(stream, handle, {"episode": np.ones((1, 4), np.float32)})
     with pytest.raises(ValueError, match="21 values of 'latent' run past the end of stream 0"):
-        replay.write(stream, handle, "latent", np.ones((1, 21, 3), np.float32))
-    with pytest.raises(ValueError, match=r"expected values of 1 sequences, got an array of shape \(2, 4, 3\)"):
-        replay.shards[0].write(handle, "latent", np.ones((2, 4, 3), np.float32))
+        replay.write(stream, handle, {"latent": np.ones((1, 21, 3), np.float32)})
+    with pytest.raises(ValueError, match=r"expected values of 1 sequences, got 'latent' of shape \(2, 4, 3\)"):
+        replay.shards[0].write(handle, {"latent": np.ones((2, 4, 3), np.float32)})
     assert replay.read(0, 0, 20).data["latent"].max() == 0
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from actors.replay.wire.blocks import WireError, decode_blocks, encode_blocks, seal
 from tests.fakes import counter_blocks
 
-HEADER, PAYLOAD = encode_blocks(counter_blocks(7, 2, 64))
+PLAIN, RANKED = counter_blocks(7, 2, 64)
+HEADER, PAYLOAD = encode_blocks([PLAIN, replace(RANKED, priority=np.arange(64, dtype=np.float32))])
 FIELDS: dict[str, Any] = msgpack.unpackb(HEADER[:-4])
 EMPTY = np.zeros(0, np.uint8)
 
@@ -28,7 +29,10 @@ def with_fields(**changes: Any) -> bytes:
 
 
 def test_the_message_itself_is_fine() -> None:
-    assert [block.num_steps for block in decode_blocks(HEADER, PAYLOAD)] == [64, 64]
+    plain, ranked = decode_blocks(HEADER, PAYLOAD)
+    assert [plain.num_steps, ranked.num_steps] == [64, 64]
+    assert plain.priority is None
+    np.testing.assert_array_equal(ranked.priority, np.arange(64))
 
 
 @pytest.mark.parametrize("part", ["header", "payload"])
@@ -160,15 +164,19 @@ OTHERS = [column for column in FIELDS["schema"] if column[0] != "reward"]
         {"schema": [*OTHERS, REWARD, ["x", "<f4"]]},
         {"blocks": []},
         {"blocks": 3},
-        {"blocks": [[7, 0, 0, 0], [7, 0, 0, 128]]},
-        {"blocks": [[7, 0, 0, -64], [7, 64, 0, 192]]},
-        {"blocks": [[7, 0, 0, HUGE]]},
-        {"blocks": [[7, 0, 0, 64.0], [7, 64, 0, 64]]},
-        {"blocks": [[-1, 0, 0, 64], [7, 64, 0, 64]]},
-        {"blocks": [[7, -5, 0, 64], [7, 64, 0, 64]]},
-        {"blocks": [[7, HUGE * 2, 0, 64], [7, 64, 0, 64]]},
-        {"blocks": [[True, 0, 0, 64], [7, 64, 0, 64]]},
-        {"blocks": [[7, 0, 0], [7, 64, 0, 64]]},
+        {"blocks": [[7, 0, 0, 0, False], [7, 0, 0, 128, True]]},
+        {"blocks": [[7, 0, 0, -64, False], [7, 64, 0, 192, True]]},
+        {"blocks": [[7, 0, 0, HUGE, False]]},
+        {"blocks": [[7, 0, 0, HUGE, True]]},
+        {"blocks": [[7, 0, 0, 64.0, False], [7, 64, 0, 64, True]]},
+        {"blocks": [[-1, 0, 0, 64, False], [7, 64, 0, 64, True]]},
+        {"blocks": [[7, -5, 0, 64, False], [7, 64, 0, 64, True]]},
+        {"blocks": [[7, HUGE * 2, 0, 64, False], [7, 64, 0, 64, True]]},
+        {"blocks": [[True, 0, 0, 64, False], [7, 64, 0, 64, True]]},
+        {"blocks": [[7, 0, 0, 64, False], [7, 64, 0, 64, False]]},
+        {"blocks": [[7, 0, 0, 64, True], [7, 64, 0, 64, True]]},
+        {"blocks": [[7, 0, 0, 64, 0], [7, 64, 0, 64, 1]]},
+        {"blocks": [[7, 0, 0, 64], [7, 64, 0, 64]]},
         {"blocks": [7, 0, 0, 64]},
         {"num_bytes": HUGE},
         {"num_bytes": "1"},

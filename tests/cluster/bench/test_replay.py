@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from actors.replay.config import SelectorConfig
+from actors.replay.draw.kinds import UniformConfig
 from cluster.bench import replay as bench
 from cluster.bench.replay_bounds import Ring
 from cluster.bench.replay_checkpoint import checkpoints
@@ -82,7 +82,7 @@ def test_service_rows() -> None:
 
 def test_ours_and_the_bound_hold_the_same_steps() -> None:
     source = StepSource(QUICK)
-    ring, shard = Ring(source.restarted()), filled_shard(source.restarted(), SelectorConfig())
+    ring, shard = Ring(source.restarted()), filled_shard(source.restarted(), UniformConfig())
     assert shard.num_steps == QUICK.stored_steps == len(ring.data["reward"])
     batch = shard.read(1, 128, 128)
     block = next(b for b in source.restarted().blocks() if (b.stream_id, b.first_step) == (1, 128))

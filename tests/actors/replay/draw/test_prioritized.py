@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from actors.replay.config import ReplayConfig, SelectorConfig
-from actors.replay.draw.prioritized import STEP_BYTES as TREE_BYTES
+from actors.replay.config import ReplayConfig
+from actors.replay.draw.kinds import TREE_BYTES, SelectorConfig, selector_bytes, takes_priorities
 from actors.replay.sharded import ShardedReplay
-from tests.actors.replay.blocks import STEP_BYTES, Start, chi_square, handles, normalised, tag_block, valid_starts
+from actors.replay.store.chunks import PRIORITY_BYTES
+from tests.actors.replay.blocks import (
+    STEP_BYTES,
+    Start,
+    chi_square,
+    handles,
+    mixture,
+    normalised,
+    tag_block,
+    valid_starts,
+)
 
-PRIORITIZED = SelectorConfig(uniform=0, prioritized=1, priority_exponent=0.7, weight_exponent=0.5)
+PRIORITIZED = mixture(uniform=0, prioritized=1, priority_exponent=0.7, weight_exponent=0.5)
 
 
 def make_replay(
     selector: SelectorConfig, shards: int = 1, chunks: int = 12, mixed: bool = False, seed: int = 0
 ) -> ShardedReplay:
-    step_bytes = STEP_BYTES + TREE_BYTES * sum(getattr(selector, name) > 0 for name in ("prioritized", "recency"))
+    step_bytes = STEP_BYTES + selector_bytes(selector) + PRIORITY_BYTES * takes_priorities(selector)
     return ShardedReplay.from_config(ReplayConfig(shards, shards * chunks * 16 * step_bytes, 16, selector, mixed), seed)
 
 
@@ -30,7 +41,7 @@ def fill(replay: ShardedReplay, begin: int, end: int, streams: int = 4, block: i
 
 def set_priorities(replay: ShardedReplay, priorities: dict[Start, float]) -> int:
     streams, handle = handles(replay, list(priorities))
-    return replay.update_priorities(streams, handle, np.array(list(priorities.values())))
+    return replay.write(streams, handle, priority=np.array(list(priorities.values())))
 
 
 @pytest.mark.parametrize(("mixed", "batch_size"), [(False, 1), (True, 16)])
@@ -63,7 +74,7 @@ def test_frequencies_follow_the_priorities_after_inserts_evictions_and_updates(m
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_mixture_frequencies_and_weights_agree_with_the_formula(mixed: bool) -> None:
-    selector = SelectorConfig(
+    selector = mixture(
         uniform=0.3, prioritized=0.5, recency=0.2, priority_exponent=1.0, weight_exponent=0.6, recency_exponent=2.0
     )
     replay = make_replay(selector, shards=2, chunks=8, mixed=mixed)
@@ -93,7 +104,7 @@ def test_mixture_frequencies_and_weights_agree_with_the_formula(mixed: bool) -> 
 
 def test_importance_weights_are_the_literal_ones() -> None:
     """Priorities 1, 4, 16 with alpha = beta = 1/2: densities 1, 2, 4 of 7; (3 p)^-1/2, over the largest."""
-    replay = make_replay(SelectorConfig(uniform=0, prioritized=1, priority_exponent=0.5, weight_exponent=0.5))
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=0.5, weight_exponent=0.5))
     replay.insert(tag_block(1, 0, 4))
     set_priorities(replay, {(1, 0): 1.0, (1, 1): 4.0, (1, 2): 16.0})
     batch = replay.sample(200, 2)
@@ -139,7 +150,7 @@ def test_a_sequence_can_be_drawn_as_soon_as_its_last_step_is_there() -> None:
 
 
 def test_another_length_moves_the_border_and_keeps_the_priorities() -> None:
-    replay = make_replay(SelectorConfig(uniform=0, prioritized=1, priority_exponent=1.0))
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=1.0))
     fill(replay, 0, 20, streams=2)
     priority = {(stream, step): 1.0 + 10 * stream + step for stream in range(2) for step in range(20)}
     set_priorities(replay, priority)
@@ -149,7 +160,7 @@ def test_another_length_moves_the_border_and_keeps_the_priorities() -> None:
 
 
 def test_new_steps_get_the_largest_priority_there_ever_was() -> None:
-    replay = make_replay(SelectorConfig(uniform=0, prioritized=1, priority_exponent=2.0))
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=2.0))
     fill(replay, 0, 10, streams=1)
     set_priorities(replay, {(0, 3): 5.0})
     set_priorities(replay, {(0, step): 0.5 for step in range(10)})
@@ -166,10 +177,10 @@ def test_updates_of_evicted_sequences_are_counted_and_ignored() -> None:
     assert 0 < stale < 32
     mass = replay.masses(2)[1]
     kept = ~(old.first_step < replay.streams()[0][0])
-    assert replay.update_priorities(old.stream_id, old.handle, np.full(32, 1.0)) == 32 - stale
+    assert replay.write(old.stream_id, old.handle, priority=np.full(32, 1.0)) == 32 - stale
     assert replay.stats()["stale_updates"] == stale
     assert replay.masses(2)[1] == mass
-    replay.update_priorities(old.stream_id[~kept], old.handle[~kept], np.full(stale, 9.0))
+    replay.write(old.stream_id[~kept], old.handle[~kept], priority=np.full(stale, 9.0))
     assert replay.masses(2)[1] == mass
     assert replay.stats()["stale_updates"] == 2 * stale
 
@@ -183,19 +194,19 @@ def test_bad_priorities_are_refused_before_any_shard_changes(bad: float) -> None
     priority = np.full(16, 7.0)
     priority[15] = bad
     with pytest.raises(ValueError, match=f"priorities must be finite and not negative, got {bad}"):
-        replay.update_priorities(batch.stream_id, batch.handle, priority)
+        replay.write(batch.stream_id, batch.handle, priority=priority)
     with pytest.raises(ValueError, match=r"expected 16 priorities, got an array of shape \(15,\)"):
-        replay.update_priorities(batch.stream_id, batch.handle, priority[:15])
+        replay.write(batch.stream_id, batch.handle, priority=priority[:15])
     np.testing.assert_array_equal(replay.masses(2), before)
 
 
 def test_a_priority_whose_power_overflows_is_refused() -> None:
-    replay = make_replay(SelectorConfig(uniform=0, prioritized=1, priority_exponent=2.0))
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=2.0))
     fill(replay, 0, 30, streams=1)
     batch = replay.sample(2, 2)
     for large in (1e153, 1e200):
         with pytest.raises(ValueError, match=r"priority 1e\+\d+ to the power 2.0 is too large to add up"):
-            replay.update_priorities(batch.stream_id, batch.handle, np.array([3.0, large]))
+            replay.write(batch.stream_id, batch.handle, priority=np.array([3.0, large]))
     assert replay.masses(2)[1] == 29
 
 
@@ -213,17 +224,17 @@ def test_a_total_of_zero_falls_back_to_uniform() -> None:
 def test_an_empty_prioritized_replay_is_still_prioritized() -> None:
     """A selector must not be taken for absent because nothing is in it yet."""
     replay = make_replay(PRIORITIZED)
-    assert replay.shards[0].fractions.tolist() == [0, 1]
+    assert replay.shards[0].fractions().tolist() == [0, 1]
     fill(replay, 0, 10, streams=1)
     set_priorities(replay, {(0, step): float(step == 4) for step in range(10)})
     assert set(replay.sample(100, 2).first_step.tolist()) == {4}
 
 
 def test_priorities_without_a_prioritized_component_change_nothing() -> None:
-    replay = make_replay(SelectorConfig())
+    replay = make_replay(mixture())
     fill(replay, 0, 10, streams=2)
     batch = replay.sample(4, 2)
-    assert replay.update_priorities(batch.stream_id, batch.handle, np.ones(4)) == 0
+    assert replay.write(batch.stream_id, batch.handle, priority=np.ones(4)) == 4
     assert replay.stats()["stale_updates"] == 0
 
 
@@ -235,13 +246,10 @@ def test_densities_move_to_another_store() -> None:
     set_priorities(one, {(stream, step): 3.0 + stream + step for stream in range(2) for step in range(30)})
     (source,), (target,) = one.shards, two.shards
     assert source._store is not None
-    assert source._selector is not None
-    assert source._selector.prioritized is not None
-    assert target._selector is not None
-    assert target._selector.prioritized is not None
+    assert source._views is not None
+    assert target._views is not None
     rows = source._store.stored_rows()  # both stores were filled alike
-    density = source._selector.prioritized.state_arrays()["density"]
-    target._selector.prioritized.set_densities(rows, density)
+    target._views.adopt(source._views.state_arrays(), rows, np.arange(len(rows)))
     for replay in (one, two):
         fill(replay, 30, 40, streams=2)
     for length in (4, 1):
@@ -253,11 +261,11 @@ def test_memory_of_the_tree_is_part_of_the_byte_bound() -> None:
     replay = ShardedReplay.from_config(config, 0)
     fill(replay, 0, 200, streams=1)
     assert replay.nbytes <= config.max_bytes
-    assert replay.num_steps * (STEP_BYTES + TREE_BYTES) <= config.max_bytes
+    assert replay.num_steps * (STEP_BYTES + TREE_BYTES + PRIORITY_BYTES) <= config.max_bytes
 
 
 def test_recency_prefers_new_steps_by_the_stated_factor() -> None:
-    replay = make_replay(SelectorConfig(uniform=0, recency=1, recency_exponent=3.0), chunks=4)
+    replay = make_replay(mixture(uniform=0, recency=1, recency_exponent=3.0), chunks=4)
     for first in range(0, 64, 8):
         replay.insert(tag_block(0, first, 8))
     expected = normalised({(0, step): math.exp(-3.0 * (63 - step) / 64) for step in range(64)})
@@ -266,7 +274,7 @@ def test_recency_prefers_new_steps_by_the_stated_factor() -> None:
 
 @pytest.mark.parametrize("exponent", [40.0, 1000.0])
 def test_recency_goes_on_however_many_steps_pass(exponent: float) -> None:
-    replay = make_replay(SelectorConfig(uniform=0, recency=1, recency_exponent=exponent), chunks=4)
+    replay = make_replay(mixture(uniform=0, recency=1, recency_exponent=exponent), chunks=4)
     for first in range(0, 3000, 5):
         replay.insert(tag_block(0, first, 5))
         batch = replay.sample(20, 5)
@@ -286,3 +294,30 @@ def test_masses_known_late_still_give_a_batch() -> None:
     assert batch.weight.tolist() == [1] * 8
     for totals in (np.zeros(2), old / 10, old * 10):
         assert np.isfinite(replay.shards[0].sample(8, 2, totals=totals).weight).all()
+
+
+def test_a_step_may_bring_its_first_priority() -> None:
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=2.0))
+    brought = np.array([1.0, 3.0, 0.5, 2.0], np.float32)
+    replay.insert(replace(tag_block(0, 0, 4), priority=brought))
+    assert replay.masses(1).tolist() == [4, 1 + 9 + 0.25 + 4]
+    replay.insert(tag_block(0, 4, 2))  # without one: the largest so far
+    assert replay.masses(1).tolist() == [6, 14.25 + 2 * 9]
+    replay.insert(replace(tag_block(0, 0, 8), priority=np.full(8, 5.0, np.float32)))  # two of its steps are new
+    assert replay.masses(1).tolist() == [8, 32.25 + 2 * 25]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -1.0, np.inf, 1e31])
+def test_bad_first_priorities_are_refused_with_their_block(bad: float) -> None:
+    replay = make_replay(mixture(uniform=0, prioritized=1, priority_exponent=10.0))
+    priority = np.array([1.0, bad], np.float32)
+    with pytest.raises(ValueError, match=r"priorities must be finite|too large to add up"):
+        replay.insert(replace(tag_block(0, 0, 2), priority=priority))
+    assert replay.num_steps == 0
+    replay.insert(tag_block(0, 0, 2))
+
+
+def test_priorities_that_no_view_takes_cost_nothing() -> None:
+    replay = make_replay(mixture())
+    replay.insert(replace(tag_block(0, 0, 2), priority=np.ones(2, np.float32)))
+    assert replay.nbytes == 16 * STEP_BYTES

@@ -10,15 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.replay.config import ReplayConfig, SelectorConfig
+from actors.replay.config import ReplayConfig
+from actors.replay.draw.kinds import SelectorConfig
 from actors.replay.draw.queues import QueueSelector
 from actors.replay.sharded import ShardedReplay
 from actors.replay.store.chunks import ChunkStore
 from actors.replay.store.schema import Schema
-from tests.actors.replay.blocks import STEP_BYTES, Start, chi_square, normalised, starts_of, tag_block, valid_starts
+from tests.actors.replay.blocks import (
+    STEP_BYTES,
+    Start,
+    chi_square,
+    mixture,
+    normalised,
+    starts_of,
+    tag_block,
+    valid_starts,
+)
 
-FIFO = SelectorConfig(uniform=0, fifo=1)
-ONLINE = SelectorConfig(uniform=1, online=True)
+FIFO = mixture(uniform=0, fifo=1)
+ONLINE = mixture(uniform=1, online=True)
 
 
 def make_replay(selector: SelectorConfig, shards: int = 1, chunks: int = 12, mixed: bool = False) -> ShardedReplay:
@@ -50,7 +60,7 @@ def test_an_empty_queue_leaves_the_batch_to_the_uniform_distribution() -> None:
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_fifo_fraction_shares_its_batches_with_the_others(mixed: bool) -> None:
-    selector = SelectorConfig(uniform=0.5, fifo=0.5, weight_exponent=1.0)
+    selector = mixture(uniform=0.5, fifo=0.5, weight_exponent=1.0)
     replay = make_replay(selector, shards=2, mixed=mixed)
     for stream in range(4):
         replay.insert(tag_block(stream, 0, 30))
@@ -80,11 +90,11 @@ def test_the_online_queue_takes_every_step_once_before_the_mixture() -> None:
 
 
 def test_online_sequences_count_as_uniform_in_the_weights() -> None:
-    selector = SelectorConfig(uniform=0, prioritized=1, priority_exponent=1, weight_exponent=1, online=True)
+    selector = mixture(uniform=0, prioritized=1, priority_exponent=1, weight_exponent=1, online=True)
     replay = ShardedReplay.from_config(ReplayConfig(1, 1 << 16, 16, selector), 0)
     replay.insert(tag_block(1, 0, 2))
     batch = replay.sample(2, 1)
-    replay.update_priorities(batch.stream_id, batch.handle, np.array([1.0, 3.0]))
+    replay.write(batch.stream_id, batch.handle, priority=np.array([1.0, 3.0]))
     replay.insert(tag_block(2, 0, 1))
     batch = replay.shards[0].sample(300, 1)
     assert starts_of(batch)[0] == (2, 0)
@@ -135,7 +145,7 @@ def test_any_history_takes_each_start_at_most_once_and_loses_only_what_was_evict
     """Against a plain model: a cursor per stream; over chunks of 4 steps, 5 of them, and changing lengths."""
     store = ChunkStore(Schema.of(tag_block(0, 0, 1).data), 5 * 4 * STEP_BYTES, 4)
     queue = QueueSelector(store, overlapping)
-    store.listener = queue
+    store.listeners.append(queue)
     ends: dict[int, int] = {}
     cursor: dict[int, int] = {}
     rng = np.random.default_rng(0)
@@ -167,7 +177,7 @@ def restored(queue: QueueSelector, store: ChunkStore, overlapping: bool) -> Queu
     copy = QueueSelector(store, overlapping)
     state: dict[str, Any] = queue.state_arrays()
     copy.load_arrays(state)
-    store.listener = copy
+    store.listeners[:] = [copy]
     return copy
 
 
@@ -176,7 +186,7 @@ def test_a_queue_that_is_never_read_forgets_what_was_evicted() -> None:
     for first in range(0, 10_000, 10):
         for stream in range(2):
             replay.insert(tag_block(stream, first, 10))
-    queue = replay.shards[0]._selector._parts["fifo"]  # type: ignore[union-attr]
+    queue = replay.shards[0]._views["train"]._parts["fifo"]  # type: ignore[union-attr]
     assert isinstance(queue, QueueSelector)
     assert len(queue.state_arrays()["run_span"]) <= 8
     assert replay.masses(4)[1] == replay.num_items(4)

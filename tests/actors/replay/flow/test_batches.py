@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.replay.config import ReplayConfig, SelectorConfig
+from actors.replay.config import ReplayConfig
+from actors.replay.draw.kinds import SelectorConfig
 from actors.replay.draw.masses import ShardReport
-from actors.replay.flow.batches import BatchQueue, SampleRequest, ShardUnavailable
+from actors.replay.flow.batches import BatchQueue, ShardUnavailable
+from actors.replay.flow.requests import SampleRequest
 from actors.replay.flow.routing import route
 from actors.replay.flow.writebacks import WriteBackSender
 from actors.replay.shard import ReplayShard
@@ -21,6 +23,7 @@ from actors.replay.wire.shared import SlotError
 from actors.replay.wire.slots import OpenSlots, SlotLayout, SlotTicket
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
+from tests.actors.replay.blocks import mixture
 from tests.fakes import check_sequences, counter_blocks
 
 BLOCKS = {stream: counter_blocks(stream, 4) for stream in range(6)}
@@ -35,7 +38,7 @@ class FakeShards:
     directory: Path  # of the slots
 
     def __init__(self, num_shards: int = 2, selector: SelectorConfig | None = None) -> None:
-        config = ReplayConfig(num_shards, num_shards << 20, 64, selector or SelectorConfig())
+        config = ReplayConfig(num_shards, num_shards << 20, 64, selector or mixture())
         self.shards = [ReplayShard(config, seed) for seed in range(num_shards)]
         self.num_shards, self.node = num_shards, "here"
         self.nodes = ["here"] * num_shards
@@ -58,9 +61,9 @@ class FakeShards:
             for block in BLOCKS[stream]:
                 self.shards[route(stream, self.num_shards)].insert(block)
 
-    def probe(self, shard: int, length: int) -> int:
+    def probe(self, shard: int, length: int, view: str) -> int:
         self.probes += 1
-        return self._call(shard, lambda: self._report(shard, length))
+        return self._call(shard, lambda: self._report(shard, length, view))
 
     def sample(self, shard: int, request: SampleRequest) -> int:
         self.asked[shard] += 1
@@ -68,14 +71,13 @@ class FakeShards:
         self.requests.append(request)
         return self._call(shard, lambda: self._sample(shard, request))
 
-    def update_priorities(self, shard: int, handle: Any, priority: Any) -> int:
-        return self._call(shard, lambda: len(handle))
+    def write(self, shard: int, handle: Any, values: dict[str, Any], priority: Any, version: Any, length: int) -> int:
+        def answer() -> int:
+            if values:
+                raise ValueError(f"the replay has no key {next(iter(values))!r}")
+            return len(handle)
 
-    def write(self, shard: int, handle: Any, key: str, values: Any, skip: int) -> int:
-        def refuse() -> None:
-            raise ValueError(f"the replay has no key {key!r}")
-
-        return self._call(shard, refuse)
+        return self._call(shard, answer)
 
     def wait(self, calls: Sequence[int], timeout: float) -> list[int]:
         done = [call for call in calls if self._calls[call][0] not in self.frozen]
@@ -94,11 +96,11 @@ class FakeShards:
         self._calls[self._number] = (shard, answer)
         return self._number
 
-    def _report(self, index: int, length: int) -> ShardReport:
+    def _report(self, index: int, length: int, view: str) -> ShardReport:
         shard = self.shards[index]
         schema = None if shard.schema is None else shard.schema.as_lists()
         items = float(shard.num_items(length))
-        return ShardReport(shard.masses(length), shard.fractions, items, self.nodes[index], schema)
+        return ShardReport(shard.masses(length, view), shard.fractions(view), items, self.nodes[index], schema)
 
     def _sample(self, index: int, request: SampleRequest) -> Any:
         shard = self.shards[index]
@@ -106,14 +108,15 @@ class FakeShards:
             return False
         totals = np.array(request.totals)
         if request.ticket is None:
-            return SplitBatch.of(shard.sample(request.batch_size, request.length, totals, request.num_items))
+            sizes = (request.batch_size, request.length)
+            return SplitBatch.of(shard.sample(*sizes, totals, request.num_items, view=request.view))
         if index in self.denied:
             raise SlotError("cannot open the slot")
         assert shard.schema is not None
         layout = SlotLayout(shard.schema, request.slot_size, request.length)
         with self._open.writing(request.ticket, layout) as slot:
             part = slice_batch(slot, request.low, request.low + request.batch_size)
-            shard.sample(request.batch_size, request.length, totals, request.num_items, out=part)
+            shard.sample(request.batch_size, request.length, totals, request.num_items, part, request.view)
         return True
 
 
@@ -172,7 +175,7 @@ def test_data_is_valid_until_the_next_batch_and_the_rest_for_ever() -> None:
 
 
 def test_weights_are_of_the_whole_batch_and_the_whole_replay() -> None:
-    port = FakeShards(selector=SelectorConfig(weight_exponent=1.0))
+    port = FakeShards(selector=mixture(weight_exponent=1.0))
     port.fill()
     batch = next(make(port, mixed=True))
     assert batch.weight.max() == 1.0
@@ -387,7 +390,7 @@ def test_settings_out_of_range_are_refused(name: str) -> None:
 def test_requests_survive_the_wire() -> None:
     for request in (
         SampleRequest(4, 10, (1.5, 2.0), 7.0),
-        SampleRequest(4, 10, (1.5,), 7.0, SlotTicket("worldfleet-slot-1", 9), 16, 12),
+        SampleRequest(4, 10, (1.5,), 7.0, "reanalyze", SlotTicket("worldfleet-slot-1", 9), 16, 12),
     ):
         assert SampleRequest.unpack(request.pack()) == request
 
@@ -402,11 +405,14 @@ def test_write_backs_goes_to_the_shard_of_each_stream_and_failures_are_counted()
     port.fill()
     sent: list[tuple[int, list[list[int]], list[float]]] = []
 
-    def note(shard: int, handle: Any, priority: Any) -> int:
-        sent.append((shard, handle.tolist(), priority.tolist()))
-        return port._call(shard, lambda: 1)
+    write = port.write
 
-    port.update_priorities = note  # type: ignore[method-assign]
+    def note(shard: int, handle: Any, values: Any, priority: Any, version: Any, length: int) -> int:
+        sent.append((shard, handle.tolist(), priority.tolist()))
+        assert (version, length) == (None, 10)
+        return write(shard, handle, values, priority, version, length)
+
+    port.write = note  # type: ignore[method-assign]
     batch = next(make(port, mixed=True, seed=5))
     priorities = np.arange(4, dtype=np.float32)
     sender = WriteBackSender(port)
@@ -422,8 +428,7 @@ def test_write_backs_goes_to_the_shard_of_each_stream_and_failures_are_counted()
     port.dead.add(0)
     sender.send(batch, UpdateResult({}, priorities, {"target": np.zeros((4, 10))}))
     sender.settle()
-    assert sender.sent == 2 * len(shards)
-    assert sender.failed == sum(1 if shard == 1 else 2 for shard in shards)  # `write` is refused by all here
+    assert sender.sent == sender.failed == len(shards)  # values are refused by all here
     count = sender.sent
     sender.send(batch, UpdateResult({}, priorities), np.array([False, False]))
     assert sender.sent == count

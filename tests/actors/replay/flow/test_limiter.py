@@ -94,7 +94,7 @@ def test_resume_restores_counters_and_keeps_the_configured_limits() -> None:
 
 
 def test_bad_limits_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="min_size must be at least 1 step, got 0"):
+    with pytest.raises(ValueError, match="min_size must be at least 1, got 0"):
         LimiterConfig(min_size=0)
     with pytest.raises(ValueError, match=r"samples_per_insert .* got -1"):
         LimiterConfig(samples_per_insert=-1.0)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.replay.config import SelectorConfig
 from actors.replay.shard import ReplayShard
 from actors.replay.store import files
 from actors.replay.store.log import SegmentLog
 from actors.replay.store.manifest import read_manifest
 from actors.replay.store.record import Encoded
+from tests.actors.replay.blocks import mixture
 from tests.actors.replay.crashes import (
     STEP_BYTES,
     assert_same_samples,
@@ -32,12 +32,12 @@ from tests.actors.replay.crashes import (
 )
 
 SELECTORS = {
-    "uniform": SelectorConfig(),
-    "prioritized": SelectorConfig(uniform=0.0, prioritized=1.0),
-    "recency": SelectorConfig(uniform=0.0, recency=1.0),
-    "fifo": SelectorConfig(uniform=0.0, fifo=1.0),
-    "online": SelectorConfig(online=True),
-    "mixture": SelectorConfig(uniform=0.3, prioritized=0.4, recency=0.2, fifo=0.1, online=True),
+    "uniform": mixture(),
+    "prioritized": mixture(uniform=0.0, prioritized=1.0),
+    "recency": mixture(uniform=0.0, recency=1.0),
+    "fifo": mixture(uniform=0.0, fifo=1.0),
+    "online": mixture(online=True),
+    "mixture": mixture(uniform=0.3, prioritized=0.4, recency=0.2, fifo=0.1, online=True),
 }
 BIG = 400  # chunks that hold everything these tests insert
 
@@ -55,8 +55,8 @@ def test_resuming_from_a_checkpoint_is_exact(tmp_path: Path, mode: str, selector
     def train(shard: ReplayShard, batches: int) -> None:
         for _ in range(batches):
             batch = shard.sample(4, 8)
-            shard.update_priorities(batch.handle, rng.random(len(batch.handle)))
-            shard.write(batch.handle, "episode", np.full(batch.shape, rng.integers(1, 99)))
+            shard.write(batch.handle, priority=rng.random(len(batch.handle)))
+            shard.write(batch.handle, {"episode": np.full(batch.shape, rng.integers(1, 99))})
 
     with opened(config, tmp_path / "one") as one:
         fill(one, 0, 90)
@@ -188,6 +188,24 @@ def test_a_manifest_of_another_format_version_is_refused(tmp_path: Path) -> None
         ReplayShard(durable_config(), 0, tmp_path / "one")
 
 
+@pytest.mark.parametrize("mode", ["none", "async", "sync"])
+def test_first_priorities_survive_like_their_steps(tmp_path: Path, mode: str) -> None:
+    config = replace(durable_config(mode, BIG), selector=SELECTORS["prioritized"])
+    rng = np.random.default_rng(0)
+    with opened(config, tmp_path / "one") as one:
+        for first in range(0, 40, 10):
+            priority = rng.random(10).astype(np.float32) if first != 20 else None
+            one.insert(replace(tag_block(0, first, 10), priority=priority))
+            if first == 10 or (first == 30 and mode == "none"):
+                one.checkpoint(f"at-{first}").wait()
+        masses = one.masses(1)
+    with opened(config, copy_of(tmp_path / "one")) as two:  # some from the checkpoint, some from the log
+        np.testing.assert_allclose(two.masses(1), masses)
+    with opened(replace(config, max_bytes=config.max_bytes // 2), copy_of(tmp_path / "one")) as three:
+        assert not three.recovery.exact
+        np.testing.assert_allclose(three.masses(1), masses)
+
+
 # -- damage ----------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +321,7 @@ def test_damage_under_a_checkpoint_costs_its_steps_and_keeps_the_priorities(tmp_
     with opened(config, tmp_path / "one") as one:
         fill(one, 0, 40, streams=2)
         handles = np.concatenate([one.read(stream, step, 1).handle for stream in (0, 1) for step in range(40)])
-        one.update_priorities(handles, np.where(np.arange(80) == 57, 1000.0, 0.0))  # step 17 of stream 1
+        one.write(handles, priority=np.where(np.arange(80) == 57, 1000.0, 0.0))  # step 17 of stream 1
         one.checkpoint("first").wait()
     segment = next((tmp_path / "one").glob("segment-*"))
     content = bytearray(segment.read_bytes())
@@ -500,15 +518,15 @@ def test_a_checkpoint_is_a_consistent_cut_under_use(tmp_path: Path, monkeypatch:
     for shard in (twin, one):
         fill(shard, 0, 60)
         batch = shard.sample(4, 8)
-        shard.write(batch.handle, "episode", np.full(batch.shape, 7))
+        shard.write(batch.handle, {"episode": np.full(batch.shape, 7)})
     pending = one.checkpoint("cut")
     recycled = 0
     for first in range(60, 300, 10):
         for stream in range(4):
             one.insert(tag_block(stream, first, 10))
         batch = one.sample(4, 8)
-        one.update_priorities(batch.handle, np.full(len(batch.handle), 5.0))
-        one.write(batch.handle, "episode", np.ones(batch.shape, np.int64))
+        one.write(batch.handle, priority=np.full(len(batch.handle), 5.0))
+        one.write(batch.handle, {"episode": np.ones(batch.shape, np.int64)})
         recycled += not pending.done
     assert recycled > 0 or mode == "async"
     pending.wait()

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.replay.config import ReplayConfig, SelectorConfig
+from actors.replay.config import ReplayConfig
 from actors.replay.shard import ReplayShard
 from actors.replay.sharded import ShardedReplay
+from tests.actors.replay.blocks import mixture
 from tests.actors.replay.crashes import assert_same_samples, balanced, copy_of, durable_config, fill, stored, tag_block
 
 STREAMS = 6
@@ -28,7 +29,7 @@ def replay_of(config: ReplayConfig, folder: Path, **kwargs: Any) -> Iterator[Sha
 
 @pytest.mark.parametrize("mode", ["none", "async", "sync"])
 def test_a_sharded_replay_resumes_exactly(tmp_path: Path, mode: str) -> None:
-    config = replace(durable_config(mode, shards=2), selector=SelectorConfig(uniform=0.5, prioritized=0.5))
+    config = replace(durable_config(mode, shards=2), selector=mixture(uniform=0.5, prioritized=0.5))
     with replay_of(config, tmp_path / "one") as one:
         fill(one, 0, 90)
         one.sample(4, 8)
@@ -48,7 +49,7 @@ def test_a_sharded_replay_resumes_exactly(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["none", "sync"])
 def test_steps_priorities_and_counts_survive_2_to_3_to_1_shards(tmp_path: Path, mode: str) -> None:
-    selector = SelectorConfig(uniform=0.0, prioritized=1.0)
+    selector = mixture(uniform=0.0, prioritized=1.0)
     samples = 0
     for num_shards in (2, 3, 1):
         config = replace(durable_config(mode, chunks=600, shards=num_shards), selector=selector)
@@ -58,7 +59,7 @@ def test_steps_priorities_and_counts_survive_2_to_3_to_1_shards(tmp_path: Path, 
                 for shard in replay.shards:
                     for stream, first, end in shard.spans():
                         handles = np.concatenate([shard.read(stream, step, 1).handle for step in range(first, end)])
-                        shard.update_priorities(handles, np.arange(first, end) == (17 if stream == 4 else -1))
+                        shard.write(handles, priority=np.arange(first, end) == (17 if stream == 4 else -1))
             batch = replay.sample(32, 1)
             samples += 32
             assert {*zip(batch.stream_id.tolist(), batch.first_step.tolist(), strict=True)} == {(4, 17)}

@@ -58,7 +58,7 @@ def test_broken_headers_are_named() -> None:
     with pytest.raises(WireError, match="header lacks fields"):
         decode_blocks(seal(msgpack.packb({"format": 1})), payload)
     fields = msgpack.unpackb(header[:-4])
-    with pytest.raises(WireError, match="message format 9 is not 3"):
+    with pytest.raises(WireError, match="message format 9 is not 4"):
         decode_blocks(seal(msgpack.packb(fields | {"format": 9})), payload)
     with pytest.raises(WireError, match="schema hash"):
         decode_blocks(seal(msgpack.packb(fields | {"schema_hash": 1})), payload)
@@ -94,3 +94,17 @@ def test_blocks_of_two_schemas_do_not_share_a_message() -> None:
         encode_blocks([one, two])
     with pytest.raises(ValueError, match="at least one block"):
         encode_blocks([])
+
+
+def test_priorities_travel_with_the_blocks_that_have_them() -> None:
+    plain, ranked, short = *counter_blocks(3, 2), *counter_blocks(4, 1, 70)
+    ranked = replace(ranked, priority=np.linspace(0, 1, 64, dtype=np.float32))
+    short = replace(short, priority=np.ones(140, np.float32)[::2])
+    decoded = decode_blocks(*encode_blocks([plain, ranked, short]))
+    assert decoded[0].priority is None
+    for before, after in zip((ranked, short), decoded[1:], strict=True):
+        np.testing.assert_array_equal(after.priority, before.priority)
+        np.testing.assert_array_equal(after.data["count"], before.data["count"])
+    for wrong in (np.ones(63, np.float32), np.ones(64), np.ones((64, 1), np.float32)):
+        with pytest.raises(ValueError, match=r"block of 64 steps has priorities .* one float32 for each step"):
+            encode_blocks([replace(ranked, priority=wrong)])
