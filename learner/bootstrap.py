@@ -1,4 +1,4 @@
-"""Bootstrap weights and the held-out split as pure functions of where a step came from.
+"""Bootstrap weights and the held-out split as pure functions of a step's origin.
 
 Both come from a counter-based hash, so nothing is stored: the weight of a step for a member is the same whenever,
 on whatever rank and after whatever restart the step is sampled again.

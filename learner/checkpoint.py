@@ -130,7 +130,7 @@ def _order(path: Path) -> tuple[int, int]:
 
 
 def _remove_unfinished(directory: Path) -> None:
-    """Remove what a killed process left behind."""
+    """Remove the unfinished files of killed processes."""
     for entry in directory.glob("step_*.tmp-*"):
         logger.info("removing the unfinished checkpoint %s", entry.name)
         shutil.rmtree(entry, ignore_errors=True)
@@ -147,7 +147,7 @@ def _retain(directory: Path, keep: int) -> None:
 class _ChecksumWriter:
     """A binary file that counts and sums what passes, and remembers the error of a failed write.
 
-    torch.save hides an OSError of the file behind its own RuntimeError.
+    torch.save replaces an OSError of the file by a RuntimeError of its own.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Where and how precisely to compute, and arrays on their way there.
+"""Where and how precisely to compute, and the arrays of a batch there.
 
 Letters: B sequences, T steps.
 """

@@ -1,4 +1,4 @@
-"""The process group of data-parallel ranks: joining and leaving it."""
+"""The process group of data-parallel ranks: how a process joins and leaves it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago, for rank 0 to be met at."""
+    """A TCP port that was free a moment ago, for rank 0 to listen at."""
     with socket.socket() as listener:
         listener.bind(("", 0))
         return int(listener.getsockname()[1])

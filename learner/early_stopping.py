@@ -35,7 +35,7 @@ class EarlyStoppingConfig:
 class EarlyStopping:
     """Says after every update whether to go on.
 
-    A "restart" forgets the best loss, for it was measured on less data, and ends a stop if there is one. The caller
+    A "restart" discards the best loss, which was measured on less data, and ends a stop if there is one. The caller
     keeps the weights of the last "improved" and returns to them on "stop".
     """
 
@@ -53,7 +53,7 @@ class EarlyStopping:
 
         Args:
             loss: Held-out loss, None when the batch held out nothing.
-            data_seen: Size of the data the learner knows of.
+            data_seen: Size of the data received so far.
         """
         if loss is not None:
             self._seen += 1

@@ -80,7 +80,7 @@ class OpenLoop:
 
     seen: int
     truth: Arrays  # [N, seen + K, ...]
-    reconstruction: Arrays  # [N, seen + K, ...] by the posterior, which sees every step
+    reconstruction: Arrays  # [N, seen + K, ...] by the posterior, given every observation
     imagined: Arrays  # [N, seen + K, ...] the same in the context, then open loop
     reward: NDArray[np.float32]  # [N, seen + K]
     imagined_reward: NDArray[np.float32]  # [N, seen + K]

@@ -100,7 +100,7 @@ class Learner:
 
         Raises:
             StopIteration: If there are no more batches.
-            FloatingPointError: If a metric is not finite; the model is then beyond repair.
+            FloatingPointError: If a metric is not finite; the weights are then not usable.
         """
         start = time.perf_counter()
         batch = next(self._batches)

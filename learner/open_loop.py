@@ -29,7 +29,7 @@ from learner.imagination import (
 from learner.models.world_model import WorldModel
 
 PREDICTORS = ("persistence", "reconstruction", "sample", "mean")
-"""The last observation again; the posterior that sees every step; one imagined future; the mean of P of them."""
+"""The last observation again; the posterior given every observation; one imagined future; the mean of P of them."""
 CHUNK = 16
 """Start states looked ahead from together."""
 CONSTANT = 1e-12
@@ -98,7 +98,7 @@ def _predict(
 ) -> tuple[dict[str, Arrays], dict[str, NDArray[np.float32]]]:
     """Observations and rewards [N, H, ...] of every predictor."""
     now = observed(model, {key: values[starts.row, starts.step][:, None] for key, values in belief.data.items()})
-    met = belief.at(starts.row, ahead)
+    filtered = belief.at(starts.row, ahead)
     action = encode_actions(model, belief.data["action"][starts.row[:, None], ahead - 1])
     futures = [imagine(model, belief.at(starts.row, starts.step), action, seed + k) for k in range(samples)]
     first, first_reward = decode(model, futures[0]), rewards(model, futures[0])
@@ -108,9 +108,9 @@ def _predict(
         for key, values in decode(model, future).items():
             mean[key] += values / np.float32(samples)
         mean_reward += rewards(model, future) / np.float32(samples)
-    observations = dict(zip(PREDICTORS, (now, decode(model, met), first, mean), strict=True))
+    observations = dict(zip(PREDICTORS, (now, decode(model, filtered), first, mean), strict=True))
     nothing = np.zeros_like(first_reward)
-    earned = dict(zip(PREDICTORS, (nothing, rewards(model, met), first_reward, mean_reward), strict=True))
+    earned = dict(zip(PREDICTORS, (nothing, rewards(model, filtered), first_reward, mean_reward), strict=True))
     return observations, earned
 
 

@@ -96,7 +96,7 @@ class Prefetcher:
 
 
 class _Memory:
-    """Host memory for one batch, pinned if it goes on to a GPU, and its tensors there."""
+    """Host memory for one batch, pinned if it is copied to a GPU, and its tensors there."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

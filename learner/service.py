@@ -62,7 +62,7 @@ class LearnerActor:
         self._loss.set_default_tags(tags)
 
     def address(self) -> tuple[str, int]:
-        """This host and a free port, for rank 0 to be met at."""
+        """This host and a free port, for rank 0 to listen at."""
         return ray.util.get_node_ip_address(), distributed.free_port()
 
     def start(self, host: str, port: int, state: dict[str, Any] | None) -> int:

@@ -16,7 +16,7 @@ from learner.batch import SequenceBatch
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions and where they came from."""
+    """N transitions and their origin."""
 
     state: NDArray[np.float32]  # [N, S]
     action: NDArray[np.float32]  # [N, A]

@@ -335,9 +335,11 @@ class DreamerAlgorithm:
         return losses, report, states
 
     def _continuation_target(self, data: DreamerBatch) -> Tensor:
-        """[B, T] whether the episode goes on, times the discount if the head learns that too."""
-        goes_on, behaviour = 1.0 - data.is_terminal.to(self._dtype), self.config.behaviour
-        return goes_on * behaviour.discount if behaviour is not None and behaviour.discount_in_continuation else goes_on
+        """[B, T] whether the episode continues, times the discount if the head learns that too."""
+        continuation, behaviour = 1.0 - data.is_terminal.to(self._dtype), self.config.behaviour
+        if behaviour is None or not behaviour.discount_in_continuation:
+            return continuation
+        return continuation * behaviour.discount
 
     def _consistency_loss(self, data: DreamerBatch, states: State, statistics: Tensor, noise: Noise) -> Tensor:
         """KL from states predicted `consistency_steps` ahead, without observations, to the posterior there.

@@ -82,7 +82,7 @@ def cumulative_weight(continuation: Tensor, discount: float) -> Tensor:
     """Weights [N, H + 1] of imagined states: the discounted probability that their episode has not ended.
 
     Args:
-        continuation: [N, H + 1] probability of each state that its episode goes on; the first state is a replayed one.
+        continuation: [N, H + 1] probability that the episode continues after each state; the first is a replayed one.
         discount: Factor per step, 1 if `continuation` holds it already.
     """
     return torch.cumprod(discount * continuation, 1) / discount

@@ -28,7 +28,7 @@ def beta_gaussian_nll(mean: Tensor, logvar: Tensor, target: Tensor, beta: float)
     """Gaussian NLL weighted by the detached variance to the power `beta` (Seitzer et al. 2022, eq. 5).
 
     `beta` 0 is the plain likelihood, 1 gives the mean the gradients of a squared error; between them the mean is
-    fitted also where the model believes the noise to be large.
+    also fitted where the predicted variance is large.
     """
     nll = gaussian_nll(mean, logvar, target)
     return nll if beta == 0.0 else nll * torch.exp(beta * logvar.detach())

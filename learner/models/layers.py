@@ -174,7 +174,7 @@ class Mlp(nn.Sequential):
 
 
 class GroupedLinear(nn.Module):
-    """A linear map whose weight matrix has G blocks on its diagonal; no group sees another's features.
+    """A linear map whose weight matrix has G blocks on its diagonal; no group has another's features as inputs.
 
     Weights start with the fan-in of all groups together, as in the reference implementation of DreamerV3, whose
     learning rates go with that.
@@ -183,7 +183,7 @@ class GroupedLinear(nn.Module):
         in_features: D, a multiple of G.
         out_features: U, a multiple of G.
         groups: G.
-        shared: Further inputs that every group sees.
+        shared: Further inputs of every group.
 
     Raises:
         ValueError: A size is no multiple of the groups.
@@ -231,7 +231,7 @@ def unrolled(module: nn.Module, steps: int, rows: int) -> Any:
 
     Autograd would multiply the few rows of every step into a gradient as large as the weights, and add up one such
     gradient a step. The linear maps of the twin collect their inputs in the loop, and the backward pass multiplies
-    those of all steps at once. The twin shares the module's parameters; it serves one loop.
+    those of all steps at once. The twin shares the module's parameters and serves one loop.
     """
     if isinstance(module, Linear):
         return UnrolledLinear(module.bias.expand(steps, rows, -1), module.weight)

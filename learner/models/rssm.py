@@ -1,7 +1,7 @@
 """The recurrent state-space model (Hafner et al. 2019) with Gaussian or categorical latents.
 
 A state is a deterministic part, carried by a recurrent cell, and a stochastic part. The prior predicts the stochastic
-part from the deterministic one; the posterior also sees the observation's tokens.
+part from the deterministic one; the posterior also depends on the observation's tokens.
 
 Letters: B sequences, T steps, N rows, D deterministic features, S stochastic features, G latent groups, C classes,
 E token features, A action size.

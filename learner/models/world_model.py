@@ -144,7 +144,7 @@ class ScalarHead(_Head):
 
 
 class ContinuationHead(_Head):
-    """The probability that an episode goes on, times the discount where the targets hold it."""
+    """The probability that an episode continues, times the discount if the targets include it."""
 
     def __init__(self, layers: int, features: int, arch: Architecture) -> None:
         super().__init__(features, layers, 1, arch)
@@ -195,7 +195,7 @@ class Disagreement(nn.Module):
         return torch.stack([member(x) for member in self.members])
 
     def loss(self, features: Tensor, action: Tensor, stoch: Tensor) -> Tensor:
-        """Squared error [...] of all members for the stoch [..., S] that came."""
+        """Squared error [...] of all members for the next stoch [..., S]."""
         return (self(features, action) - stoch).square().mean(-1).sum(0)  # type: ignore[no-any-return]
 
     def reward(self, features: Tensor, action: Tensor) -> Tensor:
@@ -279,7 +279,7 @@ class LatentModel(nn.Module):
         return self.rssm.filter_posterior(tokens, action, is_first, state, noise)
 
     def predict_continuation(self, features: Tensor) -> Tensor:
-        """Probability [...] that the episode goes on after states [..., D + S]; 1 without such a head."""
+        """Probability [...] that the episode continues after states [..., D + S]; 1 without such a head."""
         if self.continuation is None:
             return features.new_ones(features.shape[:-1])
         return self.continuation(features).mean  # type: ignore[no-any-return]
