@@ -15,6 +15,11 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 
+def joins() -> bool:
+    """Whether a run joins a cluster that is there, and may grow, instead of starting one of its own."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def connected(namespace: str, num_cpus: float) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS, or start one with at least `num_cpus` logical CPUs.
@@ -24,12 +29,11 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
     imported, so nothing imports it before.
     """
     with tempfile.TemporaryDirectory(prefix="worldfleet-") as private:
-        joining = bool(os.environ.get("RAY_ADDRESS"))
-        if not joining and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        if not joins() and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
             _set_token(Path(private) / "token")
         import ray
 
-        if joining:
+        if joins():
             ray.init(namespace=namespace)
         else:
             ray.init(namespace=namespace, num_cpus=max(os.cpu_count() or 1, math.ceil(num_cpus)))

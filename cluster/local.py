@@ -50,7 +50,7 @@ class LocalRun:
         self.replay = build.replay(config, directory, state["replay"]["manifest"] if state is not None else None)
         self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
         self.policy = build.policy(config, config.learner.device)
-        self.loops = [build.rollout_loop(config, self.policy, index) for index in range(config.actors.rollout_actors)]
+        self.loops = [build.rollout_loop(config, self.policy, index) for index in range(config.count("rollout"))]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
