@@ -7,6 +7,7 @@ again finds its place free.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,7 @@ class Placement:
             ValueError: There is none after `cluster.wait_for_resources_seconds`, or never will be.
         """
         limit = self._config.cluster.wait_for_resources_seconds if joins() else OWN_SECONDS
-        start = told = time.monotonic()
+        start, told = time.monotonic(), -math.inf
         while lacking := [name for name, group in self._groups.items() if not group.wait(POLL_SECONDS)]:
             now = time.monotonic()
             if stopping():
