@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from actors.replay.store.layout import open_layout
 from cluster import fleet as module
 from cluster.config import resolve
 from cluster.fleet import Fleet
@@ -58,6 +60,35 @@ def fleet(log: list[str], now: list[float], tmp_path: Path) -> Fleet:
     overrides = ["actors.restarts=2", "roles.learner.count=2", "schedule.eval_every=500"]
     placement: Any = SimpleNamespace(options=lambda name, index: {"place": (name, index)})
     return Fleet(resolve("pets", "nav3d", "debug", overrides=overrides), RunDir(tmp_path), None, placement)
+
+
+@pytest.mark.parametrize("algo", ["pets", "dreamer_v3"])
+def test_factories_fit_their_actors(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would take the options, and each constructor its arguments."""
+    import ray
+
+    take = ray.remote
+
+    def remote(cls: type | None = None, **decorated: Any) -> Any:
+        if cls is None:
+            return lambda cls: remote(cls, **decorated)
+        actor = take(**decorated)(cls) if decorated else take(cls)
+        bind = SimpleNamespace(remote=inspect.signature(cls).bind)
+        return SimpleNamespace(options=lambda **options: actor.options(**options) and bind)
+
+    monkeypatch.setattr(ray, "remote", remote)
+    overrides = ["roles.inference.count=1", "schedule.eval_every=500", "cluster.ledger=true"]
+    config = resolve(algo, "nav3d", "debug", overrides=overrides)
+    options = {"name": "x", "num_cpus": 0.1, "num_gpus": 0.0, "memory": 0, "resources": {}, "max_restarts": 1}
+    fleet: Any = SimpleNamespace(config=config, weights="weights", incarnation=3, ledgers=tmp_path)
+    fleet.layout = open_layout(tmp_path / "replay", config.replay)
+    fleet.actors = {name: [f"{name}-{index}" for index in range(config.count(name))] for name in ROLES}
+    started = {name: role.factory(fleet, 0, options) for name, role in ROLES.items() if config.count(name)}
+    serving = "planner" if algo == "pets" else "inference"
+    assert set(started) == {"weights", "replay", "learner", "rollout", "evaluator", serving}
+    assert started["rollout"].arguments["weights"] is None  # the server has them
+    assert started["rollout"].arguments["ledger"] == tmp_path / "rollout-0.3.txt"
+    assert started[serving].arguments["name"] == f"{serving}-0"
 
 
 def names(fleet: Fleet, role: str) -> list[str | None]:
