@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -22,7 +22,7 @@ from cluster.roles import ROLES
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1
 TELL_SECONDS = 10.0
 """How often a run that waits says for what."""
 
@@ -102,8 +102,8 @@ class Placement:
 
     def _need(self, name: str) -> str:
         labels = ", ".join(f"{key}={value}" for key, value in self._config.roles[name].labels.items())
-        bundle = ", ".join(f"{amount:g} {kind}" for kind, amount in self._bundle(name).items())
-        return f"{self._config.count(name)} x {name} ({bundle})" + (f" on nodes with {labels}" if labels else "")
+        need = f"{self._config.count(name)} x {name} ({_in_words(self._bundle(name))})"
+        return f"{need} on nodes with {labels}" if labels else need
 
     def _infeasible(self, name: str) -> bool:
         stats: dict[str, Any] = placement_group_table(self._groups[name])["stats"]
@@ -128,5 +128,9 @@ def _cluster() -> str:
     """What the cluster has, in words."""
     have = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
-    kinds = {"CPU": 0.0, "GPU": 0.0} | {k: v for k, v in have.items() if k in ("CPU", "GPU", "memory")}
-    return f"it has {', '.join(f'{amount:g} {kind}' for kind, amount in kinds.items())} on {nodes} node(s)"
+    return f"it has {_in_words({kind: have.get(kind, 0.0) for kind in ('CPU', 'GPU', 'memory')})} on {nodes} node(s)"
+
+
+def _in_words(kinds: Mapping[str, float]) -> str:
+    words = {kind: f"{amount / 1e9:.3g} GB" if kind == "memory" else f"{amount:g}" for kind, amount in kinds.items()}
+    return ", ".join(f"{amount} {kind}" for kind, amount in words.items())

@@ -94,7 +94,7 @@ def test_a_run_waits_for_room_and_says_for_what(cluster: FakeCluster, caplog: py
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3
     need = "2 x rollout (0.25 CPU, 1 simulators) on nodes with role=x"
-    assert lines[0].startswith(f"waiting for room for {need} (0 of 600 s): it has 2 CPU, 0 GPU, 1e+09 memory on 1 node")
+    assert lines[0].startswith(f"waiting for room for {need} (1 of 600 s): it has 2 CPU, 0 GPU, 1 GB memory on 1 node")
 
 
 def test_a_run_waits_no_longer_than_it_may(cluster: FakeCluster) -> None:
