@@ -45,16 +45,17 @@ def test_a_run_waits_for_nodes_that_come_late(tmp_path: Path) -> None:
     try:
         environment = {**os.environ, "RAY_ADDRESS": nodes.address, "OMP_NUM_THREADS": "1"}
         settings = "schedule.total_steps=500", "roles.rollout.resources.simulators=1"
-        process = subprocess.Popen(
-            command(tmp_path / "run", *settings), stderr=subprocess.PIPE, text=True, env=environment
-        )
+        log = tmp_path / "log"
+        with log.open("w") as stderr:
+            process = subprocess.Popen(command(tmp_path / "run", *settings), stderr=stderr, env=environment)
+        deadline = time.monotonic() + 120
+        while "waiting for room for 2 x rollout (0.25 CPU, 1 simulators)" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
         time.sleep(5.0)
-        assert process.poll() is None, process.communicate()[1]
         nodes.add_node(num_cpus=2, resources={"simulators": 2})
-        _, log = process.communicate(timeout=200)
-        assert process.returncode == 0, log
-        assert "waiting for room for" in log
-        assert "2 x rollout (0.25 CPU, 1 simulators)" in log
+        assert process.wait(timeout=200) == 0, log.read_text()
     finally:
         nodes.shutdown()
 
