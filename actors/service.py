@@ -158,6 +158,10 @@ class RolloutActor:
         self.flush()
         self._loop.restart(incarnation)
 
+    def close(self) -> None:
+        """Close the environments; no other call may follow."""
+        self._loop.env.close()
+
     def _push(self, blocks: list[Block]) -> int:
         """Send one message per shard; the steps acknowledged meanwhile."""
         acknowledged = 0
@@ -351,3 +355,7 @@ class EvaluatorActor:
         if evaluation.summary.success_rate is not None:
             self._success.set(evaluation.summary.success_rate)
         return evaluation
+
+    def close(self) -> None:
+        """Close the environments; no other call may follow."""
+        self._evaluator.close()

@@ -206,7 +206,7 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBat
 
     return RemoteBatches(
         shards,
-        config.learner.batch_size // config.cluster.learner_ranks,
+        config.learner.batch_size // config.count("learner"),
         config.replayed_length,
         derive_seed(config.seed, "batches", rank),
         config.cluster.sample_in_flight,

@@ -20,14 +20,16 @@ from annotated_types import Ge, Lt
 
 from actors.replay.config import ReplayConfig
 from actors.replay.exchange import check_exchange
-from cluster.build import AlgorithmConfig, algorithm_configs, family
+from cluster.build import AlgorithmConfig, algorithm_configs
 from cluster.build import stages as stages_of
 from cluster.reader import dump_yaml, read_yaml
+from cluster.role_config import ActorConfig
+from cluster.roles import ROLES
 from cluster.stages import StageCursor
 from cluster.tree import build, drop_others, merge, to_tree
 from envs.contract import CHECK_SHARE
 from envs.names import nearest
-from envs.numbers import Fraction, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, check_fields
+from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, check_fields
 from envs.registry import is_prefixed_name, known_spec, remember_spec
 from envs.specs import EnvSpec
 from learner.broadcast import BroadcastPrecision
@@ -43,6 +45,20 @@ _TREE = (
 
 RENAMED = {
     "cluster.updates_per_permit": "cluster.updates_per_lease",
+    "cluster.learner_ranks": "roles.learner.count",
+    "cluster.learner_cpus": "roles.learner.cpus",
+    "cluster.learner_gpus": "roles.learner.gpus",
+    "cluster.rollout_cpus": "roles.rollout.cpus",
+    "cluster.planner_cpus": "roles.planner.cpus",
+    "cluster.inference_cpus": "roles.inference.cpus",
+    "cluster.inference_gpus": "roles.inference.gpus",
+    "actors.rollout_actors": "roles.rollout.count",
+    "actors.planner_actors": "roles.planner.count",
+    "actors.planner_batch": "roles.planner.max_rows",
+    "actors.planner_wait_ms": "roles.planner.max_wait_ms",
+    "actors.inference_actors": "roles.inference.count",
+    "actors.inference_batch": "roles.inference.max_rows",
+    "actors.inference_wait_ms": "roles.inference.max_wait_ms",
     **{f"planner.tree.{name}": f"planner.{name}" for name in _TREE},
     **{f"replay.selector.{k}": f"replay.selector.fractions.{k}" for k in ("uniform", "prioritized", "recency", "fifo")},
     "replay.selector.priority_exponent": "replay.selector.exponent",
@@ -79,37 +95,20 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class ActorsConfig:
-    """How many producers of experience there are and how they plan."""
+    """How experience is produced."""
 
-    rollout_actors: int = 1  # processes that step environments
-    envs_per_actor: int = 8  # environments of each
-    planner_actors: int = (
-        1  # processes that plan for rollout actors, if the algorithm plans in C++; 0 plans inside them
-    )
-    planner_batch: int = 64  # problems a planner actor gathers at most
-    planner_wait_ms: float = 2.0  # how long it waits for more
-    inference_actors: int = 0  # processes that serve the actions of any other policy; 0 acts in the rollout actors
-    inference_batch: int = 256  # environments an inference actor gathers at most
-    inference_wait_ms: float = 1.0  # how long it waits for more
-    ticks_per_collect: int = 64  # vector steps between two reports to the driver
-    block_steps: int = 64  # steps of a stored block
-    exploration_std: float = 0.1  # Gaussian noise on planned actions, in units of the action box's half width
-    restarts: int = 10  # how often a dead actor is replaced before the run stops
+    envs_per_actor: PositiveInt = 8  # environments of a rollout actor
+    ticks_per_collect: PositiveInt = 64  # vector steps between two reports to the driver
+    block_steps: PositiveInt = 64  # steps of a stored block
+    exploration_std: NonNegativeFloat = 0.1  # Gaussian noise on planned actions, in half widths of the action box
+    restarts: NonNegativeInt = 10  # how often a dead actor is replaced before the run stops
 
     def __post_init__(self) -> None:
-        positive = ("rollout_actors", "envs_per_actor", "planner_batch", "inference_batch", "ticks_per_collect")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"actors.{name} must be at least 1, got {getattr(self, name)}")
-        not_negative = ("planner_actors", "planner_wait_ms", "inference_actors", "inference_wait_ms")
-        for name in (*not_negative, "exploration_std", "restarts"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"actors.{name} must not be negative, got {getattr(self, name)}")
+        check_fields(self)
         if self.ticks_per_collect % self.block_steps:
             # Steps of an unfinished block would be counted by the limiter without being in the replay.
             raise ValueError(
-                f"actors.ticks_per_collect must be a multiple of block_steps {self.block_steps}, "
-                f"got {self.ticks_per_collect}"
+                f"ticks_per_collect must be a multiple of block_steps {self.block_steps}, got {self.ticks_per_collect}"
             )
 
 
@@ -118,20 +117,17 @@ class ClusterConfig:
     """Where the processes run."""
 
     mode: typing.Literal["ray", "local"] = "ray"  # Ray actors, or everything in this process
-    learner_ranks: int = 1  # data-parallel learner processes
-    rollout_cpus: float = 1.0  # logical CPUs a rollout actor reserves
-    planner_cpus: float = 1.0  # logical CPUs a planner actor reserves
-    inference_cpus: float = 1.0  # logical CPUs an inference actor reserves
-    inference_gpus: float = 1.0  # GPUs of an inference actor, used when the learner leaves enough
-    learner_cpus: float = 1.0  # logical CPUs a learner rank reserves
-    learner_gpus: float = 1.0  # GPUs of a rank, used when the cluster has any
     broadcast: BroadcastPrecision = "fp32"  # of the weights that actors pull; "bf16" halves their bytes
-    updates_per_lease: int = 16  # learner updates between two reports to the driver
-    sample_in_flight: int = 2  # batches a rank requests ahead
-    stop_budget_seconds: float = 20.0  # time the calls in flight may take before the last checkpoint
-    stop_exit_code: int = 0  # of a run that a signal stopped; non-zero where a stop is to be retried
-    metrics_port: int = 0  # Prometheus port of the driver, 0 for none
+    updates_per_lease: PositiveInt = 16  # learner updates between two reports to the driver
+    sample_in_flight: PositiveInt = 2  # batches a rank requests ahead
+    wait_for_resources_seconds: NonNegativeFloat = 600.0  # how long a run waits for room on a cluster that it joins
+    stop_budget_seconds: NonNegativeFloat = 20.0  # time the calls in flight may take before the last checkpoint
+    stop_exit_code: NonNegativeInt = 0  # of a run that a signal stopped; non-zero where a stop is to be retried
+    metrics_port: NonNegativeInt = 0  # Prometheus port of the driver, 0 for none
     ledger: bool = False  # write down every acknowledged block, for `worldfleet audit`
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -158,16 +154,23 @@ class ScheduleConfig:
         check_fields(self)
 
 
-@dataclass(frozen=True)
-class ServingConfig:
-    """The actors that act for a run's rollout actors, in batches."""
+def read_roles(tree: Any) -> dict[str, ActorConfig]:
+    """The sections of all roles, from the tree `roles` of a configuration.
 
-    role: str  # "planner" or "inference"
-    num_actors: int  # 0: the policy runs inside the rollout actors
-    max_rows: int  # of a batch
-    max_wait_ms: float  # of the first request of a batch
-    cpus: float  # logical, of each actor
-    gpus: float  # of each actor, if there are as many
+    Raises:
+        ValueError: An unknown role or key, a wrong type or an invalid value, named by its dotted path.
+    """
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"roles must be a mapping of {sorted(ROLES)}, got {tree!r}")
+    sections = {name: role.section for name, role in ROLES.items()}
+    for name, below in tree.items():
+        if name not in ROLES:
+            raise ValueError(f"unknown configuration key 'roles.{name}'{nearest(str(name), ROLES)}")
+        default = ROLES[name].section
+        if not isinstance(below, Mapping):
+            raise ValueError(f"roles.{name} must be a mapping of {sorted(to_tree(default))}, got {below!r}")
+        sections[name] = build(type(default), {**to_tree(default), **below}, f"roles.{name}.")
+    return sections
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,16 @@ class RunConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     actors: ActorsConfig = field(default_factory=ActorsConfig)
+    roles: dict[str, ActorConfig] = field(default_factory=lambda: read_roles({}))  # by the names of `cluster.roles`
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        ranks, batch_size = self.cluster.learner_ranks, self.learner.batch_size
-        if ranks < 1 or batch_size % ranks:
+        ranks, batch_size = self.count("learner"), self.learner.batch_size
+        if batch_size % ranks:
             raise ValueError(
-                f"learner.batch_size {batch_size} must be a multiple of cluster.learner_ranks {ranks}, which share it"
+                f"learner.batch_size {batch_size} must be a multiple of roles.learner.count {ranks}, which share it"
             )
         check_exchange(self.algorithm.name, self.algorithm.exchange, self.replay, self.learner)
         _ = self.stages  # refuses a schedule that cannot be run
@@ -201,35 +205,15 @@ class RunConfig:
         """What the run does, from its beginning."""
         return StageCursor(stages_of(self), self.schedule.total_steps)
 
-    @property
-    def serving(self) -> ServingConfig:
-        """Planner actors for an algorithm that plans in C++, inference actors for the others."""
-        actors, cluster = self.actors, self.cluster
-        if family(self).serving == "planner":
-            return ServingConfig(
-                "planner",
-                actors.planner_actors,
-                actors.planner_batch,
-                actors.planner_wait_ms,
-                cluster.planner_cpus,
-                gpus=0.0,
-            )
-        return ServingConfig(
-            "inference",
-            actors.inference_actors,
-            actors.inference_batch,
-            actors.inference_wait_ms,
-            cluster.inference_cpus,
-            cluster.inference_gpus,
-        )
+    def count(self, role: str) -> int:
+        """How many actors of a role the run has."""
+        record = ROLES[role]
+        return 0 if record.collects and not self.stages.collects else record.count(self, self.roles[role])
 
     @property
     def reserved_cpus(self) -> float:
         """Logical CPUs that the run's actors reserve."""
-        collecting = (
-            self.actors.rollout_actors * self.cluster.rollout_cpus + self.serving.num_actors * self.serving.cpus
-        )
-        return self.cluster.learner_ranks * self.cluster.learner_cpus + (collecting if self.stages.collects else 0.0)
+        return sum(self.count(name) * section.cpus for name, section in self.roles.items())
 
     @property
     def replayed_length(self) -> int:
@@ -275,10 +259,10 @@ def build_run(tree: Mapping[str, Any]) -> RunConfig:
             below = below.get(key, _ABSENT) if isinstance(below, Mapping) else _ABSENT
         if below is not _ABSENT:
             raise ValueError(f"configuration key {old!r} is now called {new!r}")
-    return build(RunConfig, tree)
+    return build(RunConfig, {**tree, "roles": read_roles(tree.get("roles", {}))})
 
 
-ELASTIC = ("actors", "cluster", "replay", "schedule")
+ELASTIC = ("actors", "cluster", "replay", "roles", "schedule")
 """Sections that may change when a run continues; the others would not fit what was trained."""
 
 

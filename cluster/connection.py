@@ -21,6 +21,11 @@ WORKER_SETUP = "worldfleet.bind"
 """What every Ray worker calls before anything else, so that it finds our packages by their names."""
 
 
+def joins() -> bool:
+    """Whether a run joins a cluster that is there, and may grow, instead of starting one of its own."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 @contextmanager
 def connected(namespace: str, num_cpus: float) -> Iterator[None]:
     """Join the cluster named by RAY_ADDRESS, or start one with at least `num_cpus` logical CPUs.
@@ -30,12 +35,11 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
     imported, so nothing imports it before.
     """
     with tempfile.TemporaryDirectory(prefix="worldfleet-") as private:
-        joining = bool(os.environ.get("RAY_ADDRESS"))
-        if not joining and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        if not joins() and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
             _set_token(Path(private) / "token")
         import ray
 
-        if joining:
+        if joins():
             ray.init(namespace=namespace, runtime_env=_runtime_env())
         else:
             os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())

@@ -1,11 +1,14 @@
-"""The actors of a run: how they are made, replaced and asked for their state."""
+"""The actors of a run: how they are started, started again and asked for their state."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,23 +16,33 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from actors.replay.service import CONCURRENCY_GROUPS, ReplayShardActor, begin_checkpoint, retain_checkpoints
-from actors.replay.store.layout import Layout, open_layout
-from actors.rollout import RolloutLoop, next_incarnation
-from actors.service import EvaluatorActor, RayPolicyServer, RolloutActor, ServingActor
-from cluster import build
+from actors.replay.service import begin_checkpoint, retain_checkpoints
+from actors.replay.store.layout import open_layout
+from actors.rollout import next_incarnation
 from cluster.config import RunConfig
+from cluster.leases import Task
+from cluster.placement import Placement
+from cluster.roles import ROLES, Death, Role
 from cluster.run_dir import RunDir
-from cluster.seeding import derive_seed
-from cluster.service import WeightStoreActor
 from cluster.stages import StageCursor
-from cluster.supervise import RestartBudget
-from learner.service import LearnerActor
+from cluster.supervise import BudgetSpent, RestartBudget
 
 logger = logging.getLogger(__name__)
 
 STATS_SECONDS = 2.0
 """How long the driver waits for a shard's figures before it goes on with the last ones."""
+
+CLOSE_SECONDS = 5.0
+"""How long all actors together may take to close their simulators before they are killed."""
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Actors that are to start again."""
+
+    role: Role
+    indices: tuple[int, ...]
+    due: float  # s, monotonic
 
 
 class Fleet:
@@ -39,11 +52,13 @@ class Fleet:
         config: The run.
         run_dir: Where the shards keep their files.
         learner_state: State of the learner to continue from, None to start.
+        placement: Room for all actors.
         stages: Where the run is: actors that collect are made only if it still collects.
         imported: Shard folders of another replay that a new run begins with.
 
-    Raises:
-        ValueError: The cluster is too small for the run.
+    Attributes:
+        actors: Handles by role and index; None for an actor that is to start yet.
+        incarnation: Of the rollout actors that start next; no stored stream has it.
     """
 
     def __init__(
@@ -51,35 +66,89 @@ class Fleet:
         config: RunConfig,
         run_dir: RunDir,
         learner_state: Mapping[str, Any] | None,
+        placement: Placement,
         stages: StageCursor,
         imported: tuple[Path, ...] = (),
     ) -> None:
-        self.config = config
+        self.config, self.learner_state = config, learner_state
         self.ledgers = run_dir.ledgers if config.cluster.ledger else None
-        check_resources(config)
-        restarts = config.actors.restarts
-        self.weights = spawn(WeightStoreActor, "weights", 0.0, max_restarts=restarts, max_task_retries=-1)()
-        self._layout = open_layout(run_dir.replay, config.replay, imported)
-        self.shards = self._start_shards(self._layout)
-        self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.shards])
-        self.incarnation = self._next_incarnation()
-        self._learner_gpus, self._serving_gpus = share_gpus(config, ray.cluster_resources().get("GPU", 0.0))
-        num_servers, num_rollouts = config.serving.num_actors, config.actors.rollout_actors
-        self.servers = [self._start_server(index) for index in range(num_servers if stages.collects else 0)]
-        self.learner_budget = RestartBudget("learner", restarts)
-        self.learners = self._start_learners(learner_state)
-        self.rollout_budgets = [RestartBudget(f"rollout-{i}", restarts) for i in range(config.actors.rollout_actors)]
-        self.rollouts = [self._start_rollout(index) for index in range(num_rollouts if stages.collects else 0)]
-        self._evaluator: Any | None = None
+        self.layout = open_layout(run_dir.replay, config.replay, imported)
+        self.actors: dict[str, list[Any]] = {
+            name: [] if role.collects and not stages.collects else [None] * config.count(name)
+            for name, role in ROLES.items()
+        }
+        self._placement = placement
+        self._starts: Counter[tuple[str, int]] = Counter()
+        self._budgets: dict[str, RestartBudget] = {}
+        self._restarts: list[Restart] = []
+        joining = []
+        for role in ROLES.values():
+            if role.death is not Death.DROP:
+                joining += self._start(role, range(len(self.actors[role.name])))
+        self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.actors["replay"]])
+        ray.get([call for _, call in joining])
+
+    @property
+    def weights(self) -> Any:
+        """The weight store."""
+        return self.actors["weights"][0]
 
     @property
     def inserted_steps(self) -> int:
         """Steps that shards have stored since the beginning of the run, as last known."""
         return int(sum(row["inserted_steps"] for row in self._stats))
 
+    @cached_property
+    def incarnation(self) -> int:
+        return next_incarnation(chain(*ray.get([shard.next_steps.remote() for shard in self.actors["replay"]])))
+
+    def actor(self, name: str, index: int) -> Any:
+        """An actor, started if it is not there."""
+        if self.actors[name][index] is None:
+            self._start(ROLES[name], [index])
+        return self.actors[name][index]
+
+    def died(self, role: Role, index: int, reason: str) -> None:
+        """Do what the death of an actor means: forget it, and perhaps its group, and note when to start it again.
+
+        Raises:
+            BudgetSpent: It died too often.
+        """
+        if role.death is Death.RESTART:
+            raise BudgetSpent(f"{role.name}-{index} died more often than its {self.config.actors.restarts} restarts")
+        group = role.death is Death.GROUP
+        lost = tuple(range(len(self.actors[role.name]))) if group else (index,)
+        self._kill([self.actors[role.name][each] for each in lost])
+        for each in lost:
+            self.actors[role.name][each] = None
+        name = role.name if group else f"{role.name}-{index}"
+        if role.death is Death.DROP:
+            logger.warning("%s died (%s); its work is dropped", name, reason)
+            return
+        wait = self._budgets.setdefault(name, RestartBudget(name, self.config.actors.restarts)).spend(reason)
+        logger.warning("%s died (%s); it starts again in %.1f s", name, reason, wait)
+        self._restarts.append(Restart(role, lost, time.monotonic() + wait))
+
+    def restart_due(self) -> list[tuple[Task, Any]]:
+        """Start the actors that are due; the calls that make them ready for work, if any."""
+        now = time.monotonic()
+        due = [restart for restart in self._restarts if restart.due <= now]
+        self._restarts = [restart for restart in self._restarts if restart.due > now]
+        if due:
+            self.incarnation += 1
+        return [call for restart in due for call in self._start(restart.role, restart.indices)]
+
+    def seconds_to_restart(self) -> float:
+        """Until the next restart is due; infinite if none is."""
+        return min((max(0.0, restart.due - time.monotonic()) for restart in self._restarts), default=math.inf)
+
+    def complete(self, name: str) -> bool:
+        """Whether every actor of a role has been started."""
+        return None not in self.actors[name]
+
     def replay_stats(self) -> dict[str, float]:
         """Sums of the shards' figures; a shard that is being restarted counts with its last ones."""
-        calls = {shard.stats.remote(): index for index, shard in enumerate(self.shards)}
+        calls = {shard.stats.remote(): index for index, shard in enumerate(self.actors["replay"])}
         for call in ray.wait(list(calls), num_returns=len(calls), timeout=STATS_SECONDS)[0]:
             try:
                 self._stats[calls[call]] = ray.get(call)
@@ -87,175 +156,56 @@ class Fleet:
                 logger.warning("replay-%d does not answer: %s", calls[call], first_line(error))
         return {f"replay/{name}": sum(row[name] for row in self._stats) for name in self._stats[0]}
 
-    def replace_rollout(self, index: int, reason: str) -> None:
-        """Start the next incarnation of a dead rollout actor.
-
-        Raises:
-            BudgetSpent: It died too often.
-        """
-        wait = self.rollout_budgets[index].spend(reason)
-        logger.warning("rollout-%d died (%s); the next incarnation starts in %.1f s", index, reason, wait)
-        time.sleep(wait)
-        self.incarnation += 1
-        self.rollouts[index] = self._start_rollout(index)
-
-    def replace_learners(self, state: Mapping[str, Any] | None, reason: str) -> int:
-        """Start the whole group of learner ranks again; the update count it continues from.
-
-        Raises:
-            BudgetSpent: It died too often.
-        """
-        wait = self.learner_budget.spend(reason)
-        logger.warning("a learner rank died (%s); the group starts again in %.1f s", reason, wait)
-        for learner in self.learners:
-            ray.kill(learner)
-        time.sleep(wait)
-        self.learners = self._start_learners(state)
-        return int(state["updates"]) if state is not None else 0
-
-    def stop_collecting(self) -> None:
-        """Let rollout actors and those that act for them go."""
-        for actor in (*self.rollouts, *self.servers):
-            ray.kill(actor)
-        self.rollouts, self.servers = [], []
-
     def begin_checkpoint(self, name: str) -> list[Any]:
         """Calls that end with the learner's state, first, and with every shard's manifest `name` on disk."""
-        return [self.learners[0].state_dict.remote(), *begin_checkpoint(self.shards, name)]
+        return [self.actors["learner"][0].state_dict.remote(), *begin_checkpoint(self.actors["replay"], name)]
 
     def retain(self, names: list[str]) -> list[Any]:
         """Let the shards drop what only other checkpoints need; calls that end when they have."""
-        self._layout.drop_older()  # the checkpoint that was just committed holds what was imported
-        return retain_checkpoints(self.shards, names)
-
-    def evaluator(self) -> Any:
-        """The evaluator, started when it is first needed."""
-        if self._evaluator is None:
-            self._evaluator = spawn(EvaluatorActor, "evaluator", 0.0)(
-                partial(build.evaluator, self.config, self.config.schedule.eval_episodes, 1),
-                partial(build.policy, self.config),
-                self.weights,
-                self.config.algorithm.name,
-            )
-        return self._evaluator
-
-    def drop_evaluator(self) -> None:
-        """Forget a dead evaluator; the next evaluation starts another one."""
-        self._evaluator = None
+        self.layout.drop_older()  # the checkpoint that was just committed holds what was imported
+        return retain_checkpoints(self.actors["replay"], names)
 
     def names(self) -> list[str]:
         """Names of the actors, for people."""
-        servers = {self.config.serving.role: self.servers}
-        count = {"rollout": self.rollouts, **servers, "learner": self.learners, "replay": self.shards}
-        return ["weights", *(f"{role}-{index}" for role, actors in count.items() for index in range(len(actors)))]
+        return [f"{name}-{index}" for name, actors in self.actors.items() for index, one in enumerate(actors) if one]
 
     def stop(self) -> None:
-        """Kill every actor of the run."""
-        for actor in (*self.rollouts, *self.servers, *self.learners, *self.shards, self.weights):
-            ray.kill(actor)  # the evaluator goes with the driver
+        """End every actor of the run; those that hold simulators close them first."""
+        self._end(ROLES.values())
 
-    def _start_shards(self, layout: Layout) -> list[Any]:
-        config = self.config
-        restarts = config.actors.restarts
-        groups = CONCURRENCY_GROUPS
-        return [
-            spawn(ReplayShardActor, f"replay-{index}", 0.0, groups, max_restarts=restarts, max_task_retries=-1)(
-                config.replay,
-                derive_seed(config.seed, "shard", index),
-                index,
-                str(layout.shard_folder(index)),
-                sources=[str(path) for path in layout.sources],
-            )
-            for index in range(layout.num_shards)
-        ]
+    def stop_collecting(self) -> None:
+        """End the actors that collect and those that act for them."""
+        self._end([role for role in ROLES.values() if role.collects])
 
-    def _next_incarnation(self) -> int:
-        """An incarnation that no stored stream has."""
-        return next_incarnation(chain(*ray.get([shard.next_steps.remote() for shard in self.shards])))
+    def _end(self, roles: Iterable[Role]) -> None:
+        names = [role.name for role in roles]
+        closing = [actor.close.remote() for name in names if ROLES[name].closes for actor in self._alive(name)]
+        if closing:
+            ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
+        self._restarts = [restart for restart in self._restarts if restart.role.name not in names]
+        self._kill([actor for name in names for actor in self._alive(name)])
+        self.actors.update((name, []) for name in names)
 
-    def _start_server(self, index: int) -> Any:
-        serving, restarts, gpus = self.config.serving, self.config.actors.restarts, self._serving_gpus
-        name = f"{serving.role}-{index}"
-        return spawn(ServingActor, name, serving.cpus, num_gpus=gpus, max_restarts=restarts, max_task_retries=-1)(
-            partial(build.policy, self.config, "cuda" if gpus else "cpu"),
-            self.weights,
-            serving.max_rows,
-            serving.max_wait_ms,
-            name,
-        )
+    def _alive(self, name: str) -> list[Any]:
+        return [actor for actor in self.actors[name] if actor is not None]
 
-    def _start_rollout(self, index: int) -> Any:
-        """A rollout actor of the present incarnation."""
-        config = self.config
-        server = self.servers[index % len(self.servers)] if self.servers else None
-        name = f"rollout-{index}" if self.incarnation == 0 else f"rollout-{index}.{self.incarnation}"
-        return spawn(RolloutActor, name, config.cluster.rollout_cpus)(
-            partial(make_loop, config, server, index, self.incarnation),
-            self.shards,
-            self.weights if server is None else None,  # servers have weights of their own
-            index,
-            unapplied_bytes=config.replay.unapplied_bytes,
-            num_actors=config.actors.rollout_actors,
-            ledger=self.ledgers and self.ledgers / f"rollout-{index}.{self.incarnation}.txt",
-        )
+    def _kill(self, actors: list[Any]) -> None:
+        for actor in actors:
+            if actor is not None:
+                ray.kill(actor)
 
-    def _start_learners(self, state: Mapping[str, Any] | None) -> list[Any]:
-        config, ranks = self.config, self.config.cluster.learner_ranks
-        suffix = f".{self.learner_budget.used}" if self.learner_budget.used else ""
-        learners = [
-            spawn(LearnerActor, f"learner-{rank}{suffix}", config.cluster.learner_cpus, num_gpus=self._learner_gpus)(
-                partial(build.learner, config),
-                partial(build.remote_batches, config, self.shards, rank),
-                self.weights,
-                config.schedule.publish_every,
-                rank,
-                ranks,
-                config.cluster.broadcast,
-                config.learner.device,
-            )
-            for rank in range(ranks)
-        ]
-        host, port = ray.get(learners[0].address.remote())
-        restored = None if state is None else ray.put(state)
-        ray.get([learner.start.remote(host, port, restored) for learner in learners])
-        return learners
-
-
-def make_loop(config: RunConfig, server: Any | None, index: int, incarnation: int) -> RolloutLoop:
-    """The rollout loop of an actor, whose policy runs in `server` or, without one, in the actor's process."""
-    policy = build.policy(config) if server is None else build.remote_policy(config, RayPolicyServer(server))
-    return build.rollout_loop(config, policy, index, incarnation)
-
-
-def share_gpus(config: RunConfig, available: float) -> tuple[float, float]:
-    """GPUs of a learner rank and of a serving actor: learners come first, and a role gets all it asks for or none."""
-    ranks, serving = config.cluster.learner_ranks, config.serving
-    learner = config.cluster.learner_gpus if available >= ranks else 0.0
-    enough = serving.num_actors * serving.gpus <= available - ranks * learner
-    return learner, serving.gpus if enough else 0.0
-
-
-def spawn(
-    cls: type, name: str, num_cpus: float, groups: Mapping[str, int] | None = None, **options: Any
-) -> Callable[..., Any]:
-    """`cls(...)` as a named Ray actor, perhaps with concurrency groups."""
-    actor: Any = ray.remote(concurrency_groups=dict(groups))(cls) if groups else ray.remote(cls)
-    return actor.options(name=name, num_cpus=num_cpus, **options).remote  # type: ignore[no-any-return]
-
-
-def check_resources(config: RunConfig) -> None:
-    """Refuse a run that would wait for ever for CPUs.
-
-    Raises:
-        ValueError: The cluster has too few.
-    """
-    need, have = config.reserved_cpus, ray.cluster_resources().get("CPU", 0.0)
-    if need > have:
-        role = config.serving.role
-        raise ValueError(
-            f"the run reserves {need:g} CPUs and the Ray cluster has {have:g}: lower actors.rollout_actors, "
-            f"actors.{role}_actors or cluster.rollout_cpus, cluster.{role}_cpus, cluster.learner_cpus"
-        )
+    def _start(self, role: Role, indices: Iterable[int]) -> list[tuple[Task, Any]]:
+        """Start actors of a role; the calls that make its group ready, if it takes any."""
+        for index in indices:
+            starts = self._starts[role.name, index]
+            self._starts[role.name, index] += 1
+            name = f"{role.name}-{index}.{starts}" if starts else f"{role.name}-{index}"
+            options = {"name": name, **self._placement.options(role.name, index)}
+            if role.death is Death.RESTART:
+                options |= {"max_restarts": self.config.actors.restarts, "max_task_retries": -1}
+            self.actors[role.name][index] = role.factory(self, index, options)
+        calls = role.join(self) if role.join is not None and self.actors[role.name] else []
+        return [(Task(role, index), call) for index, call in enumerate(calls)]
 
 
 def first_line(error: BaseException) -> str:

@@ -56,7 +56,7 @@ class LocalRun:
         self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
         self.policy = build.policy(config, config.learner.device)
         fresh = next_incarnation(self.replay.next_steps())
-        num_loops = config.actors.rollout_actors if recorder.stages.collects else 0
+        num_loops = config.count("rollout") if recorder.stages.collects else 0
         self.loops = [build.rollout_loop(config, self.policy, index, fresh) for index in range(num_loops)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)

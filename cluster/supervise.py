@@ -18,9 +18,10 @@
 | driver         | its actors die with it; `--resume RUN_DIR` continues from the last checkpoint,   |                  |
 |                | with every step that a shard had acknowledged (as above)                         |                  |
 
-A part whose budget is spent ends the run with exit code 1 and one line that says how to resume. Waits between
-restarts grow exponentially. SIGTERM and SIGINT are no deaths: the run finishes its step, stores what rollout
-actors hold, checkpoints within `cluster.stop_budget_seconds`, leaves STOPPED.json and exits.
+`cluster.roles` says which role has which of these. A part whose budget is spent ends the run with exit code 1 and one
+line that says how to resume. Waits between restarts grow exponentially; the others go on meanwhile. SIGTERM and
+SIGINT are no deaths: the run finishes its step, stores what rollout actors hold, checkpoints within
+`cluster.stop_budget_seconds`, leaves STOPPED.json and exits.
 """
 
 from __future__ import annotations

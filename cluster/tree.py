@@ -47,6 +47,8 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
 
 def _build_member(members: list[type], tag: str | None, tree: Any, where: str) -> Any:
     """One of several dataclasses from its tree; the one of tag `tag` unless the tree says another."""
+    if isinstance(tree, tuple(members)):  # built already
+        return tree
     if not isinstance(tree, Mapping):
         raise ValueError(f"{where} must be a mapping of {sorted(field_types(members[0]))}, got {tree!r}")
     chosen = _chosen(members, tag, tree, where)

@@ -65,10 +65,10 @@ class LearnerActor:
         """This host and a free port, for rank 0 to listen at."""
         return ray.util.get_node_ip_address(), distributed.free_port()
 
-    def start(self, host: str, port: int, state: dict[str, Any] | None) -> int:
+    def start(self, address: tuple[str, int], state: dict[str, Any] | None) -> int:
         """Join the group, build the learner, restore `state` if given and publish first weights; the update count."""
         if self._world_size > 1:
-            distributed.initialise(host, port, self._rank, self._world_size)
+            distributed.initialise(*address, self._rank, self._world_size)
         source = self._make_batches()
         self._learner = self._make_learner(Prefetcher(source, resolve_device(self._device)), source.write_back)
         if state is not None:

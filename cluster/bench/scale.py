@@ -65,7 +65,7 @@ def run(
 
         from cluster.bench.scale_stubs import StubHost
 
-        hosts = [stack.enter_context(actor(StubHost)) for _ in range(min(HOSTS, max(counts)))]
+        hosts = [stack.enter_context(actor(StubHost, BLOCK_STEPS)) for _ in range(min(HOSTS, max(counts)))]
         ray.get([host.ping.remote() for host in hosts])  # so that no start is measured
         yield from leases(hosts, counts, seconds)
         yield from weights(hosts, counts, seconds)
@@ -101,13 +101,13 @@ def _turn(run: Run) -> int:
 @contextmanager
 def _driver(hosts: Sequence[Any], number: int) -> Iterator[tuple[Run, list[LogicalActor]]]:
     """The driver's loop over logical actors, and their handles; it never trains."""
-    from cluster.bench.scale_stubs import LogicalActor
+    from cluster.bench.scale_stubs import LogicalActor, StubFleet
     from cluster.launch import Run
 
     logical = [LogicalActor(hosts[index % len(hosts)], index) for index in range(number)]
-    fleet: Any = type("StubFleet", (), {"rollouts": logical, "learners": []})()
+    fleet: Any = StubFleet({"rollout": logical, "learner": []})
     config = RunConfig(
-        actors=ActorsConfig(rollout_actors=number, envs_per_actor=1, ticks_per_collect=BLOCK_STEPS),
+        actors=ActorsConfig(envs_per_actor=1, ticks_per_collect=BLOCK_STEPS),
         replay=replace(ReplayConfig(), limiter=LimiterConfig(min_size=1 << 60)),
         schedule=ScheduleConfig(total_steps=1 << 60),
     )

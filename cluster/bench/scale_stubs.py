@@ -7,7 +7,8 @@ only what the real actor does between them (simulating, planning) is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from time import perf_counter
@@ -21,7 +22,6 @@ from actors.replay.flow.routing import route
 from actors.replay.flow.service import RayInserts
 from actors.replay.wire.blocks import encode_blocks
 from actors.service import RolloutSummary
-from cluster.bench.scale import BLOCK_STEPS
 
 MAX_MESSAGES = 4
 """Messages a logical sender may have at one shard, as a rollout actor."""
@@ -30,7 +30,14 @@ MAX_BYTES = 1 << 20
 
 
 class StubHost:
-    """One Ray process that stands for many rollout actors."""
+    """One Ray process that stands for many rollout actors.
+
+    Args:
+        block_steps: Steps of a block.
+    """
+
+    def __init__(self, block_steps: int) -> None:
+        self._block_steps = block_steps
 
     def ping(self) -> None:
         """Answers when the process is up."""
@@ -43,10 +50,10 @@ class StubHost:
 
     def attach(self, shards: Sequence[Any], first_actor: int, num_actors: int) -> None:
         """Prepare `num_actors` senders, each with one stream."""
-        self._senders = [_Sender(shards, first_actor + number) for number in range(num_actors)]
+        self._senders = [_Sender(shards, first_actor + number, self._block_steps) for number in range(num_actors)]
 
     def send(self, messages_each: int) -> float:
-        """Every sender sends so many blocks of 64 small steps, in turns; the seconds until all are acknowledged."""
+        """Every sender sends so many blocks of small steps, in turns; the seconds until all are acknowledged."""
         start = perf_counter()
         for _ in range(messages_each):
             for sender in self._senders:
@@ -101,23 +108,37 @@ class _LogicalMethod:
         return self.host.run.remote(self.index, num_ticks)
 
 
+@dataclass(frozen=True)
+class StubFleet:
+    """Handles by role, none of which ever dies."""
+
+    actors: Mapping[str, Sequence[Any]]
+
+    def restart_due(self) -> list[Any]:
+        """Nothing is due."""
+        return []
+
+    def seconds_to_restart(self) -> float:
+        """Nothing will be."""
+        return math.inf
+
+
 class _Sender:
     """One stream of small steps to its shard, with the window of a rollout actor."""
 
-    def __init__(self, shards: Sequence[Any], actor: int) -> None:
-        self._stream, self._step = actor, 0
+    def __init__(self, shards: Sequence[Any], actor: int, block_steps: int) -> None:
+        self._stream, self._step, self._block_steps = actor, 0, block_steps
         self.window = MessageWindow(RayInserts(shards[route(actor, len(shards))]), MAX_MESSAGES, MAX_BYTES)
 
     def send(self) -> None:
         """Send the next block."""
-        header, payload = encode_blocks([small_block(self._stream, self._step)])
-        self._step += BLOCK_STEPS
-        self.window.send(Message(header, payload, payload.nbytes, BLOCK_STEPS))
+        header, payload = encode_blocks([small_block(self._stream, self._step, self._block_steps)])
+        self._step += self._block_steps
+        self.window.send(Message(header, payload, payload.nbytes, self._block_steps))
 
 
-def small_block(stream: int, first_step: int) -> Block:
-    """64 steps of an 8-dimensional state: next to no bytes, so that what is timed is the control plane."""
-    steps = BLOCK_STEPS
+def small_block(stream: int, first_step: int, steps: int) -> Block:
+    """Steps of an 8-dimensional state: next to no bytes, so that what is timed is the control plane."""
     data = {
         "state": np.zeros((steps, 8), np.float32),
         "action": np.zeros((steps, 2), np.float32),

@@ -191,6 +191,23 @@ def test_evaluator_actor_runs_the_newest_weights(cluster: None) -> None:
     assert summary == Evaluator(CounterVectorEnv, EvalConfig(5, 3, 1)).evaluate(_policy(9), "fake").summary
 
 
+def test_actors_close_their_environments() -> None:
+    from actors.service import EvaluatorActor, RolloutActor
+
+    closed = []
+
+    class ClosingEnv(CounterVectorEnv):
+        def close(self) -> None:
+            closed.append(self.num_envs)
+
+    def make_loop() -> RolloutLoop:
+        return RolloutLoop(ClosingEnv(3), CheckingPolicy(), seed=11)
+
+    RolloutActor(make_loop, []).close()
+    EvaluatorActor(lambda: Evaluator(ClosingEnv, EvalConfig(episodes=2, num_envs=2, seed=1)), CheckingPolicy).close()
+    assert closed == [3, 2]
+
+
 def planner_policy() -> Any:
     from actors.planning import PlannerPolicy
     from planners.config import IcemConfig

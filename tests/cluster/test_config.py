@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +13,6 @@ from cluster import config as module
 from cluster.config import (
     PRESET_KINDS,
     RENAMED,
-    RunConfig,
     build_run,
     override,
     parse_override,
@@ -23,10 +21,8 @@ from cluster.config import (
     to_yaml,
     tuned_algorithms,
 )
-from cluster.fleet import share_gpus
 from cluster.reader import read_yaml
 from cluster.tree import build, drop_others, merge, to_tree
-from learner.algorithms.dreamer_config import DreamerConfig
 from planners.config import PlannerConfig
 
 
@@ -94,7 +90,13 @@ def test_yaml_round_trip() -> None:
         (["learner=3"], r"learner must be a mapping"),
         (["seed"], r"override 'seed' is not of the form"),
         (["cluster.mode=cloud"], r"cluster.mode must be 'ray' or 'local', got 'cloud'"),
-        (["actors.rollout_actors=0"], r"actors.rollout_actors must be at least 1, got 0"),
+        (["roles.rolout.count=2"], r"unknown configuration key 'roles.rolout' \(did you mean 'rollout'\?\)"),
+        (["roles.rollout.cont=2"], r"unknown configuration key 'roles.rollout.cont' \(did you mean 'count'\?\)"),
+        (["roles.replay.count=2"], r"unknown configuration key 'roles.replay.count'"),
+        (["roles.rollout.count=0"], r"roles.rollout.count must be at least 1, got 0"),
+        (["roles.rollout=3"], r"roles.rollout must be a mapping of \['count', 'cpus'"),
+        (["roles=3"], r"roles must be a mapping of \['evaluator', 'inference'"),
+        (["actors.envs_per_actor=0"], r"actors.envs_per_actor must be at least 1, got 0"),
     ],
 )
 def test_bad_overrides_are_named(overrides: list[str], message: str) -> None:
@@ -233,47 +235,6 @@ def test_an_env_has_settings_for_a_scale() -> None:
     assert resolve("dreamer_v3", "nav3d_image", "laptop").env.options == {}
 
 
-def acting_by_a_network(config: RunConfig) -> RunConfig:
-    """The run with an algorithm that has no planner."""
-    return replace(config, algorithm=DreamerConfig())
-
-
-@pytest.mark.parametrize(
-    ("change", "role", "num_actors", "max_rows", "cpus"),
-    [(lambda config: config, "planner", 3, 8, 13.25), (acting_by_a_network, "inference", 2, 9, 10.25)],
-)
-def test_an_algorithm_is_served_by_actors_of_its_kind(
-    change: Callable[[RunConfig], RunConfig], role: str, num_actors: int, max_rows: int, cpus: float
-) -> None:
-    overrides = ["actors.planner_actors=3", "actors.planner_batch=8", "cluster.planner_cpus=3"]
-    overrides += ["actors.inference_actors=2", "actors.inference_batch=9", "cluster.inference_cpus=3"]
-    config = change(resolve("pets", "nav3d", "laptop", overrides=[*overrides, "cluster.learner_ranks=16"]))
-    assert (config.serving.role, config.serving.num_actors, config.serving.max_rows) == (role, num_actors, max_rows)
-    assert config.reserved_cpus == cpus  # 0.25 for the rollout actor and for each learner rank
-
-
-def test_without_a_planner_the_policy_runs_in_the_rollout_actors() -> None:
-    config = resolve("pets", "nav3d", "laptop")
-    assert config.serving.num_actors == 1
-    assert acting_by_a_network(config).serving.num_actors == 0
-
-
-@pytest.mark.parametrize(
-    ("available", "learner", "inference"),
-    [(0, 0.0, 0.0), (1, 1.0, 0.0), (2, 1.0, 0.0), (3, 1.0, 1.0)],
-)
-def test_inference_actors_get_the_gpus_that_learners_leave(available: int, learner: float, inference: float) -> None:
-    config = acting_by_a_network(resolve("pets", "nav3d", "laptop", overrides=["actors.inference_actors=2"]))
-    assert share_gpus(config, available) == (learner, inference)
-    assert share_gpus(resolve("pets", "nav3d", "laptop"), available) == (learner, 0.0)
-
-
-@pytest.mark.parametrize("ranks", [0, 3])
-def test_ranks_share_a_batch_evenly(ranks: int) -> None:
-    with pytest.raises(ValueError, match=f"batch_size 64 must be a multiple of cluster.learner_ranks {ranks}"):
-        resolve("pets", "nav3d", "laptop", overrides=[f"cluster.learner_ranks={ranks}"])
-
-
 def test_override_values_are_yaml() -> None:
     assert parse_override("a.b=[1, 2]") == {"a": {"b": [1, 2]}}
     assert parse_override("a=null") == {"a": None}
@@ -281,10 +242,10 @@ def test_override_values_are_yaml() -> None:
 
 def test_a_run_that_continues_may_change_its_elastic_sections_only() -> None:
     config = resolve("pets", "nav3d", "debug")
-    changed = override(config, ["replay.num_shards=5", "cluster.learner_ranks=4"])
-    assert (changed.replay.num_shards, changed.cluster.learner_ranks) == (5, 4)
+    changed = override(config, ["replay.num_shards=5", "roles.learner.count=4"])
+    assert (changed.replay.num_shards, changed.count("learner")) == (5, 4)
     assert changed.algorithm == config.algorithm
-    with pytest.raises(ValueError, match=r"may change keys of actors, cluster, replay, schedule, not 'seed=1'"):
+    with pytest.raises(ValueError, match=r"may change keys of actors, cluster, replay, roles, schedule, not 'seed=1'"):
         override(config, ["seed=1"])
     with pytest.raises(ValueError, match=r"unknown configuration key 'replay.num_shard' \(did you mean 'num_shards'"):
         override(config, ["replay.num_shard=5"])

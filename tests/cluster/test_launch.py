@@ -12,6 +12,7 @@ import pytest
 from cluster import build
 from cluster.config import resolve
 from cluster.launch import Run, lease_steps
+from cluster.leases import lose_updates
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
@@ -35,7 +36,8 @@ class StubFleet:
     """Two rollout actors and two learner ranks."""
 
     def __init__(self) -> None:
-        self.rollouts, self.learners = [Noting(), Noting()], [Noting(), Noting()]
+        self.actors = {"rollout": [Noting(), Noting()], "learner": [Noting(), Noting()]}
+        self.learner_state: Any = None
 
     def replay_stats(self) -> dict[str, float]:
         return {"replay/steps": 1e9}
@@ -44,7 +46,7 @@ class StubFleet:
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     """[Collect(512), Fit(5, "world_model"), Interleave()] with 128 steps a collect and two updates a lease."""
-    overrides = ["schedule.pretrain_updates=5", "replay.limiter.min_size=512", "cluster.learner_ranks=2"]
+    overrides = ["schedule.pretrain_updates=5", "replay.limiter.min_size=512", "roles.learner.count=2"]
     config = resolve("pets", "nav3d", "debug", overrides=overrides)
     run_dir = RunDir.create(tmp_path / "run", config)
     fleet: Any = StubFleet()
@@ -53,7 +55,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 
 def test_collecting_and_fitting_have_leases_of_one_kind(run: Run) -> None:
-    rollouts, learners = run.fleet.rollouts, run.fleet.learners
+    rollouts, learners = run.fleet.actors["rollout"], run.fleet.actors["learner"]
     run.issue()
     assert [actor.calls for actor in rollouts] == [[("run", (64,))] * 2] * 2
     assert run.limiter.num_inserted == 512
@@ -83,13 +85,13 @@ def test_pretraining_leaves_the_ratio_of_the_rest_as_it_is(run: Run, monkeypatch
     assert recorder.advance()
     run.limiter.inserted(512)
     run.issue()
-    assert [learner.calls for learner in fleet.learners] == [[("train", (2, None))]] * 2
+    assert [learner.calls for learner in fleet.actors["learner"]] == [[("train", (2, None))]] * 2
     assert run.limiter.num_sampled == run.lease_steps
     state = {"updates": 15, "samples": 15 * 8 * 5}  # of a rank; ten of the updates were not in the Fit
     run.checkpoints = type("Stub", (), {"newest_learner": lambda self: state})()  # type: ignore[assignment]
-    fleet.replace_learners = lambda state, reason: state["updates"]
     recorder.learner(40, {})
     run.limiter.sampled(10_000)
-    run.restart_learners("a test")
+    lose_updates(run, [])
+    assert fleet.learner_state is state
     assert run.limiter.num_sampled == 10 * 16 * 5
     assert recorder.updates == 15

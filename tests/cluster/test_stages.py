@@ -39,7 +39,8 @@ def test_the_schedule_says_what_a_run_does(overrides: list[str], stages: list[St
     config = configured(*overrides)
     assert build.stages(config) == stages
     assert config.stages.collects == ("schedule.from_replay=there" not in overrides)
-    assert config.reserved_cpus == (1.0 if config.stages.collects else 0.25)
+    # two rollout actors, a planner and a learner of 0.25 each, two shards of 0.1
+    assert config.reserved_cpus == pytest.approx(1.2 if config.stages.collects else 0.45)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,14 +207,17 @@ def test_only_rollout_workers_scale(rayjob: Document) -> None:
 
 def test_the_actors_fit_the_groups_at_their_smallest(rayjob: Document) -> None:
     _, config = parse_entrypoint(rayjob)
-    actors, cluster = config.actors, config.cluster
-    needed = actors.rollout_actors * cluster.rollout_cpus + actors.planner_actors * cluster.planner_cpus
-    needed += cluster.learner_ranks * cluster.learner_cpus
-    offered = sum(
-        group["minReplicas"] * int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
-        for group in rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    )
-    assert needed <= offered
+    needed = Counter[tuple[str, str]]()
+    for name, section in config.roles.items():
+        if config.count(name):
+            assert section.labels == {"role": "learner" if name == "weights" else name}
+            needed[section.labels["role"], "cpu"] += config.count(name) * section.cpus
+            needed[section.labels["role"], "nvidia.com/gpu"] += config.count(name) * (section.gpus or 0.0)
+    for group in rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for kind in ("cpu", "nvidia.com/gpu"):
+            assert needed.pop((group["groupName"], kind), 0) <= group["minReplicas"] * int(limits.get(kind, 0))
+    assert not needed
 
 
 def test_no_deadline_contradicts_another(rayjob: Document) -> None:

@@ -13,6 +13,7 @@ from cluster import build
 from cluster.config import RunConfig, build_run, resolve
 from cluster.evaluation import evaluate_run
 from cluster.reader import read_yaml
+from cluster.roles import serving_role
 from cluster.train import train
 from cluster.tree import to_tree
 
@@ -37,7 +38,7 @@ def test_an_algorithm_is_a_record_and_the_file_it_names(monkeypatch: pytest.Monk
     overrides = ["cluster.mode=local", "schedule.total_steps=1000", "schedule.pretrain_updates=3"]
     others = to_tree(resolve("pets", "nav3d", "debug", overrides=overrides))
     config: RunConfig = build_run({**others, **preset})
-    assert config.serving.role == "inference"
+    assert serving_role(config) == "inference"
     assert train(config, tmp_path / "run").reason == "done"
     assert train(None, tmp_path / "run", resume=True, overrides=["schedule.total_steps=1500"]).steps >= 1500
     assert evaluate_run(tmp_path / "run", episodes=2, seed=0, gif_episodes=0)["algorithm"] == "mean_reward"

@@ -202,7 +202,7 @@ def test_a_run_continues_with_other_shards_and_actors(
     stop_after(4)
     before = train(config, tmp_path / "run").steps
     stop_after(0)
-    overrides = ["replay.num_shards=3", "actors.rollout_actors=3"]
+    overrides = ["replay.num_shards=3", "roles.rollout.count=3"]
     outcome = train(None, tmp_path / "run", resume=True, overrides=overrides)
     assert outcome.reason == "done"
     _, stored = RunDir.open(tmp_path / "run")

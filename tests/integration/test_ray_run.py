@@ -46,7 +46,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
         run_dir,
         "schedule.total_steps=9000",
         "schedule.checkpoint_every=1000",
-        "cluster.learner_ranks=2",
+        "roles.learner.count=2",
         "cluster.ledger=true",
         "replay.durability.mode=sync",
     )
@@ -58,7 +58,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
         time.sleep(2.0)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert "actors: weights rollout-0 rollout-1 planner-0 learner-0 learner-1 replay-0 replay-1" in log
+    assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 planner-0 rollout-0 rollout-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     assert {event["part"].partition("-")[0] for event in events if event["event"] == "died"} == {"rollout", "learner"}
     assert events[-1]["event"] == "end"
@@ -70,7 +70,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
 
 def test_latent_policies_survive_their_inference_actor_and_a_learner_rank(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    settings = "schedule.total_steps=3000", "cluster.learner_ranks=2", "actors.inference_actors=1"
+    settings = "schedule.total_steps=3000", "roles.learner.count=2", "roles.inference.count=1"
     process = start(run_dir, *settings, algo="dreamer_v3")
     wait_for(run_dir / "metrics.jsonl", 1024, process)
     for name in ("ServingActor", "LearnerActor"):
@@ -78,7 +78,7 @@ def test_latent_policies_survive_their_inference_actor_and_a_learner_rank(tmp_pa
         time.sleep(2.0)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert "actors: weights rollout-0 rollout-1 inference-0 learner-0 learner-1 replay-0 replay-1" in log
+    assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 inference-0 rollout-0 rollout-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     assert [event["part"] for event in events if event["event"] == "died"] == ["learner-1"]
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
