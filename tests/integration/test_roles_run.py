@@ -49,7 +49,7 @@ def test_a_run_waits_for_nodes_that_come_late(tmp_path: Path) -> None:
         with log.open("w") as stderr:
             process = subprocess.Popen(command(tmp_path / "run", *settings), stderr=stderr, env=environment)
         deadline = time.monotonic() + 120
-        while "waiting for room for 2 x rollout (0.25 CPU, 1 simulators)" not in log.read_text():
+        while "2 x rollout (0.25 CPU, 1 simulators) (" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
