@@ -18,7 +18,7 @@ from envs.specs import ArraySpec, StepBatch
 from envs.testing.alignment import ALIGNMENT_NAME, check_alignment
 from envs.testing.cue import CUE_NAME
 from envs.testing.time_limit import TIME_LIMIT_NAME
-from learner.losses.returns import lambda_returns
+from learner.losses.dreamer import lambda_returns
 
 
 class RememberingPolicy:
