@@ -164,8 +164,10 @@ def test_simulators_are_closed_before_actors_are_killed(fleet: Fleet, log: list[
     fleet.actor("evaluator", 0)
     fleet.died(ROLES["rollout"], 0, "killed")
     log.clear()
+    names = fleet.names()
     fleet.stop()
     assert log[:2] == ["close rollout-1", "close evaluator-0"]
     kills = [line.removeprefix("kill ") for line in log[2:]]
-    assert kills == fleet.names()
+    assert kills == names
+    assert fleet.names() == []
     assert len(kills) == 8

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shlex
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+import worldfleet
 from cluster.cli import _parser
 from cluster.config import RunConfig, resolve
 from tests.deploy.strict_schema import errors, rayjob_schema
@@ -159,7 +159,7 @@ def test_stopping_leaves_time_for_a_checkpoint(rayjob: Document) -> None:
 def test_versions_agree(rayjob: Document) -> None:
     assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == importlib.metadata.version("ray")
     assert f"ray=={importlib.metadata.version('ray')}" in (ROOT / "constraints.txt").read_text().splitlines()
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = worldfleet.__version__
     images = {container["image"] for pod in pods(rayjob) for container in pod["containers"]}
     assert images == {f"worldfleet:{version}"}
 

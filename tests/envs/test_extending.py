@@ -18,7 +18,7 @@ TOY = Entry(bare="tests.envs.toy_env:make", spec="tests.envs.toy_env:spec")
 def test_a_record_is_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENVIRONMENTS, "cart", TOY)
     assert env_spec("cart", mass=2.0) == make_env("cart", mass=2.0).spec
-    with pytest.raises(ValueError, match="unknown environment 'carts'; did you mean 'cart'"):
+    with pytest.raises(ValueError, match=r"unknown environment 'carts' \(did you mean 'cart'"):
         make_env("carts")
 
 

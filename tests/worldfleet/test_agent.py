@@ -95,7 +95,7 @@ def test_an_agent_acts_in_a_box(algo: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("algorithm.acting=planner", "planner={method: mcts, horizon: 3}")], ids=["actor", "mcts"]
+    "overrides", [(), ("algorithm.acting=planner", "planner={method: mcts, simulations: 4}")], ids=["actor", "mcts"]
 )
 def test_an_agent_takes_nested_observations_and_gives_the_environments_ids(
     overrides: tuple[str, ...], tmp_path: Path
