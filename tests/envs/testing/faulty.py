@@ -82,7 +82,7 @@ class FaultyEnv(gym.Env[Any, Any]):
         elif self.kind == "refuses_corner" and abs(action[0]) == 1.0:
             raise ValueError("too far")
         elif self.kind == "leak":
-            self.kept.append(np.ones(20_000))  # memory of its own, not a gap of the heap
+            self.kept.append(np.ones(20_000))  # too large for a gap of the heap
         elif self.kind == "slow" and self.t == 7:
             time.sleep(0.02)
         elif self.kind == "hang" and self.t == 3:
