@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from actors.carry import take_rows
 from actors.episode_metrics import SUCCESS, EpisodeMetrics
 from actors.records import Episode, Policy
+from envs.numbers import NonNegativeInt, PositiveInt, check_fields
 from envs.specs import StepBatch, VectorEnv
 from learner.dataset import Stream
 
@@ -40,23 +41,16 @@ class EvalConfig:
         keep_episodes: Leading episodes whose steps are returned.
     """
 
-    episodes: int = 100
-    num_envs: int = 10
-    seed: int = 0
-    max_steps: int | None = None
-    record_episodes: int = 0
-    record_stride: int = 1
-    keep_episodes: int = 0
+    episodes: PositiveInt = 100
+    num_envs: PositiveInt = 10
+    seed: NonNegativeInt = 0
+    max_steps: PositiveInt | None = None
+    record_episodes: NonNegativeInt = 0
+    record_stride: PositiveInt = 1
+    keep_episodes: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs", "record_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "record_episodes", "keep_episodes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1 or None, got {self.max_steps}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

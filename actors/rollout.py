@@ -13,14 +13,16 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from actors.carry import leaves, with_leaves
 from actors.episode_metrics import EpisodeMetrics
 from actors.records import Block, Episode, Policy, PolicyOutput
+from envs.numbers import check_fields
 from envs.specs import RESERVED_KEYS, ArraySpec, StepBatch, VectorEnv
 
 MIN_BLOCK_STEPS = 64  # shorter blocks make the cost of a call dominate
@@ -37,12 +39,11 @@ class RolloutConfig:
         repeatable: Whether an episode can be played again; if not, a loop that continues opens new streams.
     """
 
-    block_steps: int = MIN_BLOCK_STEPS
+    block_steps: Annotated[int, Ge(MIN_BLOCK_STEPS)] = MIN_BLOCK_STEPS
     repeatable: bool = True
 
     def __post_init__(self) -> None:
-        if self.block_steps < MIN_BLOCK_STEPS:
-            raise ValueError(f"block_steps must be at least {MIN_BLOCK_STEPS}, got {self.block_steps}")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

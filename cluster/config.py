@@ -16,10 +16,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le, Lt
 
 from actors.replay.config import ReplayConfig
 from actors.replay.exchange import check_exchange
+from actors.rollout import MIN_BLOCK_STEPS
 from cluster.build import AlgorithmConfig, algorithm_configs
 from cluster.build import stages as stages_of
 from cluster.reader import dump_yaml, read_yaml
@@ -99,7 +100,7 @@ class ActorsConfig:
 
     envs_per_actor: PositiveInt = 8  # environments of a rollout actor
     ticks_per_collect: PositiveInt = 64  # vector steps between two reports to the driver
-    block_steps: PositiveInt = 64  # steps of a stored block
+    block_steps: Annotated[int, Ge(MIN_BLOCK_STEPS)] = MIN_BLOCK_STEPS  # steps of a stored block
     exploration_std: NonNegativeFloat = 0.1  # Gaussian noise on planned actions, in half widths of the action box
     restarts: NonNegativeInt = 10  # how often a dead actor is replaced before the run stops
 
@@ -122,8 +123,10 @@ class ClusterConfig:
     sample_in_flight: PositiveInt = 2  # batches a rank requests ahead
     wait_for_resources_seconds: NonNegativeFloat = 600.0  # how long a run waits for room on a cluster that it joins
     stop_budget_seconds: NonNegativeFloat = 20.0  # time the calls in flight may take before the last checkpoint
-    stop_exit_code: NonNegativeInt = 0  # of a run that a signal stopped; non-zero where a stop is to be retried
-    metrics_port: NonNegativeInt = 0  # Prometheus port of the driver, 0 for none
+    stop_exit_code: Annotated[int, Ge(0), Le(255)] = (
+        0  # of a run that a signal stopped; non-zero where a stop is to be retried
+    )
+    metrics_port: Annotated[int, Ge(0), Le(65535)] = 0  # Prometheus port of the driver, 0 for none
     ledger: bool = False  # write down every acknowledged block, for `worldfleet audit`
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from cluster.report.fidelity import collect
 from cluster.report.imagination import error_record
 from cluster.report.run_fidelity_page import write_markdown, write_plot
 from cluster.seeding import derive_seed
+from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env
 from learner.dataset import Stream
 from learner.fidelity import constant_velocity, cut_windows, horizon_error, persistence, rollout
@@ -49,19 +50,17 @@ class RunStudyConfig:
         num_envs: Environments stepped together.
     """
 
-    steps: int = 4000
-    horizon: int = 30
-    stride: int = 3
-    seen: int = 5
-    samples: int = 8
-    max_starts: int = 1024
-    max_image_starts: int = 64
-    num_envs: int = 8
+    steps: PositiveInt = 4000
+    horizon: PositiveInt = 30
+    stride: PositiveInt = 3
+    seen: PositiveInt = 5
+    samples: PositiveInt = 8
+    max_starts: PositiveInt = 1024
+    max_image_starts: PositiveInt = 64
+    num_envs: PositiveInt = 8
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_fields(self)
 
 
 QUICK = RunStudyConfig(steps=400, horizon=5, samples=2, max_starts=32, max_image_starts=8, num_envs=4)
