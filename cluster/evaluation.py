@@ -58,7 +58,8 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
     newest = checkpoint.latest(run_dir.checkpoints)
     if newest is None:
         raise ValueError(f"{path} has no checkpoint to evaluate yet")
-    config = override(config, overrides, CHANGEABLE, "an evaluation")
+    trained, config = config, override(config, overrides, CHANGEABLE, "an evaluation")
+    _check_arrays(trained, config)
     if precision is not None:
         if not isinstance(config.planner, SequenceConfig):
             raise ValueError(f"--precision {precision}: planner method {config.planner.method} has no precision")
@@ -69,6 +70,24 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
     policy = build.policy(config, config.learner.device)
     policy.update(state["learner"]["updates"], algorithm.export_weights())
     return Trained(run_dir, config, algorithm, policy, state["recorder"]["steps"])
+
+
+def _check_arrays(trained: RunConfig, config: RunConfig) -> None:
+    """Refuse an environment in which the policy of another one cannot act.
+
+    Raises:
+        ValueError: Naming the first array that differs, and both shapes.
+    """
+    if (trained.env.name, trained.env.options) == (config.env.name, config.env.options):
+        return
+    before, after = build.env_spec(trained), build.env_spec(config)
+    pairs = {key: (before.observation[key], after.observation.get(key)) for key in build.observation_keys(trained)}
+    for key, (was, now) in {**pairs, "action": (before.action, after.action)}.items():
+        if now is None or (was.shape, was.dtype, was.num_values) != (now.shape, now.dtype, now.num_values):
+            found = "has none" if now is None else f"has {now.dtype} {now.shape}"
+            raise ValueError(
+                f"the policy of {before.name} takes {key!r} as {was.dtype} {was.shape}, {after.name} {found}"
+            )
 
 
 def evaluate_run(

@@ -38,6 +38,15 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
+def _refuse_cycles(value: Any, above: tuple[int, ...]) -> None:
+    """Raise ValueError where an alias stands inside of what it names; `above` has the ids of what holds the value."""
+    if isinstance(value, dict | list):
+        if id(value) in above:
+            raise ValueError("an alias stands inside of what it names")
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_cycles(item, (*above, id(value)))
+
+
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
     return int(text, 0) if text.startswith(("0o", "0x")) else int(text)
@@ -65,7 +74,9 @@ def read_yaml(text: str, what: str) -> Any:
         ValueError: It is not valid, or needs more than plain values.
     """
     try:
-        return yaml.load(text, _Loader)
+        value = yaml.load(text, _Loader)
+        _refuse_cycles(value, ())
+        return value
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
 

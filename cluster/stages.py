@@ -134,7 +134,7 @@ class StageCursor:
             self.index, self._steps, self._updates, self._fitted = (
                 int(state[name]) for name in ("index", "steps", "updates", "fitted")
             )
-            names = [type(stage).__name__ for stage in stages]
+            names = [_kind(stage) for stage in stages]
             if names[self.index : self.index + 1] != [state["stage"]]:
                 was = f"stage {self.index + 1}, {state['stage']}"
                 raise ValueError(f"the run is in {was}, and the configuration's stages are {', '.join(names)}")
@@ -189,9 +189,15 @@ class StageCursor:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "stage": type(self.stage).__name__,
+            "stage": _kind(self.stage),
             "index": self.index,
             "steps": self._steps,
             "updates": self._updates,
             "fitted": self._fitted,
         }
+
+
+def _kind(stage: Stage) -> str:
+    """What tells stages apart: how long one lasts may change while it goes on, what it does may not."""
+    part = f" of the {stage.part}" if isinstance(stage, Fit) and stage.part is not None else ""
+    return f"{type(stage).__name__}{part}"

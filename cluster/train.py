@@ -18,7 +18,7 @@ from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
 from cluster.signals import StopFlag, stop_on_signals
-from cluster.stages import StageCursor
+from cluster.stages import Interleave, StageCursor
 from cluster.supervise import RunFailed
 from learner import checkpoint
 
@@ -53,7 +53,13 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
         run_dir.acquire()
         state = _load(run_dir)
         if overrides:
+            before = config.schedule.from_replay
             config = override(config, overrides)
+            if config.schedule.from_replay != before:
+                raise ValueError(
+                    f"schedule.from_replay is {before} and cannot become {config.schedule.from_replay}: "
+                    "a run keeps the steps that it began with"
+                )
             if state is not None:  # refuse what the checkpoint cannot go on with before it is written down
                 StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
             run_dir.write_config(config)
@@ -62,6 +68,15 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
         assert config is not None, "a new run needs a configuration"
         build.check(config)
         source_folders(config)
+        source = config.schedule.from_replay
+        if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
+            raise ValueError(f"the run directory {path} lies inside {source}, whose steps it reads and never changes")
+        if isinstance(config.stages.stage, Interleave) and config.replay.limiter.min_size > config.schedule.total_steps:
+            logger.warning(
+                "replay.limiter.min_size %d is above schedule.total_steps %d: nothing will be trained",
+                config.replay.limiter.min_size,
+                config.schedule.total_steps,
+            )
         run_dir = RunDir.create(path, config)
     try:
         return _run(config, run_dir, state)

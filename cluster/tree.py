@@ -28,7 +28,7 @@ def build(cls: type[T], tree: Mapping[str, Any], path: str = "") -> T:
     for key, value in tree.items():
         where = f"{path}{key}"
         if key not in hints:
-            raise ValueError(f"unknown configuration key {where!r}{nearest(key, hints)}")
+            raise ValueError(f"unknown configuration key {where!r}{nearest(str(key), hints)}")
         members, named = dataclass_members(hints[key]), _named_members(hints[key])
         if named and isinstance(value, Mapping):
             values[key] = {name: _build_member(named, name, item, f"{where}.{name}") for name, item in value.items()}

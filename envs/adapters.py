@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.contract import Contract, StepFields, brief, to_arrays
+from envs.contract import Contract, ContractError, StepFields, brief, to_arrays
 from envs.specs import ArraySpec, EnvSpec, MetricKind, TimeStep
 
 ACTION_TOLERANCE = 1e-6
@@ -202,7 +202,10 @@ class GymnasiumEnv:
         options = dict(options) if options else None
         start = {"rng": self._env.unwrapped.np_random.bit_generator.state} if seed is None else {"seed": seed}
         self._origin = {**start, "options": options}
-        observation, info = self._env.reset(seed=seed, options=options)
+        result: Any = self._env.reset(seed=seed, options=options)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise ContractError(f"{self.spec.name}: reset returns {_count(result)}, Gymnasium says (observation, info)")
+        observation, info = result
         self._running = True
         return TimeStep(self._encoder.encode(observation), 0.0, True, False, False, info)
 
@@ -225,7 +228,14 @@ class GymnasiumEnv:
         """`step` without a TimeStep, for vector environments: its fields, observation and reward not checked yet."""
         if not self._trusted:
             action = self._checked(np.asarray(action))
-        observation, reward, terminated, truncated, info = self._env.step(action)
+        result: Any = self._env.step(action)
+        try:
+            observation, reward, terminated, truncated, info = result
+        except (TypeError, ValueError):
+            raise ContractError(
+                f"{self.spec.name}: step returns {_count(result)}, Gymnasium says "
+                "(observation, reward, terminated, truncated, info)"
+            ) from None
         if terminated.__class__ is not bool or truncated.__class__ is not bool:
             terminated = self._contract.flag("terminated", terminated)
             truncated = self._contract.flag("truncated", truncated)
@@ -255,6 +265,10 @@ class GymnasiumEnv:
 
     def close(self) -> None:
         self._env.close()  # type: ignore[no-untyped-call]
+
+
+def _count(result: Any) -> str:
+    return f"{len(result)} values" if isinstance(result, tuple) else f"one {type(result).__name__}"
 
 
 def _declared_metrics(env: gym.Env[Any, Any], name: str) -> dict[str, MetricKind]:

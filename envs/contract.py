@@ -133,9 +133,11 @@ class Contract:
         for key, values in out.info.items():
             try:
                 if value := info.get(key):
+                    if not math.isfinite(value):
+                        raise ValueError
                     values[row] = value
             except (TypeError, ValueError):
-                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no number") from None
+                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no finite number") from None
         return is_last
 
     def end(self, out: StepBatch) -> None:

@@ -125,6 +125,8 @@ def make_env(name: str, **options: Any) -> Env:
     from envs.adapters import GymnasiumEnv
 
     metrics = options.pop("metrics", None) if entry(name).spec is None else None
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise ValueError(f"option metrics of {name} must map names to last, sum or mean, got {metrics!r}")
     return GymnasiumEnv(make_bare_env(name, **options), name, metrics)
 
 

@@ -20,6 +20,11 @@ from numpy.typing import DTypeLike, NDArray
 
 RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal", "episode"})
 """Names of stored step fields that no observation may use."""
+RESERVED_METRICS = frozenset(
+    {"episodes", "episode_return", "episode_length", "success_rate", "policy_version", "policy_lag", "return_mean"}
+    | {"length_mean"}
+)
+"""Names of metrics of rollouts and evaluations that no environment may use."""
 
 
 MetricKind = Literal["last", "sum", "mean"]
@@ -88,6 +93,11 @@ class EnvSpec:
         clash = RESERVED_KEYS.intersection(self.observation)
         if clash:
             raise ValueError(f"observation keys {sorted(clash)} of {self.name} are reserved")
+        for metric in self.metrics:
+            if metric in RESERVED_METRICS or not metric.replace(".", "_").isidentifier():
+                raise ValueError(
+                    f"metric {metric!r} of {self.name} needs another name: it is reserved, or no plain word"
+                )
         for metric, kind in self.metrics.items():
             if kind not in get_args(MetricKind):
                 raise ValueError(

@@ -12,6 +12,8 @@ import numpy as np
 from cluster import build
 from cluster.evaluation import load_trained
 from envs.adapters import ActionDecoder, ObservationEncoder
+from envs.contract import ContractError, brief
+from envs.numbers import NonNegativeInt, read_value
 from envs.specs import EnvSpec, StepBatch
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Agent:
         Args:
             seed: Of all that is random in the agent, not negative.
         """
-        return AgentCarry(self._policy.initial(np.array([seed], np.uint64)), True)
+        return AgentCarry(self._policy.initial(np.array([read_value(NonNegativeInt, seed, "seed")], np.uint64)), True)
 
     def act(self, observation: Any, carry: AgentCarry, explore: bool = False) -> tuple[Any, AgentCarry]:
         """Choose an action.
@@ -60,9 +62,14 @@ class Agent:
             An action of the environment's action space, and what to pass with the next observation.
 
         Raises:
-            ValueError: A key, shape or dtype is not that of the spec.
+            ValueError: A key, shape or dtype is not that of the spec, a number is not finite, or the carry is none.
         """
+        if not isinstance(carry, AgentCarry):
+            raise ValueError(f"carry must come from reset or act of this agent, got {type(carry).__name__}")
         arrays = {key: value[None] for key, value in self._encoder.encode(observation).items()}
+        for key, value in arrays.items():
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ContractError(f"{self.spec.name}: {key!r} is {brief(value[0])}, its spec says finite numbers")
         is_first, is_last = np.array([carry.is_first]), np.zeros(1, np.bool_)
         step = StepBatch(arrays, np.zeros(1, np.float32), is_first, is_last, is_last)
         output = self._policy.act(step, carry.policy, explore)

@@ -249,3 +249,10 @@ def test_a_run_that_continues_may_change_its_elastic_sections_only() -> None:
         override(config, ["seed=1"])
     with pytest.raises(ValueError, match=r"unknown configuration key 'replay.num_shard' \(did you mean 'num_shards'"):
         override(config, ["replay.num_shard=5"])
+
+
+def test_a_key_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("3: 4\n")
+    with pytest.raises(ValueError, match=r"unknown configuration key '3'"):
+        resolve("pets", "nav3d", "debug", file)

@@ -50,7 +50,17 @@ def test_nan_is_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[1", "a: 1\na: 2", "!!python/object/apply:os.getcwd []", "!mine 3", "a: *b", "[" * 5000, "a: b: c", "1" * 5000],
+    [
+        "[1",
+        "a: 1\na: 2",
+        "!!python/object/apply:os.getcwd []",
+        "!mine 3",
+        "a: *b",
+        "a: &a {b: *a}",
+        "[" * 5000,
+        "a: b: c",
+        "1" * 5000,
+    ],
 )
 def test_the_rest_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"^my file is not valid YAML: .+$"):

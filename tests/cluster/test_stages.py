@@ -136,3 +136,12 @@ def test_a_change_that_the_checkpoint_cannot_go_on_with_is_not_written_down(tmp_
     newest = checkpoint.latest(run / "checkpoints")
     assert newest is not None
     assert checkpoint.load(newest)["learner"]["updates"] == 5
+
+
+def test_a_fit_of_everything_is_not_taken_for_one_of_the_world_model() -> None:
+    """A run goes on in the stage it is in; how long that lasts may change, what it does may not."""
+    cursor = StageCursor([Fit(15)], 100)
+    state = cursor.state_dict()
+    assert StageCursor([Fit(30)], 100, state).left(0, 15) == 15
+    with pytest.raises(ValueError, match=r"stage 1, Fit, and .* stages are Fit of the world_model, Fit"):
+        StageCursor([Fit(10, "world_model"), Fit(15)], 100, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -105,6 +106,7 @@ BROKEN = [
     ({"terminated": 1}, "toy: terminated is 1, its spec says true or false"),
     ({"truncated": None}, "toy: truncated is None, its spec says true or false"),
     ({"cost": "much"}, "toy: metric 'cost' is 'much'"),
+    ({"cost": float("nan")}, "toy: metric 'cost' is nan, no finite number"),
 ]
 
 
@@ -156,3 +158,22 @@ def test_ranges_are_checked_at_first_and_then_at_a_share(make: Maker) -> None:
     with pytest.raises(ContractError, match=r"'state'\[0\] is 1.5"):
         take(make(outside, at=late, check_share=0.01), 2 * ALWAYS_CHECKED_TICKS + 1)
     take(make(outside, at=3, check_share=0.0), 5)
+
+
+@pytest.mark.parametrize(("result", "words"), [(None, "one NoneType"), ((STATE, 0.0, False, {}), "4 values")])
+def test_a_step_that_is_not_gymnasiums_is_refused(result: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_returns({}, 2)
+    env.reset(seed=0)
+    monkeypatch.setattr(Returns, "step", lambda self, action: result)
+    with pytest.raises(ContractError, match=f"toy: step returns {words}, Gymnasium says"):
+        env.step(np.zeros((), np.int64))
+    monkeypatch.setattr(Returns, "reset", lambda self, **options: STATE)
+    with pytest.raises(ContractError, match="toy: reset returns one ndarray, Gymnasium says"):
+        env.reset(seed=0)
+
+
+@pytest.mark.parametrize("name", ["episode_return", "episodes", "a/b"])
+def test_metrics_do_not_take_names_of_the_runs_own(name: str) -> None:
+    spec = make_returns({}, 2).spec
+    with pytest.raises(ValueError, match=f"metric '{name}' of toy needs another name"):
+        replace(spec, metrics={name: "last"})

@@ -132,3 +132,20 @@ def test_the_example_of_the_documentation_runs_without_ray(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"[01] True\n", done.stdout)
+
+
+def test_what_an_agent_cannot_take_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = first_checkpoint(tmp_path / "run", "pets", "nav3d")
+    agent = worldfleet.load(path)
+    observation, carry = np.zeros(9, np.float32), agent.reset()
+    with pytest.raises(ValueError, match=r"nav3d: 'state' is .*nan.*, its spec says finite numbers"):
+        agent.act(observation + np.nan, carry)
+    with pytest.raises(ValueError, match="carry must come from reset or act of this agent, got NoneType"):
+        agent.act(observation, None)  # type: ignore[arg-type]
+    for seed, rule in ((-1, "at least 0"), (1.5, "an integer")):
+        with pytest.raises(ValueError, match=f"seed must be {rule}, got {seed}"):
+            agent.reset(seed)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"the policy of nav3d takes 'state' as float32 \(9,\), nav3d_creature has float32 \(7,\)"
+    ):
+        worldfleet.load(path, ["env.name=nav3d_creature"])
