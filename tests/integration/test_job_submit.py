@@ -114,7 +114,7 @@ def test_submit_watch_stop_and_resume(head: Head, tmp_path: Path) -> None:
     with urllib.request.urlopen(f"{head.dashboard}/api/v0/actors?limit=100") as answer:
         actors = json.load(answer)["data"]["result"]["result"]
     alive = {actor["name"] for actor in actors if actor["state"] == "ALIVE"}
-    assert alive >= {"weights", "rollout-0", "rollout-1", "planner-0", "learner-0", "replay-0", "replay-1"}
+    assert alive >= {"weights-0", "rollout-0", "rollout-1", "planner-0", "learner-0", "replay-0", "replay-1"}
 
     def metrics_page() -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{head.metrics_port}/metrics", timeout=10) as page:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cluster import build
-from cluster.config import RunConfig, preset_names, resolve
+from cluster.config import RunConfig, build_run, preset_names, resolve
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
 from cluster.metrics import without_incidentals
@@ -21,7 +21,6 @@ from cluster.report.page import write_report
 from cluster.run_dir import RunDir
 from cluster.stages import Stage
 from cluster.train import train
-from cluster.tree import build as from_tree
 from cluster.tree import to_tree
 from learner import checkpoint
 from tests.cluster import fake_family
@@ -140,7 +139,7 @@ def test_another_algorithm_with_latents_of_its_own_goes_the_same_way(
 ) -> None:
     fake_family.install(monkeypatch)
     tree = to_tree(resolve("pets", env, "debug", overrides=["cluster.mode=local", "replay.num_shards=1"]))
-    config = from_tree(RunConfig, {**tree, "algorithm": {"name": "fake"}})
+    config = build_run({**tree, "algorithm": {"name": "fake"}})
     train(config, tmp_path / "whole")
     stop_after(2)
     assert train(config, tmp_path / "parts").reason == "SIGTERM"
