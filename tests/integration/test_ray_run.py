@@ -128,7 +128,7 @@ def test_collecting_and_fitting_are_runs_of_their_own(tmp_path: Path) -> None:
     process.terminate()
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert "actors: weights learner-0 replay-0 replay-1 replay-2" in log
+    assert "actors: weights-0 replay-0 replay-1 replay-2 learner-0" in log
     process = start(fitted, "schedule.fit_updates=60", flags=["--resume", str(fitted)])
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 def command(run_dir: Path, *overrides: str) -> list[str]:
     sets = [word for override in overrides for word in ("--set", override)]
-    return [sys.executable, "-m", "cluster.cli", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
+    return [sys.executable, "-m", "worldfleet", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
 
 
 def test_one_record_adds_a_role_to_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
