@@ -44,7 +44,7 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
         else:
             os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())
             cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
-            ray.init(namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
+            ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
         try:
             yield
         finally:
