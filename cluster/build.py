@@ -14,6 +14,7 @@ from cluster.seeding import derive_seed
 from cluster.stages import Stage, scheduled
 from envs.specs import EnvSpec
 from learner.algorithms.dreamer_config import DreamerConfig
+from learner.algorithms.muzero_config import MuZeroConfig
 from learner.algorithms.pets import PetsConfig
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cluster.run_dir import RunDir
     from learner.algorithms.base import Algorithm, Exchange
     from learner.algorithms.dreamer import DreamerAlgorithm
+    from learner.algorithms.muzero import MuZeroAlgorithm
     from learner.algorithms.pets import PetsAlgorithm
     from learner.batch import SequenceBatch
     from learner.dataset import Stream
@@ -321,6 +323,41 @@ def _latent_fidelity(
     return measure_latent(algorithm.world, streams, config, seed)
 
 
+def _muzero(own: MuZeroConfig, run: RunConfig) -> MuZeroAlgorithm:
+    from learner.algorithms.muzero import MuZeroAlgorithm
+
+    return MuZeroAlgorithm(own, *_learning(run))
+
+
+def _search_policy(own: MuZeroConfig, run: RunConfig, device: DeviceName) -> Policy:
+    from actors.search_policy import SearchPolicy
+    from learner.device import resolve_device
+
+    spec = env_spec(run)
+    _check_muzero(own, run, spec)
+    return SearchPolicy(spec, own, run.planner, resolve_device(device), run.replay.takes_priorities)
+
+
+def _check_muzero(own: MuZeroConfig, run: RunConfig, spec: EnvSpec) -> None:
+    """Refuse settings of a run that its algorithm cannot be run with.
+
+    Raises:
+        ValueError: Actions are a box and the preset is for ids, or sequences are shorter than an unroll.
+    """
+    if not spec.action.is_discrete and own.name != "sampled_muzero":
+        raise ValueError(f"{own.name} needs discrete actions, and those of {spec.name} are a box: use sampled_muzero")
+    length, least = run.learner.sequence_length, own.unroll_steps + 1
+    if length < least:
+        raise ValueError(
+            f"learner.sequence_length must be at least algorithm.unroll_steps + 1 = {least}, got {length}; targets are"
+            f" whole from {least + own.td_steps} on"
+        )
+
+
+def _muzero_keys(own: MuZeroConfig, run: RunConfig) -> Sequence[str]:
+    return own.observation_keys or tuple(env_spec(run).observation)
+
+
 def _learning(run: RunConfig) -> tuple[EnvSpec, TorchDevice, int, Precision]:
     """What every algorithm is made with: environment, device, seed and precision."""
     from learner.device import resolve_device
@@ -334,5 +371,6 @@ FAMILIES: dict[str, Family[Any]] = {
     "dreamer": Family(
         DreamerConfig, _dreamer, _latent_policy, _dreamer_keys, study=_imagination, fidelity=_latent_fidelity
     ),
+    "muzero": Family(MuZeroConfig, _muzero, _search_policy, _muzero_keys, serving="planner"),
 }
 """Every kind of algorithm, by the name of its family."""

@@ -23,25 +23,27 @@ class OptimConfig:
     """One optimiser; a component with its own learning rate has its own record.
 
     Args:
-        name: "adam", "adamw" with decoupled weight decay, or "laprop" (Ziyin et al. 2020).
+        name: "adam", "adamw" with decoupled weight decay, "laprop" (Ziyin et al. 2020), or "sgd".
         lr: Learning rate after the warm-up.
-        betas: Decay of the first and second moments.
+        betas: Decay of the first and second moments; "sgd" has the first alone, as its momentum.
         eps: Added to the root of the second moment.
-        weight_decay: L2 penalty ("adam") or decoupled decay ("adamw", "laprop").
+        weight_decay: L2 penalty ("adam", "sgd") or decoupled decay ("adamw", "laprop").
         warmup_steps: Updates over which the learning rate rises linearly from 0.
-        decay_steps: Updates over which it then falls by a half cosine, 0 for a constant rate.
+        schedule: How it then falls: by a half "cosine", or by an "exponential" that goes on after the decay.
+        decay_steps: Updates of the decay, 0 for a constant rate.
         final_lr_fraction: Share of `lr` that is left after the decay.
         grad_clip: Largest norm of all gradients together, 0 for no clipping.
         agc: Largest norm of each parameter's gradient as a share of the parameter's own norm (adaptive gradient
             clipping; Brock et al. 2021), 0 for no clipping.
     """
 
-    name: Literal["adam", "adamw", "laprop"] = "adam"
+    name: Literal["adam", "adamw", "laprop", "sgd"] = "adam"
     lr: PositiveFloat = 1e-3
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     warmup_steps: NonNegativeInt = 0
+    schedule: Literal["cosine", "exponential"] = "cosine"
     decay_steps: NonNegativeInt = 0
     final_lr_fraction: Fraction = 0.0
     grad_clip: NonNegativeFloat = 0.0
@@ -57,7 +59,10 @@ def learning_rate(config: OptimConfig, step: int) -> float:
         return config.lr * (step + 1) / config.warmup_steps
     if config.decay_steps == 0:
         return config.lr
-    progress = min((step - config.warmup_steps) / config.decay_steps, 1.0)
+    progress = (step - config.warmup_steps) / config.decay_steps
+    if config.schedule == "exponential":
+        return float(config.lr * config.final_lr_fraction**progress)
+    progress = min(progress, 1.0)
     cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
     return config.lr * (config.final_lr_fraction + (1.0 - config.final_lr_fraction) * cosine)
 
@@ -135,6 +140,13 @@ class LaProp(torch.optim.Optimizer):
         torch._foreach_add_(parameters, momenta, alpha=-group["lr"] / (1.0 - first**step))
 
 
+def _make(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if config.name == "sgd":
+        return torch.optim.SGD(parameters, config.lr, momentum=config.betas[0], weight_decay=config.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "laprop": LaProp}[config.name]
+    return kind(parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+
+
 class Optimizer:
     """A torch optimiser with its schedule and clipping.
 
@@ -147,10 +159,7 @@ class Optimizer:
         self.config = config
         self.parameters = list(parameters)
         self.step_count = 0
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "laprop": LaProp}[config.name]
-        self._optimizer = kind(
-            self.parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
-        )
+        self._optimizer = _make(config, self.parameters)
 
     def step(self) -> Tensor:
         """Clip the gradients, apply them and clear them.
