@@ -144,9 +144,7 @@ class SearchPolicy:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def draw_action(
-    weights: NDArray[np.float32], temperature: float, uniform: NDArray[np.float32]
-) -> NDArray[np.int64]:
+def draw_action(weights: NDArray[np.float32], temperature: float, uniform: NDArray[np.float32]) -> NDArray[np.int64]:
     """Indices [E] drawn in proportion to weights [E, N] to the power of 1 / temperature; 0 takes the largest.
 
     Args:

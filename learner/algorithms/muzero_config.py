@@ -78,7 +78,7 @@ class MuZeroConfig:
     target_every: PositiveInt = 100
     optimizer: OptimConfig = field(
         default_factory=lambda: OptimConfig(
-            "sgd", 0.05, (0.9, 0.0), weight_decay=1e-4, schedule="exponential", decay_steps=350_000, final_lr_fraction=0.1
+            "sgd", 0.05, weight_decay=1e-4, schedule="exponential", decay_steps=350_000, final_lr_fraction=0.1
         )
     )
     temperature: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ((0, 1.0), (500_000, 0.5), (750_000, 0.25))
