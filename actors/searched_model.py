@@ -28,6 +28,7 @@ class SearchedModel:
     """
 
     def __init__(self, model: MuZeroModel, discount: float, sampled_actions: int) -> None:
+        self.discrete = model.discrete
         self._model, self._discount = model, discount
         self.num_actions = model.action.size if model.discrete else sampled_actions
         self.num_draws = 0 if model.discrete else sampled_actions * model.action.size
