@@ -22,6 +22,7 @@ logger = logging.getLogger("worldfleet")
 
 BENCHES = {
     "planner": "cluster.bench.planner",
+    "mcts": "cluster.bench.mcts",
     "env": "cluster.bench.env",
     "cluster": "cluster.bench.cluster",
     "replay": "cluster.bench.replay",

@@ -43,6 +43,11 @@ from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, Plann
         (MctsConfig, "gumbel_scale", float("inf")),
         (MctsConfig, "value_scale", -1.0),
         (MctsConfig, "maxvisit_init", float("nan")),
+        (MctsConfig, "normalisation", "all"),
+        (MctsConfig, "proposal_temperature", 0.0),
+        (MctsConfig, "max_value", -1.0),
+        (MctsConfig, "min_value", 1.0),
+        (MctsConfig, "min_range", 0.0),
         (MctsConfig, "gamma", -0.1),
         (MctsConfig, "threads", 0),
     ],
@@ -50,6 +55,25 @@ from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, Plann
 def test_refuses_a_bad_value_and_names_it(config: Any, field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
         config(**{field: value})
+
+
+def test_the_temperature_falls_with_training() -> None:
+    config = MctsConfig(temperatures=(1.0, 0.5, 0.25), temperature_steps=(500, 750))
+    assert [config.temperature(step) for step in (0, 499, 500, 749, 750, 10_000)] == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    assert MctsConfig().temperature(7) == 0.0
+    with pytest.raises(ValueError, match=r"one more than the temperature_steps \[5\], got \[0.0\]"):
+        MctsConfig(temperature_steps=(5,))
+    with pytest.raises(ValueError, match=r"temperatures\[0\] must be at least 0, got -0.5"):
+        MctsConfig(temperatures=(-0.5,))
+    with pytest.raises(ValueError, match=r"temperature_steps must increase, got \[7, 5\]"):
+        MctsConfig(temperatures=(1.0, 0.5, 0.25), temperature_steps=(7, 5))
+
+
+def test_no_more_ids_are_drawn_than_there_are() -> None:
+    assert MctsConfig().drawn_ids(3) is None
+    assert MctsConfig(sampled_actions=3).drawn_ids(3) == 3
+    with pytest.raises(ValueError, match="sampled_actions must be at most the number of actions 3, got 4"):
+        MctsConfig(sampled_actions=4).drawn_ids(3)
 
 
 def test_every_method_has_a_name_of_its_own_and_valid_defaults() -> None:
