@@ -17,9 +17,9 @@ from planners.base import Expansion
 class SearchedModel:
     """See planners.base.TreeModel.
 
-    Where actions are ids a node has all of them, with the policy as prior. Where they are a box it has samples of the
-    policy, which are then equally likely (Hubert et al. 2021, section 5: the prior is the policy over the sampling
-    distribution, times the samples' own shares).
+    Where actions are ids the policy is their prior. Where they are a box a node has samples of the policy, which are
+    then equally likely: the prior is the policy over the sampling distribution, times the samples' own shares (Hubert
+    et al. 2021, section 5).
 
     Args:
         model: The model.
@@ -44,8 +44,7 @@ class SearchedModel:
         policy, value = self._model.predict(latent.state)
         rows, size = len(latent.state), self._model.action.size
         if isinstance(policy, OneHot):
-            ids = torch.eye(size, device=latent.state.device).expand(rows, -1, -1)
-            return Expansion(policy.log_probs, value.mean, ids)
+            return Expansion(policy.log_probs, value.mean)
         eps = normals(noise).view(rows, self.num_actions, size).transpose(0, 1)
         actions = policy.sample(eps).transpose(0, 1).clamp(-1.0, 1.0)
         return Expansion(actions.new_zeros(actions.shape[:2]), value.mean, actions)

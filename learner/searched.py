@@ -12,15 +12,20 @@ SEARCH_POLICY = "search_policy"
 SEARCH_VALUE = "search_value"
 """Value of the root, a scalar; 0 without a search."""
 SEARCH_ACTIONS = "search_actions"
-"""The actions searched [N, A], as models see them; only where they are samples and not all ids in order."""
+"""The actions searched, where not all ids were: ids [N], -1 for none, or samples of a box [N, A] as models see them."""
 
 
-def search_specs(num_actions: int, sampled: int = 0) -> dict[str, ArraySpec]:
+def search_specs(action: ArraySpec, drawn: int | None) -> dict[str, ArraySpec]:
     """Specs of what is stored.
 
     Args:
-        num_actions: N.
-        sampled: A where the actions are samples, 0 where they are all ids in order.
+        action: Spec of the action.
+        drawn: N where actions are drawn, None where all ids are searched in order.
     """
-    specs = {SEARCH_POLICY: ArraySpec((num_actions,), "float32"), SEARCH_VALUE: ArraySpec((), "float32")}
-    return specs | ({SEARCH_ACTIONS: ArraySpec((num_actions, sampled), "float32")} if sampled else {})
+    searched = drawn or action.num_values
+    assert searched is not None
+    specs = {SEARCH_POLICY: ArraySpec((searched,), "float32"), SEARCH_VALUE: ArraySpec((), "float32")}
+    if drawn is not None:
+        ids = action.is_discrete
+        specs[SEARCH_ACTIONS] = ArraySpec((drawn,), "int64") if ids else ArraySpec((drawn, action.size), "float32")
+    return specs

@@ -212,20 +212,18 @@ class MuZeroAlgorithm:
         model, keys = self.model, self.model.keys
         actions = self._actions(data, place)
         with autocast(self._device, self._precision):
-            latent = model.represent({key: data[key][:, 0] for key in (*keys.images, *keys.vectors)})
-            states, rewards = [latent.state], []
+            state = model.represent({key: data[key][:, 0] for key in (*keys.images, *keys.vectors)}).state
+            states = [state]
             for action in actions.unbind(1):
-                latent, reward = model.step(latent, action)
-                states.append(latent.state)
-                rewards.append(reward.logits)
-                latent = latent._replace(state=scale_gradient(latent.state, 0.5))
+                states.append(model.dynamics(state, action))
+                state = scale_gradient(states[-1], 0.5)
             state = torch.stack(states)
             rows = state.flatten(0, 1)
-            value, policy = model.value(rows), model.policy(rows)
+            value, policy, reward = model.value(rows), model.policy(rows), model.reward.unroll(state[1:])
         lead = state.shape[:2]
         return Unroll(
             state,
-            model.scalar_reward(torch.stack(rewards)),
+            model.scalar_reward(reward),
             model.scalar_value(value.unflatten(0, lead)),
             model.distribution(policy.unflatten(0, lead)),
         )
@@ -255,12 +253,14 @@ class MuZeroAlgorithm:
         return losses, self._report(predicted, wanted, entropy.detach())
 
     def _log_probs(self, data: dict[str, Tensor], policy: Policy) -> Tensor:
-        """Log-probabilities [K + 1, B, N] of the actions searched."""
-        if SEARCH_ACTIONS not in data:
-            assert isinstance(policy, OneHot)
-            return policy.log_probs
-        actions = data[SEARCH_ACTIONS][:, : self.config.unroll_steps + 1].to(self._dtype)
-        return policy.log_prob(actions.permute(2, 1, 0, 3)).movedim(0, -1)  # [N, K + 1, B, A]
+        """Log-probabilities [K + 1, B, N] of the actions searched; of one that there was not, that of any other."""
+        searched = data[SEARCH_ACTIONS][:, : self.config.unroll_steps + 1] if SEARCH_ACTIONS in data else None
+        if isinstance(policy, OneHot):
+            every = policy.log_probs
+            return every if searched is None else every.gather(-1, searched.transpose(0, 1).clamp(min=0))
+        assert searched is not None
+        actions = searched.to(self._dtype).permute(2, 1, 0, 3)  # [N, K + 1, B, A]
+        return policy.log_prob(actions).movedim(0, -1)
 
     def _consistency(self, data: dict[str, Tensor], predicted: Unroll) -> Tensor:
         """Negative similarity [K, B] of the unrolled latents and of those of the observations there."""

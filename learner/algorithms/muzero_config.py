@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, check_fields
+from envs.numbers import Fraction, NonNegativeFloat, PositiveInt, check_fields
 from learner.algorithms.base import Exchange
 from learner.models.muzero import GaussianConfig, MuZeroModelConfig
 from learner.models.muzero_network import MuZeroNetworkConfig
@@ -58,9 +58,6 @@ class MuZeroConfig:
             from the target network's values.
         target_every: Updates after which the target network becomes the network.
         optimizer: Of all networks.
-        temperature: (update, temperature) pairs: from that update on, explored actions are drawn from the visits to
-            the power of 1 / temperature, and 0 takes the most visited one. Only for searches by "puct": the action of
-            "gumbel" is what its halving leaves over, with noise of its own.
         saturation_limit: Share of saturated targets of an update beyond which a warning is given.
     """
 
@@ -81,14 +78,10 @@ class MuZeroConfig:
             "sgd", 0.05, weight_decay=1e-4, schedule="exponential", decay_steps=350_000, final_lr_fraction=0.1
         )
     )
-    temperature: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ((0, 1.0), (500_000, 0.5), (750_000, 0.25))
     saturation_limit: Fraction = 0.01
 
     def __post_init__(self) -> None:
         check_fields(self)
-        updates = [update for update, _ in self.temperature]
-        if updates[:1] != [0] or updates != sorted(set(updates)):
-            raise ValueError(f"temperature must begin with update 0 and ascend, got {self.temperature}")
 
     @property
     def model(self) -> MuZeroModelConfig:
@@ -106,7 +99,3 @@ class MuZeroConfig:
     def exchange(self) -> Exchange:
         """The error of the root's value is a sequence's priority; the losses take the importance weights."""
         return Exchange(gives=frozenset({"priorities"}), weights=True)
-
-    def temperature_at(self, update: int) -> float:
-        """The temperature of actions explored with the weights of an update."""
-        return [temperature for start, temperature in self.temperature if start <= update][-1]

@@ -156,7 +156,7 @@ def targets(
 
 
 def step_weights(unroll: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Weights [K + 1] of the positions: 1 of the root and 1 / K of the others (Schrittwieser et al. 2020, appendix G)."""
+    """Weights [K + 1] of the positions: 1 of the root and 1 / K of the others (Schrittwieser et al. 2020, app. G)."""
     weights = torch.full((unroll + 1,), 1.0 / unroll, device=device, dtype=dtype)
     weights[0] = 1.0
     return weights

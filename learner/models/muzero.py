@@ -151,6 +151,10 @@ class RewardHead(nn.Module):
         """Logits [N, K] and the memory."""
         return self.head.forward(state), memory
 
+    def unroll(self, states: Tensor) -> Tensor:
+        """Logits [T, N, K] of T steps from a root on, to states [T, N, D, ...]."""
+        return self.head.forward(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+
     def remember(self, memory: Tensor, predicted: Scalar) -> Tensor:
         """The memory."""
         return memory
@@ -179,15 +183,24 @@ class PrefixHead(nn.Module):
         """Logits [N, K] of the prefix and the memory after the step, without the new sum."""
         units = self.config.units
         memory = self._current(memory)
-        hidden, cell = self.cell(self.reduce(state), (memory[:, :units], memory[:, units : 2 * units]))
+        hidden, cell = self.cell(self.reduce.forward(state), (memory[:, :units], memory[:, units : 2 * units]))
         rest = memory[:, 2 * units :]
-        return self.outputs(hidden), torch.cat([hidden, cell, rest + rest.new_tensor([0.0, 1.0])], 1)
+        return self.outputs.forward(hidden), torch.cat([hidden, cell, rest + rest.new_tensor([0.0, 1.0])], 1)
+
+    def unroll(self, states: Tensor) -> Tensor:
+        """Logits [T, N, K] of T steps from a root on, to states [T, N, D, ...]."""
+        inputs = self.reduce.forward(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        hiddens, carried = [], None
+        for step, x in enumerate(inputs.unbind(0)):
+            carried = self.cell(x, carried if step % self.config.horizon else None)
+            hiddens.append(carried[0])
+        logits: Tensor = self.outputs.forward(torch.stack(hiddens).flatten(0, 1))
+        return logits.unflatten(0, states.shape[:2])
 
     def remember(self, memory: Tensor, predicted: Scalar) -> Tensor:
-        """The memory with the new sum, which has no gradient."""
+        """The memory with the new sum."""
         units = self.config.units
-        total = predicted.mean.detach().to(memory.dtype)[:, None]
-        return torch.cat([memory[:, : 2 * units], total, memory[:, -1:]], 1)
+        return torch.cat([memory[:, : 2 * units], predicted.mean.to(memory.dtype)[:, None], memory[:, -1:]], 1)
 
     def prefix(self, memory: Tensor) -> Tensor:
         """The sum [N] that the next prediction includes."""

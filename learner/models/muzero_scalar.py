@@ -55,7 +55,7 @@ class SupportConfig:
         return expand(y) if self.transform == "h" else y
 
     def saturated(self, x: Tensor) -> Tensor:
-        """Whether [...] scalars [...] are at the ends of the support or beyond, which says of them no more than that."""
+        """Whether [...] scalars [...] are at the ends of the support or beyond: what it then says is too small."""
         return self.squash(x).abs() >= self.limit
 
 

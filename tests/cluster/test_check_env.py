@@ -11,7 +11,7 @@ import yaml
 from cluster import check_env as module
 from cluster.check_env import fitting_algorithms, make_plan, render, run_check_env
 from cluster.cli import main
-from cluster.config import EnvConfig, resolve
+from cluster.config import EnvConfig, preset_names, resolve
 from envs.specs import ArraySpec, EnvSpec
 from envs.testing.conformance import CHECKS
 from envs.testing.report import Finding, Report
@@ -20,7 +20,7 @@ STATE = ArraySpec((4,), "float32")
 IMAGE = ArraySpec((64, 64, 3), "uint8", 0, 255)
 BOX = ArraySpec((2,), "float32", -1.0, 1.0)
 IDS = ArraySpec((), "int64", 0, 1, 2)
-ALL = dict.fromkeys(["dreamer_v1", "dreamer_v2", "dreamer_v3", "pets", "planet"])
+ALL = dict.fromkeys(preset_names("algorithms"))
 QUICK = {"step_ms_median": 0.02, "episodes": 3, "episode_limit": None, "exact_replay": True, "renders": True}
 
 

@@ -15,6 +15,7 @@ from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
 
+ALGORITHMS = "dreamer_v1 dreamer_v2 dreamer_v3 efficientzero gumbel_muzero muzero pets planet sampled_muzero"
 LOCAL = ["--scale", "debug", "--set", "cluster.mode=local"]
 
 
@@ -55,8 +56,8 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     assert yaml.safe_load(out)["seed"] == 4
     code, out, _ = run(capsys, "presets")
     assert code == 0
-    assert "algorithms: dreamer_v1 dreamer_v2 dreamer_v3 pets planet" in out
-    assert "laptop has settings of its own for: dreamer_v1 dreamer_v2 dreamer_v3 pets planet" in out
+    assert f"algorithms: {ALGORITHMS}" in out
+    assert f"laptop has settings of its own for: {ALGORITHMS}" in out
 
 
 def test_fidelity_refuses_other_algorithms(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     algo: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
     overrides = ["cluster.mode=local", "seed=3", "schedule.eval_every=1000"]
-    config = resolve(algo, "nav3d", "debug", overrides=overrides)
+    env = "gym:CartPole-v1" if algo in ("muzero", "gumbel_muzero", "efficientzero") else "nav3d"
+    config = resolve(algo, env, "debug", overrides=overrides)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(config, whole)
     for turns in (1, 2):  # before the first checkpoint of the schedule, and between two lines of metrics

@@ -41,14 +41,14 @@ def make(config: MuZeroConfig, spec: EnvSpec | None = None, seed: int = 0, **opt
     return MuZeroAlgorithm(config, spec or SPECS[config.name], torch.device("cpu"), seed, **options)
 
 
-def randomise_heads(algorithm: MuZeroAlgorithm, seed: int = 0) -> None:
+def randomise_heads(algorithm: MuZeroAlgorithm, seed: int = 0, scale: float = 1.0) -> None:
     """Give last layers, which begin at 0, weights: predictions then depend on the state."""
     generator = torch.Generator().manual_seed(seed)
     for module in (algorithm.model, algorithm.target):
         for parameter in module.parameters():
             if not parameter.any():
                 with torch.no_grad():
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+                    parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
 
 
 def batches(

@@ -124,7 +124,7 @@ def test_losses_and_priorities_of_an_update_against_numpy() -> None:
 
 
 def test_gradients_halve_at_every_step_of_the_dynamics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last position's gradient reaches the root through K - 1 halvings: the first step starts from the root's own."""
+    """The last position's gradient reaches the root through K - 1 halvings: none is before the first step."""
     algorithm = make(tiny("muzero", unroll_steps=3))
     data = {key: torch.from_numpy(value) for key, value in batches()[0].data.items()}
     place = positions(data["is_first"], data["is_last"], data["is_terminal"], 3)
@@ -278,16 +278,21 @@ def test_the_reference_values_of_the_preset() -> None:
     assert (config.unroll_steps, config.td_steps, config.discount, config.bootstrap) == (5, 5, 0.997, "search")
     assert (config.network.blocks, config.network.channels) == (16, 256)
     assert (config.reward, config.value) == (SupportConfig(300.0, 601, "h"), SupportConfig(300.0, 601, "h"))
-    assert [config.temperature_at(update) for update in (0, 499_999, 500_000, 750_000)] == [1.0, 1.0, 0.5, 0.25]
     assert (config.losses.value, config.losses.consistency) == (0.25, 0.0)
 
 
-@pytest.mark.parametrize(
-    "options", [{"temperature": ()}, {"temperature": ((5, 1.0),)}, {"temperature": ((0, 1.0), (9, 0.5), (3, 0.1))}]
-)
-def test_refuses_a_temperature_that_has_no_order(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="temperature must begin with update 0 and ascend"):
-        MuZeroConfig(**options)
+def test_drawn_ids_teach_the_policy_by_their_own_probabilities() -> None:
+    """Weights of ids out of order, one of them none, cost what the same weights in order do."""
+    batch = literal_batch()
+    ids = np.tile(np.array([2, 0, -1, 1]), (2, 4, 1))
+    weights = np.tile(np.array([0.25, 0.5, 0.0, 0.25], np.float32), (2, 4, 1))
+    drawn = replace(batch, data={**batch.data, SEARCH_ACTIONS: ids, SEARCH_POLICY: weights})
+    losses = []
+    for each in (batch, drawn):
+        algorithm = make(hand_config())
+        randomise_heads(algorithm)
+        losses.append(algorithm.update(each).metrics["loss/policy"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 def test_sequences_must_hold_an_unroll() -> None:
