@@ -117,6 +117,10 @@ class LatentTreeModel:
         own = latent_noise(self._model.rssm.config, noise[:, : self._groups])
         return _imagine(self._model, latent, action, own)
 
+    def blank(self, rows: int) -> State:
+        """Initial states."""
+        return self._model.rssm.initial(rows)
+
     def expand(self, latent: State, noise: Tensor) -> Expansion:
         """Prior, value and actions of the states."""
         features = latent.features

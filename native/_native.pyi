@@ -204,6 +204,45 @@ class Mcts:
             ValueError: A root has no valid action, or a number is not finite; the row is named.
         """
 
+    def begin_kept(
+        self,
+        logits: NDArray[np.float32],
+        value: NDArray[np.float32],
+        seeds: NDArray[np.uint64],
+        trees: NDArray[np.uint8],
+        taken: NDArray[np.int64],
+        invalid: NDArray[np.bool_] | None = None,
+        noise: bool = True,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """``begin`` with what lies below the actions that were taken in earlier searches, for PUCT over all actions.
+
+        Roots have the new evaluation and the visits that they had, which count among the S simulations. New nodes
+        follow those that are kept. What is kept was evaluated by the model of then.
+
+        Args:
+            logits, value, seeds, invalid, noise: as for ``begin``.
+            trees: [B, bytes] of ``save``.
+            taken: [B] ids, -1 to keep nothing.
+
+        Returns:
+            parent [B] and action [B] of the leaves, as ``begin``; the node [B, S + 1] of the saved tree that each node
+            was, -1 for none; and the simulations [B] that each root makes. It ignores the evaluations of later ones.
+
+        Raises:
+            ValueError: As ``begin``; or the search is not by PUCT over all actions, or an id is too large.
+        """
+
+    def save(self) -> NDArray[np.uint8]:
+        """The trees as they are [B, bytes], for ``begin_kept`` of a search with the same configuration."""
+
+    @property
+    def tree_size(self) -> int:
+        """Bytes of a saved tree."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all simulations are done."""
+
     def expand(
         self,
         logits: NDArray[np.float32],

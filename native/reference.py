@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -419,10 +419,36 @@ class MctsReference:
     ) -> tuple[int, int]:
         """The first leaf's parent and action, for logits [A] of the root and invalid [A] actions there."""
         self.seed, self.simulation, self.extremes = seed, 0, (value, value)
+        self.first, self.limit = 1, self.simulations
         ids, known = self._actions(logits, invalid, 0)
         self.nodes = {0: TreeNode(value, ids, known, -1, -1, 0.0, 1.0, value)}
         considered = min(self.config["max_considered"], int(self.nodes[0].valid.sum()))
         self.sequence = halving_sequence(considered, self.simulations)
+        return self._descend()
+
+    def begin_kept(
+        self, taken: int, logits: Floats, value: float, invalid: NDArray[np.bool_] | None = None
+    ) -> tuple[int, int]:
+        """`begin` with the subtree of the action `taken` at the root of the last search."""
+        before = self.nodes
+        following = self.begin(logits, value, invalid)
+        if taken not in before[0].child:
+            return following
+        root, places = self.nodes[0], {before[0].child[taken]: 0}
+        for index in sorted(before):
+            node = before[index]
+            if node.parent not in places or (places[node.parent] == 0 and not root.valid[node.action]):
+                continue
+            parent, place = places[node.parent], len(places)
+            places[index] = place
+            self.nodes[place] = replace(node, parent=parent, child={})
+            self.nodes[parent].child[node.action] = place
+        visits, q = self.children(root)
+        root.visits, root.value = 1 + int(visits.sum()), (value + float(visits @ q)) / (1 + visits.sum())
+        self.extremes = (root.value, root.value)
+        for node in list(self.nodes.values())[1:]:
+            self._widen(node.reward + node.discount * node.value)
+        self.first, self.limit = len(self.nodes), self.simulations - int(visits.sum())
         return self._descend()
 
     def expand(
@@ -436,7 +462,7 @@ class MctsReference:
         """The next leaf's parent and action, None when the search is done."""
         self.simulation += 1
         parent, action = self.path[-1]
-        index = self.nodes[parent].child.setdefault(action, self.simulation)
+        index = self.nodes[parent].child.setdefault(action, self.first + self.simulation - 1)
         visits = self.nodes[index].visits + 1 if index in self.nodes else 1
         ids, known = self._actions(logits, invalid, index)
         self.nodes[index] = TreeNode(value, ids, known, parent, action, reward, discount, value, visits)
@@ -448,7 +474,7 @@ class MctsReference:
             node.visits += 1
             self._widen(child.reward + child.discount * child.value)
         self._widen(self.nodes[0].value)
-        return self._descend() if self.simulation < self.simulations else None
+        return self._descend() if self.simulation < self.limit else None
 
     def children(self, node: TreeNode) -> tuple[Floats, Floats]:
         """Visits [N] and Q values [N] of the node's actions, 0 where there is no child."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,15 @@ class TreeModel(Protocol):
 
         The value is that of who moves next.
         """
+        ...
+
+
+@runtime_checkable
+class BlankTreeModel(Protocol):
+    """A tree model that says what its latents look like, which the reuse of subtrees needs."""
+
+    def blank(self, rows: int) -> Any:
+        """Latents of any content."""
         ...
 
 

@@ -165,9 +165,10 @@ class MctsConfig:
         min_value: Least value ("bounds").
         max_value: Largest value ("bounds").
         min_range: Extremes closer than this count as this far apart (EfficientZero has 0.01).
-        temperatures: Of the chosen action when exploring: it is drawn from the search's weights to the power of
-            1 / temperature, and is the best one at 0.
-        temperature_steps: Training steps at which the next temperature takes over; one fewer.
+        reuse_subtree: Start from what lies below the action that was taken; its visits count among the simulations. For
+            "puct" over all ids; what is reused was evaluated with the weights of then.
+        temperature: (training step, temperature) pairs, from that step on: explorers draw their action from the
+            search's weights to the power of 1 / temperature, and take the best one at 0.
         c1: Exploration (puct).
         c2: Growth of the exploration with the visits (puct).
         dirichlet_alpha: Concentration of the noise in the root's prior when exploring (puct).
@@ -193,8 +194,8 @@ class MctsConfig:
     min_value: float = 0.0
     max_value: float = 1.0
     min_range: PositiveFloat = 1e-8
-    temperatures: tuple[NonNegativeFloat, ...] = (0.0,)
-    temperature_steps: tuple[NonNegativeInt, ...] = ()
+    reuse_subtree: bool = False
+    temperature: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ((0, 0.0),)
     c1: NonNegativeFloat = 1.25
     c2: PositiveFloat = 19652.0
     dirichlet_alpha: PositiveFloat = 0.3
@@ -208,17 +209,17 @@ class MctsConfig:
         check_fields(self)
         if self.max_value <= self.min_value:
             raise ValueError(f"max_value must be more than min_value {self.min_value}, got {self.max_value}")
-        if len(self.temperatures) != len(self.temperature_steps) + 1:
-            raise ValueError(
-                f"temperatures must be one more than the temperature_steps {list(self.temperature_steps)}, "
-                f"got {list(self.temperatures)}"
-            )
-        if list(self.temperature_steps) != sorted(set(self.temperature_steps)):
-            raise ValueError(f"temperature_steps must increase, got {list(self.temperature_steps)}")
+        if self.reuse_subtree and self.selection != "puct":
+            raise ValueError(f"reuse_subtree needs selection puct, got {self.selection}")
+        if self.reuse_subtree and self.sampled_actions is not None:
+            raise ValueError(f"reuse_subtree needs all ids: sampled_actions must be null, got {self.sampled_actions}")
+        steps = [step for step, _ in self.temperature]
+        if steps[:1] != [0] or steps != sorted(set(steps)):
+            raise ValueError(f"temperature must begin with step 0 and ascend, got {self.temperature}")
 
-    def temperature(self, training_step: int) -> float:
+    def temperature_at(self, training_step: int) -> float:
         """Of the chosen action, after so many training steps."""
-        return self.temperatures[sum(step <= training_step for step in self.temperature_steps)]
+        return [temperature for start, temperature in self.temperature if start <= training_step][-1]
 
     def drawn_ids(self, num_ids: int) -> int | None:
         """How many of the ids are drawn at a node, None for all of them.

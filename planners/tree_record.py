@@ -60,7 +60,9 @@ class TreeRecord:
         if missing := sorted(known - record.keys()):
             raise ValueError(f"a tree needs {', '.join(missing)}")
         whole = {"parent", "action", "visits"}
-        parts = {name: np.array(record[name], np.int32 if name in whole else np.float32) for name in known - {"best"}}
+        parts: dict[str, Any] = {
+            name: np.array(record[name], np.int32 if name in whole else np.float32) for name in known - {"best"}
+        }
         count = len(parts["parent"])
         for name, part in parts.items():
             if part.shape != (count,):

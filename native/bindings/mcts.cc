@@ -50,6 +50,36 @@ class BoundMcts {
         return py::make_tuple(parent_, action_);
     }
 
+    py::tuple begin_kept(const InputArray<float>& logits, const InputArray<float>& value,
+                         const InputArray<std::uint64_t>& seeds, const InputArray<std::uint8_t>& trees,
+                         const InputArray<std::int64_t>& taken, const Mask& invalid, bool noise) {
+        const py::ssize_t B = value.size(), A = mcts.config().num_actions;
+        const py::ssize_t nodes = mcts.config().simulations + 1;
+        check_shape(value, "value", {-1});
+        check_shape(logits, "logits", {B, A});
+        check_shape(seeds, "seeds", {B});
+        check_shape(trees, "trees", {B, static_cast<py::ssize_t>(mcts.tree_size())});
+        check_shape(taken, "taken", {B});
+        auto parent = make_output<std::int64_t>({B}), action = make_output<std::int64_t>({B});
+        auto origin = make_output<std::int32_t>({B, nodes}), limit = make_output<std::int32_t>({B});
+        const auto* masked = flags(invalid, B);
+        const Mcts::Kept kept = {reinterpret_cast<const std::byte*>(trees.data()), taken.data(),
+                                 origin.mutable_data(), limit.mutable_data()};
+        run(B, [&] {
+            mcts.begin_kept(B, logits.data(), value.data(), masked, seeds.data(), noise, kept,
+                            parent.mutable_data(), action.mutable_data());
+        });
+        parent_ = parent, action_ = action;
+        return py::make_tuple(parent_, action_, origin, limit);
+    }
+
+    py::array_t<std::uint8_t> save() const {
+        auto trees =
+            make_output<std::uint8_t>({mcts.num_roots(), static_cast<py::ssize_t>(mcts.tree_size())});
+        mcts.save(reinterpret_cast<std::byte*>(trees.mutable_data()));
+        return trees;
+    }
+
     void expand(const InputArray<float>& logits, const InputArray<float>& value,
                 const InputArray<float>& reward, const InputArray<float>& discount, const Mask& invalid) {
         const py::ssize_t B = mcts.num_roots();
@@ -177,6 +207,13 @@ void init_mcts(py::module_& m) {
         .def("begin", &BoundMcts::begin, py::arg("logits").noconvert(), py::arg("value").noconvert(),
              py::arg("seeds").noconvert(), py::arg("invalid").noconvert() = py::none(),
              py::arg("noise") = true)
+        .def("begin_kept", &BoundMcts::begin_kept, py::arg("logits").noconvert(),
+             py::arg("value").noconvert(), py::arg("seeds").noconvert(), py::arg("trees").noconvert(),
+             py::arg("taken").noconvert(), py::arg("invalid").noconvert() = py::none(),
+             py::arg("noise") = true)
+        .def("save", &BoundMcts::save)
+        .def_property_readonly("tree_size", [](const BoundMcts& self) { return self.mcts.tree_size(); })
+        .def_property_readonly("done", [](const BoundMcts& self) { return self.mcts.done(); })
         .def("expand", &BoundMcts::expand, py::arg("logits").noconvert(), py::arg("value").noconvert(),
              py::arg("reward").noconvert(), py::arg("discount").noconvert(),
              py::arg("invalid").noconvert() = py::none())

@@ -33,8 +33,7 @@ Mcts::Mcts(const MctsConfig& config, int threads) : config_(config) {
     }
 }
 
-Mcts::Node Mcts::node(std::int64_t root, int index) const {
-    std::byte* start = &memory_[(root * (config_.simulations + 1) + index) * node_size_];
+Mcts::Node Mcts::node_at(std::byte* start) const {
     float* lanes = reinterpret_cast<float*>(start + sizeof(Header));
     float* last = lanes + (config_.selection == Selection::kGumbel ? 5 : 4) * lanes_;
     return {*reinterpret_cast<Header*>(start),
@@ -86,11 +85,19 @@ void Mcts::reserve(std::int64_t num_roots) {
     paths_.resize(num_roots);
     ranges_.resize(num_roots);
     num_considered_.resize(num_roots);
+    first_.assign(num_roots, 1);
+    limits_.assign(num_roots, config_.simulations);
     if (config_.selection == Selection::kGumbel) gumbel_.assign(num_roots * lanes_, 0.0f);
 }
 
 void Mcts::begin(std::int64_t num_roots, const float* logits, const float* value, const std::uint8_t* invalid,
                  const std::uint64_t* seeds, bool noise, std::int64_t* leaf_parent,
+                 std::int64_t* leaf_action) {
+    start(num_roots, logits, value, invalid, seeds, noise, nullptr, leaf_parent, leaf_action);
+}
+
+void Mcts::start(std::int64_t num_roots, const float* logits, const float* value, const std::uint8_t* invalid,
+                 const std::uint64_t* seeds, bool noise, const Kept* kept, std::int64_t* leaf_parent,
                  std::int64_t* leaf_action) {
     const int A = config_.num_actions;
     check_finite("logits", logits, num_roots, A);
@@ -107,6 +114,7 @@ void Mcts::begin(std::int64_t num_roots, const float* logits, const float* value
         evaluate(top, {logits + root * A, invalid ? invalid + root * A : nullptr, value[root]}, seeds[root],
                  0);
         ranges_[root] = {value[root], value[root]};
+        if (kept) keep(root, *kept);
         if (config_.selection == Selection::kGumbel) {
             shift_logits(top);
             num_considered_[root] = std::min(top.header.num_valid, config_.max_considered);
@@ -117,6 +125,7 @@ void Mcts::begin(std::int64_t num_roots, const float* logits, const float* value
         paths_[root].node = &path_[root * (config_.simulations + 1)];
         descend(root, &leaf_parent[root], &leaf_action[root]);
     });
+    last_ = num_roots > 0 ? *std::max_element(limits_.begin(), limits_.end()) : 0;
 }
 
 void Mcts::expand(const float* logits, const float* value, const float* reward, const float* discount,
@@ -133,10 +142,13 @@ void Mcts::expand(const float* logits, const float* value, const float* reward, 
     ++simulation_;
     const std::size_t bytes = num_roots_ * (config_.simulations + 1) * node_size_;
     for_roots(num_roots_, [&](std::int64_t root) {
-        if (bytes > kCached && root + 1 < num_roots_) prefetch(root + 1);
+        if (simulation_ > limits_[root]) return;
+        const bool own =
+            (root + 1) % kRootsPerTask != 0 && root + 1 < num_roots_;  // the next root's thread too
+        if (bytes > kCached && own) prefetch(root + 1);
         grow(root, {logits + root * A, invalid ? invalid + root * A : nullptr, value[root]}, reward[root],
              discount[root]);
-        if (!done()) descend(root, &leaf_parent[root], &leaf_action[root]);
+        if (simulation_ < limits_[root]) descend(root, &leaf_parent[root], &leaf_action[root]);
     });
 }
 
@@ -147,7 +159,7 @@ void Mcts::prefetch(std::int64_t root) const {
         for (std::size_t offset = 0; offset < node_size_; offset += 64) __builtin_prefetch(start + offset, 1);
     };
     for (int depth = 0; depth < paths_[root].depth; ++depth) ask(paths_[root].node[depth]);
-    ask(simulation_);
+    ask(std::min(next_index(root), config_.simulations));
 }
 
 // Adds the leaf of the last descent to the tree, or evaluates it again, and backs its value up.
@@ -156,7 +168,7 @@ void Mcts::grow(std::int64_t root, const Evaluation& found, float reward, float 
     const int parent = path.node[path.depth - 1];
     std::int32_t& child = node(root, parent).child[path.lane];
     const bool is_new = child < 0;
-    if (is_new) child = simulation_;
+    if (is_new) child = next_index(root);
     Node leaf = node(root, child);
     leaf.header = {0.0f, 0.0f, reward, discount, is_new ? 0 : leaf.header.visits, parent, path.lane, 0};
     evaluate(leaf, found, seeds_[root], child);

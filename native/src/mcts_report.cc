@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "mcts_lanes.h"
+#include "mcts_nodes.h"
 #include "native/mcts.h"
 
 namespace native {
@@ -39,23 +40,6 @@ void Mcts::policy(float* weights, std::int64_t* best) const {
         const float total = most_visits > 0.0f ? static_cast<float>(top.header.visits - 1) : 1.0f;
         *best++ = std::max_element(shares, shares + N) - shares;
         for (int i = 0; i < N; ++i) weights[i] = std::max(shares[i], 0.0f) / total;
-    }
-}
-
-// Calls body(place [B, S + 1], node, its parent or itself for a root) for every node of the trees.
-void Mcts::for_nodes(const auto& body) const {
-    std::vector<int> open;
-    for (std::int64_t root = 0; root < num_roots_; ++root) {
-        open.assign(1, 0);
-        while (!open.empty()) {
-            const int index = open.back();
-            open.pop_back();
-            const Node here = node(root, index);
-            body(root * (config_.simulations + 1) + index, here,
-                 index == 0 ? here : node(root, here.header.parent));
-            for (int i = 0; i < config_.width(); ++i)
-                if (here.child[i] >= 0) open.push_back(here.child[i]);
-        }
     }
 }
 

@@ -147,6 +147,53 @@ void test_threads_and_batches(const Kind& kind) {
            "batches change nothing");
 }
 
+void test_kept_subtrees() {
+    MctsConfig config;
+    config.num_actions = 3;
+    config.simulations = 20;
+    const int roots = 50, S = config.simulations;
+    Mcts one(config, 1), many(config, 3);
+    std::vector<Outcome> found;
+    for (Mcts* search : {&one, &many}) {
+        const Outcome out = run(*search, roots, 0, false);
+        std::vector<std::byte> trees(roots * search->tree_size());
+        search->save(trees.data());
+        std::vector<std::int64_t> taken = out.best, parent(roots, -1), action(roots, -1);
+        for (int b = 0; b < roots; b += 7) taken[b] = -1;
+        std::vector<std::int32_t> origin(roots * (S + 1)), limit(roots);
+        std::vector<std::uint64_t> seeds(roots, 0);
+        Model model(roots, 3);
+        for (int damage = 0; damage < 2; ++damage) {
+            model.evaluate(parent, action, 0);
+            search->begin_kept(roots, model.logits.data(), model.value.data(), nullptr, seeds.data(), true,
+                               {trees.data(), taken.data(), origin.data(), limit.data()}, parent.data(),
+                               action.data());
+            while (!search->done()) {
+                model.evaluate(parent, action, 0);
+                search->expand(model.logits.data(), model.value.data(), model.reward.data(),
+                               model.discount.data(), nullptr, parent.data(), action.data());
+            }
+            Outcome after;
+            after.visits.resize(roots * 3), after.q.resize(roots * 3), after.value.resize(roots);
+            search->root(after.visits.data(), after.q.data(), after.value.data());
+            for (int b = 0; b < roots && damage == 0; ++b) {
+                expect(after.visits[3 * b] + after.visits[3 * b + 1] + after.visits[3 * b + 2] == S,
+                       "kept visits count among the simulations");
+                expect((limit[b] == S) == (b % 7 == 0 || origin[b * (S + 1) + 1] < 0),
+                       "as many simulations fewer as were kept");
+            }
+            if (damage == 0) found.push_back(after);
+            for (std::size_t i = 0; i < trees.size(); i += 3) trees[i] = static_cast<std::byte>(i * 37);
+        }
+    }
+    expect(found[0].visits == found[1].visits && found[0].value == found[1].value, "threads change nothing");
+    config.selection = Selection::kGumbel;
+    Mcts gumbel(config, 1);
+    expect(
+        raises([&] { gumbel.begin_kept(0, nullptr, nullptr, nullptr, nullptr, true, {}, nullptr, nullptr); }),
+        "only puct keeps subtrees");
+}
+
 void test_bad_input() {
     MctsConfig config;
     config.num_actions = 2;
@@ -197,6 +244,7 @@ int main() {
                             test_counts_add_up(kind, actions, 25, max_depth, masked);
                 test_threads_and_batches(kind);
             }
+    test_kept_subtrees();
     test_bad_input();
     expect(halving_sequence(4, 8) == std::vector<int>({0, 0, 0, 0, 1, 1, 2, 2}), "sequential halving");
     expect(raises([] { halving_sequence(0, 8); }), "nothing considered");

@@ -268,9 +268,7 @@ def test_numbers_that_are_not_finite_are_refused_with_their_row() -> None:
 
 def test_the_temperature_of_the_training_step_spreads_what_explorers_choose() -> None:
     rows = 2000
-    config = MctsConfig(
-        gamma=0.9, simulations=12, selection="puct", temperatures=(1.0, 0.5, 0.0), temperature_steps=(10, 20)
-    )
+    config = MctsConfig(gamma=0.9, simulations=12, selection="puct", temperature=((0, 1.0), (10, 0.5), (20, 0.0)))
     planner = TreePlanner(config, Grid())
     carry, first = planner.initial(seeds(rows)), np.ones(rows, np.bool_)
 
@@ -323,3 +321,56 @@ def test_the_trees_of_a_plan_can_be_read() -> None:
             assert tree.q[node] == plan.q[row, place]
             assert tree.prior[node] == pytest.approx(1 / 3)
     assert trees[0].action[trees[0].path()].tolist()[:3] == [-1, 2, 2]
+
+
+class Blank(Grid):
+    """The same, which says what its latents look like, and counts the states that it steps."""
+
+    steps = 0
+
+    def blank(self, rows: int) -> Position:
+        return Position(torch.zeros(rows))
+
+    def step(self, latent: Position, action: Tensor, noise: Tensor) -> tuple[Position, Tensor, Tensor]:
+        self.steps += 1
+        return super().step(latent, action, noise)
+
+
+def test_a_subtree_is_used_again() -> None:
+    config = MctsConfig(gamma=0.9, simulations=40, selection="puct", reuse_subtree=True)
+    model = Blank()
+    planner = TreePlanner(config, model)
+    rows = 5
+    carry, none = planner.initial(seeds(rows)), np.zeros(rows, np.bool_)
+    first, carry = planner.plan(at(*[1.0] * rows), carry, none, explore=False)
+    assert model.steps == 40
+    assert first.action.argmax(-1).tolist() == [2] * rows
+    kept = int(first.visits[0, 2]) - 1
+    assert kept > 5
+    model.steps = 0
+    second, after = planner.plan(at(*[2.0] * rows), carry, none, explore=False)
+    assert model.steps == 40 - kept
+    assert second.visits.sum(axis=1).tolist() == [40] * rows
+    assert (second.q[:, 2] == 1.0).all()
+    assert second.action.argmax(-1).tolist() == [2] * rows
+    for row in (0, 4):
+        some = slice(row, row + 1)
+        alone, _ = planner.plan(at(2.0), take_rows(carry, some), none[some], explore=False)
+        np.testing.assert_array_equal(alone.visits, second.visits[some])
+        np.testing.assert_array_equal(alone.weights, second.weights[some])
+    other = planner.took(carry, np.array([1, 2, 2, 2, 2]))
+    mixed, _ = planner.plan(at(1.0, *[2.0] * 4), other, np.array([False, True, False, False, False]), explore=False)
+    assert mixed.visits.sum(axis=1).tolist() == [40] * rows
+    np.testing.assert_array_equal(mixed.visits[2:], second.visits[2:])
+    assert take_rows(planner.skip(after), slice(0, 2)).kept.taken.tolist() == [-1, -1]
+
+
+def test_reuse_needs_ids_and_blank_latents() -> None:
+    config = MctsConfig(selection="puct", reuse_subtree=True)
+    for model in (Grid(), Drift()):
+        with pytest.raises(ValueError, match="reuse_subtree needs a model whose actions are ids and which has blank"):
+            TreePlanner(config, model)
+    with pytest.raises(ValueError, match="reuse_subtree needs selection puct, got gumbel"):
+        MctsConfig(reuse_subtree=True)
+    with pytest.raises(ValueError, match="reuse_subtree needs all ids: sampled_actions must be null, got 2"):
+        MctsConfig(reuse_subtree=True, selection="puct", sampled_actions=2)

@@ -78,7 +78,7 @@ class Mcts {
     const MctsConfig& config() const { return config_; }
     std::int64_t num_roots() const { return num_roots_; }
     int simulation() const { return simulation_; }  // simulations done
-    bool done() const { return simulation_ == config_.simulations; }
+    bool done() const { return simulation_ == last_; }
 
     // Starts the trees of B roots and finds their first leaves: the child by action leaf_action[b] of node
     // leaf_parent[b]. logits [B, A] and value [B] are the model's; invalid [B, A] marks what the root may not
@@ -94,6 +94,23 @@ class Mcts {
     // are not finite, and then nothing changes.
     void expand(const float* logits, const float* value, const float* reward, const float* discount,
                 const std::uint8_t* invalid, std::int64_t* leaf_parent, std::int64_t* leaf_action);
+
+    // Trees that are saved, and where what is kept of them goes.
+    struct Kept {
+        const std::byte* trees;      // [B, tree_size()]
+        const std::int64_t* action;  // [B] whose subtree is kept, -1 for none
+        std::int32_t* origin;  // [B, S + 1] out: the node of the saved tree that each node was, -1 for none
+        std::int32_t* limit;   // [B] out: simulations that a root makes; it ignores the later ones
+    };
+    std::size_t tree_size() const { return (config_.simulations + 1) * node_size_; }
+    // The trees as they are [B, tree_size()].
+    void save(std::byte* trees) const;
+    // `begin`, with the subtrees of the actions that were taken in place of new trees. The roots have the
+    // model's new evaluation and the visits that they had; these count among the S simulations. Only for PUCT
+    // over all actions (std::invalid_argument otherwise).
+    void begin_kept(std::int64_t num_roots, const float* logits, const float* value,
+                    const std::uint8_t* invalid, const std::uint64_t* seeds, bool noise, const Kept& kept,
+                    std::int64_t* leaf_parent, std::int64_t* leaf_action);
 
     // The actions of the roots [B, N], -1 where there is none: invalid, or fewer found than drawn.
     void actions(std::int64_t* action) const;
@@ -142,7 +159,15 @@ class Mcts {
         float value;
     };
 
-    Node node(std::int64_t root, int index) const;
+    Node node(std::int64_t root, int index) const {
+        return node_at(&memory_[(root * (config_.simulations + 1) + index) * node_size_]);
+    }
+    Node node_at(std::byte* start) const;
+    void start(std::int64_t num_roots, const float* logits, const float* value, const std::uint8_t* invalid,
+               const std::uint64_t* seeds, bool noise, const Kept* kept, std::int64_t* leaf_parent,
+               std::int64_t* leaf_action);
+    void keep(std::int64_t root, const Kept& kept);
+    int next_index(std::int64_t root) const { return first_[root] + simulation_ - 1; }
     void check_finite(const char* name, const float* values, std::int64_t rows, int columns) const;
     void for_roots(std::int64_t count, const auto& body) const;
     void reserve(std::int64_t num_roots);
@@ -175,13 +200,15 @@ class Mcts {
     std::unique_ptr<ThreadPool> pool_;
 
     std::int64_t num_roots_ = 0, capacity_ = 0;
-    int simulation_ = 0;
+    int simulation_ = 0, last_ = 0;         // simulations done, and to do
     std::unique_ptr<std::byte[]> memory_;   // [B, S + 1] nodes
     std::unique_ptr<std::int32_t[]> path_;  // [B, S + 1]
     std::vector<Path> paths_;               // [B]
     std::vector<Range> ranges_;             // [B] extremes of the trees
     std::vector<std::uint64_t> seeds_;      // [B]
     std::vector<float> gumbel_;             // [B, lanes_]
+    std::vector<int> first_;                // [B] nodes that were there before the first simulation
+    std::vector<int> limits_;               // [B] simulations to do
     std::vector<int> num_considered_;       // [B]
 };
 
