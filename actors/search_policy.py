@@ -25,6 +25,7 @@ from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE, search
 from planners.config import BOX_SAMPLES, MctsConfig, PlannerConfig
 from planners.noise import RandomCarry
 from planners.tree import TreeCarry, TreePlanner
+from planners.tree_record import TreeRecord
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ class SearchPolicy:
         dtype = self._action.spec.dtype
         following = SearchCarry(carry.random, tree)
         return PolicyOutput(stored.astype(dtype, copy=False), following, metrics, extras, priority)
+
+    def trees(self) -> list[TreeRecord]:
+        """The trees of the last step, one per row; none before there are weights."""
+        return self._planner.trees() if self.version else []
 
     def update(self, version: int, weights: dict[str, NDArray[Any]]) -> None:
         """Replace the weights if `version` is newer.

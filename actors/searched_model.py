@@ -39,6 +39,10 @@ class SearchedModel:
         reward = self._model.received(latent, predicted)
         return following, reward, torch.full_like(reward, self._discount)
 
+    def blank(self, rows: int) -> Latent:
+        """Latents of zeros."""
+        return self._model.blank(rows)
+
     def expand(self, latent: Latent, noise: Tensor) -> Expansion:
         """Prior, value and actions of the states."""
         policy, value = self._model.predict(latent.state)

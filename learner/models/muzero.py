@@ -105,6 +105,11 @@ class MuZeroModel(nn.Module):
         state = self.representation(observation)
         return Latent(state, self.reward.initial(state))
 
+    def blank(self, rows: int) -> Latent:
+        """Latents [rows, ...] of zeros."""
+        state = self.value_bins.new_zeros(rows, *self.representation.shape)
+        return Latent(state, self.reward.initial(state))
+
     def step(self, latent: Latent, action: Tensor) -> tuple[Latent, Scalar]:
         """Latents and actions [N, A] -> the next latents, and the reward or the value prefix of the step [N]."""
         state = self.dynamics.forward(latent.state, action)

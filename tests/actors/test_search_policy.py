@@ -22,7 +22,7 @@ from planners.config import CemConfig, MctsConfig
 from planners.tree import TreePlanner
 from tests.learner.muzeros import NAMES, SAMPLES, SPECS, make, randomise_heads, tiny
 
-PUCT = MctsConfig(selection="puct", simulations=6, dirichlet_fraction=0.25, temperatures=(1.0,))
+PUCT = MctsConfig(selection="puct", simulations=6, dirichlet_fraction=0.25, temperature=((0, 1.0),))
 GUMBEL = MctsConfig(selection="gumbel", simulations=6, gumbel_scale=1.0)
 
 
@@ -124,7 +124,7 @@ def test_of_drawn_ids_the_ids_are_stored() -> None:
 
 def test_the_temperature_is_that_of_the_weights_update() -> None:
     """From update 5 on the most visited action is taken; noise at the root apart, all rows then do the same."""
-    planner = replace(PUCT, dirichlet_fraction=0.0, temperatures=(1.0, 0.0), temperature_steps=(5,))
+    planner = replace(PUCT, dirichlet_fraction=0.0, temperature=((0, 1.0), (5, 0.0)))
     step = step_of(64)
     step = replace(step, observation={"state": np.repeat(step.observation["state"][:1], 64, 0)})
     chosen = []
@@ -132,6 +132,20 @@ def test_the_temperature_is_that_of_the_weights_update() -> None:
         policy = policy_of("muzero", version, planner)
         chosen.append(len(set(policy.act(step, policy.initial(seeds(64)), explore=True).action.tolist())))
     assert chosen[0] > chosen[1] == 1
+
+
+def test_trees_may_be_looked_at_and_used_again() -> None:
+    """With `reuse_subtree` the second search begins with what lies below the action taken."""
+    policy, step = policy_of("muzero", planner=replace(PUCT, reuse_subtree=True)), step_of(3)
+    first = policy.act(step, policy.initial(seeds(3)), explore=False)
+    assert [len(tree.parent) for tree in policy.trees()] == [PUCT.simulations + 1] * 3
+    np.testing.assert_array_equal([tree.best for tree in policy.trees()], first.action)
+    second = policy.act(step, first.carry, explore=False)
+    fresh = policy.act(step, policy.initial(seeds(3)), explore=False)
+    assert not np.array_equal(second.extras[SEARCH_VALUE], fresh.extras[SEARCH_VALUE])
+    again = policy.act(replace(step, is_first=np.ones(3, np.bool_)), first.carry, explore=False)
+    np.testing.assert_allclose(again.extras[SEARCH_VALUE], fresh.extras[SEARCH_VALUE], rtol=1e-6)
+    assert policy_of("muzero", version=0).trees() == []
 
 
 def test_weights_are_replaced_by_newer_ones_alone() -> None:
