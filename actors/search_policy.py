@@ -101,7 +101,7 @@ class SearchPolicy:
             _, value = self._model.predict(latent.state)
             priority = np.abs(plan.value - value.mean.float().cpu().numpy())
         metrics["planning_ms"] = np.full(len(stored), 1e3 * (perf_counter() - start), np.float32)
-        extras = {SEARCH_POLICY: plan.weights, SEARCH_VALUE: plan.value}
+        extras: dict[str, NDArray[Any]] = {SEARCH_POLICY: plan.weights, SEARCH_VALUE: plan.value}
         if SEARCH_ACTIONS in self._extras:
             extras[SEARCH_ACTIONS] = plan.ids if self._model.discrete else plan.actions
         dtype = self._action.spec.dtype

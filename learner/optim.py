@@ -143,8 +143,11 @@ class LaProp(torch.optim.Optimizer):
 def _make(config: OptimConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if config.name == "sgd":
         return torch.optim.SGD(parameters, config.lr, momentum=config.betas[0], weight_decay=config.weight_decay)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "laprop": LaProp}[config.name]
-    return kind(parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay)
+    kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "laprop": LaProp}[config.name]
+    optimizer: torch.optim.Optimizer = kind(
+        parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+    )
+    return optimizer
 
 
 class Optimizer:

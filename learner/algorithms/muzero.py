@@ -224,8 +224,8 @@ class MuZeroAlgorithm:
         return Unroll(
             state,
             model.scalar_reward(reward),
-            model.scalar_value(value.unflatten(0, lead)),
-            model.distribution(policy.unflatten(0, lead)),
+            model.scalar_value(value.view(*lead, -1)),
+            model.distribution(policy.view(*lead, -1)),
         )
 
     def _losses(
@@ -323,4 +323,4 @@ class MuZeroAlgorithm:
 
 def _entropy(policy: Tensor) -> Tensor:
     """Entropy [...] of weights [..., N] in nats."""
-    return torch.special.entr(policy).sum(-1)
+    return torch.special.entr(policy).sum(-1)  # type: ignore[no-any-return]

@@ -138,7 +138,7 @@ def targets(
     inside = place.inside[:, 1:]
     received = torch.where(inside, reward[:, 1 : unroll + 1], 0.0)
     if prefix:
-        parts = received.split(prefix, 1)
+        parts = [received[:, start : start + prefix] for start in range(0, unroll, prefix)]
         received = torch.cat([part.cumsum(1) for part in parts], 1)
     value = torch.where(place.inside, returns.reward + returns.discount * bootstrap, 0.0)
     imitated = policy[:, : unroll + 1]

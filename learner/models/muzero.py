@@ -158,7 +158,7 @@ class RewardHead(nn.Module):
 
     def unroll(self, states: Tensor) -> Tensor:
         """Logits [T, N, K] of T steps from a root on, to states [T, N, D, ...]."""
-        return self.head.forward(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        return self.head.forward(states.flatten(0, 1)).view(*states.shape[:2], -1)
 
     def remember(self, memory: Tensor, predicted: Scalar) -> Tensor:
         """The memory."""
@@ -194,13 +194,12 @@ class PrefixHead(nn.Module):
 
     def unroll(self, states: Tensor) -> Tensor:
         """Logits [T, N, K] of T steps from a root on, to states [T, N, D, ...]."""
-        inputs = self.reduce.forward(states.flatten(0, 1)).unflatten(0, states.shape[:2])
+        inputs = self.reduce.forward(states.flatten(0, 1)).view(*states.shape[:2], -1)
         hiddens, carried = [], None
         for step, x in enumerate(inputs.unbind(0)):
             carried = self.cell(x, carried if step % self.config.horizon else None)
             hiddens.append(carried[0])
-        logits: Tensor = self.outputs.forward(torch.stack(hiddens).flatten(0, 1))
-        return logits.unflatten(0, states.shape[:2])
+        return self.outputs.forward(torch.stack(hiddens).flatten(0, 1)).view(*states.shape[:2], -1)
 
     def remember(self, memory: Tensor, predicted: Scalar) -> Tensor:
         """The memory with the new sum."""

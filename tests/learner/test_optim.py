@@ -18,6 +18,24 @@ def test_learning_rate_warms_up_then_falls_by_a_half_cosine() -> None:
     assert learning_rate(OptimConfig(lr=0.3), 7) == 0.3
 
 
+def test_an_exponential_learning_rate_goes_on_after_its_decay() -> None:
+    config = OptimConfig(lr=2.0, warmup_steps=2, schedule="exponential", decay_steps=10, final_lr_fraction=0.01)
+    assert [learning_rate(config, step) for step in (0, 1, 2)] == [1.0, 2.0, 2.0]
+    assert [learning_rate(config, step) for step in (7, 12, 22)] == pytest.approx([0.2, 0.02, 2e-4])
+
+
+def test_sgd_has_momentum_and_decays_weights() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    optimizer = Optimizer(OptimConfig("sgd", lr=0.1, betas=(0.5, 0.9), weight_decay=2.0), [parameter])
+    expected, momentum = 1.0, 0.0
+    for _ in range(3):
+        (3.0 * parameter).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        momentum = 0.5 * momentum + 3.0 + 2.0 * expected
+        expected -= 0.1 * momentum
+        assert parameter.item() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("grad_clip", "moved"), [(0.0, 1.0), (0.5, 1.0)])
 def test_adam_moves_by_the_learning_rate_and_reports_the_unclipped_norm(grad_clip: float, moved: float) -> None:
     parameter = nn.Parameter(torch.tensor([3.0, 4.0]))
