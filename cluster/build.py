@@ -326,7 +326,7 @@ def _latent_fidelity(
 def _muzero(own: MuZeroConfig, run: RunConfig) -> MuZeroAlgorithm:
     from learner.algorithms.muzero import MuZeroAlgorithm
 
-    return MuZeroAlgorithm(own, *_learning(run))
+    return MuZeroAlgorithm(own, *_learning(run), priorities=run.replay.takes_priorities)
 
 
 def _search_policy(own: MuZeroConfig, run: RunConfig, device: DeviceName) -> Policy:

@@ -66,6 +66,7 @@ class MuZeroAlgorithm:
         precision: "bf16" computes matrix products in bfloat16; weights, norms and losses stay in full width.
         collective: The ranks that share the work, by default the process group this process has joined.
         dtype: Width of weights and losses.
+        priorities: Whether updates give priorities.
 
     Raises:
         ValueError: The environment does not fit the configuration.
@@ -80,8 +81,10 @@ class MuZeroAlgorithm:
         precision: Precision = "fp32",
         collective: Collective | None = None,
         dtype: torch.dtype = torch.float32,
+        priorities: bool = False,
     ) -> None:
         self.config = config
+        self._gives_priorities = priorities
         self._device, self._precision, self._dtype = device, precision, dtype
         self._collective = collective or current()
         self.generator = torch.Generator(device).manual_seed(seed % 2**63)
@@ -103,7 +106,7 @@ class MuZeroAlgorithm:
             part: Changes nothing: the model is all that is learned.
 
         Returns:
-            The losses, and the error of the root's value [B] as priorities.
+            The losses, and perhaps the error of the root's value [B] as priorities.
         """
         data = batch_tensors(batch, self._device)
         unroll = self.config.unroll_steps
@@ -124,7 +127,7 @@ class MuZeroAlgorithm:
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.model.state_dict())
         self._warn(metrics)
-        return UpdateResult(metrics, error.float().cpu().numpy())
+        return UpdateResult(metrics, error.float().cpu().numpy() if self._gives_priorities else None)
 
     def export_weights(self) -> dict[str, NDArray[Any]]:
         """The model without its projection."""

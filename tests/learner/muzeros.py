@@ -38,6 +38,7 @@ def tiny(name: str, **changes: Any) -> MuZeroConfig:
 
 
 def make(config: MuZeroConfig, spec: EnvSpec | None = None, seed: int = 0, **options: Any) -> MuZeroAlgorithm:
+    options = {"priorities": True, **options}
     return MuZeroAlgorithm(config, spec or SPECS[config.name], torch.device("cpu"), seed, **options)
 
 
