@@ -140,9 +140,8 @@ def test_a_spent_budget_of_faults_ends_with_a_checkpoint_and_the_run_resumes(
     slippery: RunConfig, tmp_path: Path
 ) -> None:
     config = replace(slippery, env=replace(slippery.env, fault_budget=3))
-    with pytest.raises(
-        RunFailed, match=r"faults of simulators in .*env\.fault_budget allows 3; the last one: environment .*--resume"
-    ):
+    text = r"faults of simulators in .*env\.fault_budget allows 3; the last one: environment .*--resume"
+    with pytest.raises(RunFailed, match=text):
         train(config, tmp_path / "run")
     step = checkpoint.step_of(_newest(tmp_path / "run"))
     assert step > 0
