@@ -220,14 +220,19 @@ class GymnasiumEnv:
             ValueError: If the action is not one; nothing has changed then.
             RuntimeError: If the episode is over.
         """
+        if not self._trusted:
+            self._check(np.asarray(action))
         observation, reward, is_first, is_last, is_terminal, info = self.advance(action)
         arrays = to_arrays(observation, self.spec.observation, self.spec.name)
         return TimeStep(arrays, self._contract.reward(reward), is_first, is_last, is_terminal, dict(info))
 
     def advance(self, action: NDArray[Any]) -> StepFields:
-        """`step` without a TimeStep, for vector environments: its fields, observation and reward not checked yet."""
+        """`step` for vector environments: the fields of a TimeStep, observation and reward not checked yet; they have
+        checked the action."""
         if not self._trusted:
-            action = self._checked(np.asarray(action))
+            if not self._running:
+                raise RuntimeError(f"the episode of {self.spec.name} is over; call reset first")
+            action = self._decoder.decode(np.asarray(action))
         result: Any = self._env.step(action)
         try:
             observation, reward, terminated, truncated, info = result
@@ -244,13 +249,6 @@ class GymnasiumEnv:
         if observation.__class__ is not dict or not self._encoder.flat:
             observation = self._encoder.leaves(observation)
         return observation, reward, False, is_last, terminated, info
-
-    def _checked(self, action: NDArray[Any]) -> Any:
-        """The action as the environment wants it."""
-        self._check(action)
-        if not self._running:
-            raise RuntimeError(f"the episode of {self.spec.name} is over; call reset first")
-        return self._decoder.decode(action)
 
     def render(self) -> NDArray[np.uint8]:
         """A picture [height, width, 3].
