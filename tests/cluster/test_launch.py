@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from cluster import build
 from cluster.config import resolve
@@ -16,6 +18,8 @@ from cluster.leases import lose_updates
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
+from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
 
 
 class Noting:
@@ -95,3 +99,23 @@ def test_pretraining_leaves_the_ratio_of_the_rest_as_it_is(run: Run, monkeypatch
     assert fleet.learner_state is state
     assert run.limiter.num_sampled == 10 * 16 * 5
     assert recorder.updates == 15
+
+
+def test_a_simulator_that_stays_broken_ends_the_run_after_its_last_checkpoint(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = RayTaskError("run", "traceback", SimulatorError("nav3d: environment 0 fails each time"))
+
+    def fail(reference: object) -> None:
+        raise broken
+
+    fake = SimpleNamespace(wait=lambda calls, **options: (calls, []), get=fail)
+    monkeypatch.setattr("cluster.launch.ray", fake)
+    fleet = cast(Any, run.fleet)
+    fleet.restart_due, fleet.seconds_to_restart = list, lambda: 1.0
+    budgets: list[float] = []
+    monkeypatch.setattr(run, "finish", budgets.append)
+    monkeypatch.setattr(run, "end_checkpoint", lambda timeout: True)
+    with pytest.raises(RunFailed, match="rollout-0: nav3d: environment 0 fails each time"):
+        run.loop(lambda: False)
+    assert budgets == [run.config.cluster.stop_budget_seconds]
