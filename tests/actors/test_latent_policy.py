@@ -111,7 +111,8 @@ def test_outputs_fit_the_environment_and_the_policys_extras(name: str, spec: Env
 
 @pytest.mark.parametrize("name", [*NAMES, "mppi", "mcts"])
 def test_a_fixed_dimension_keeps_its_value_in_training_and_acting(name: str) -> None:
-    planner: Any = {"mppi": MppiConfig(horizon=3, population=24, iterations=2), "mcts": MctsConfig(simulations=4)}.get(name)
+    mppi, mcts = MppiConfig(horizon=3, population=24, iterations=2), MctsConfig(simulations=4)
+    planner: Any = {"mppi": mppi, "mcts": mcts}.get(name)
     config = tiny("dreamer_v3", acting="planner") if planner else tiny(name)
     algorithm = make(config, FIXED)
     for batch in batches(config, FIXED)[:2]:

@@ -159,7 +159,7 @@ def test_a_fixed_dimension_keeps_its_value(config: CemConfig | IcemConfig) -> No
 
 def test_a_range_that_overflows_is_refused_by_the_environments_name() -> None:
     wide = replace(SPEC, action=ArraySpec((2,), "float32", (-1.0, -3e38), (1.0, 3e38)))
-    with pytest.raises(ValueError, match="dimension 1 of the action of point is in .*overflows float32"):
+    with pytest.raises(ValueError, match=r"dimension 1 of the action of point is in .*overflows float32"):
         PlannerPolicy(wide, KEYS, CONFIG)
 
 

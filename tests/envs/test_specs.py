@@ -31,7 +31,7 @@ def test_a_dimension_without_two_numbers_is_fixed_to_the_nearest(lowest: float, 
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (ArraySpec((2,), "float32", (-1.0, -3e38), (1.0, 3e38)), r"dimension 1 of its action is in \[-3e\+38, 3e\+38\]"),
+        (ArraySpec((2,), "float32", (-1.0, -3e38), (1.0, 3e38)), r"dimension 1 of its action is in \[-3e\+38"),
         (ArraySpec((1,), "float32", 0.0, 2.0 * ACTION_LIMIT), "overflows float32"),
         (ArraySpec((1,), "float32", -1e300, 0.0), "overflows float32"),
         (ArraySpec((1,), "float32", -np.inf, 0.0), "must be bounded"),
