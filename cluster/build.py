@@ -108,18 +108,29 @@ def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation:
 
 
 def evaluator(
-    config: RunConfig, episodes: int, seed: int, record_episodes: int = 0, keep_episodes: int = 0, num_envs: int = 50
+    config: RunConfig,
+    episodes: int,
+    seed: int,
+    record_episodes: int = 0,
+    keep_episodes: int = 0,
+    num_envs: int = 50,
+    max_steps: int | None = None,
 ) -> Evaluator:
-    """An evaluator whose episodes depend on `seed` alone, never on the run's."""
+    """An evaluator whose episodes depend on `seed` alone, never on the run's; see `actors.evaluate.EvalConfig`."""
     from actors.evaluate import EvalConfig, Evaluator
     from envs.registry import make_vector_env
 
-    held_out = derive_seed(seed, "evaluation")
     settings = EvalConfig(
-        episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2, keep_episodes=keep_episodes
+        episodes=episodes,
+        num_envs=min(num_envs, episodes),
+        seed=derive_seed(seed, "evaluation"),
+        max_steps=max_steps or config.schedule.eval_max_steps or None,
+        record_episodes=record_episodes,
+        record_stride=2,
+        keep_episodes=keep_episodes,
     )
     options = {**config.env.options, **config.env.eval_options, "check_share": config.env.check_share}
-    return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
+    return Evaluator(lambda n: make_vector_env(config.env.name, n, config.env.mode, **options), settings)
 
 
 def replay(

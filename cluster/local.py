@@ -13,8 +13,9 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from actors.evaluate import EvaluationStopped, never
 from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
@@ -22,7 +23,7 @@ from cluster.config import RunConfig
 from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
-from cluster.stages import Collect, Fit, Interleave, Stage
+from cluster.stages import Fit, Interleave, Stage
 from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class LocalRun:
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
+        self.place: Literal["begin", "train", "report"] = "begin"  # of the present turn
+        self.turn_updates = 0  # made in it
         if state is None:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
@@ -73,27 +76,31 @@ class LocalRun:
     def run(self, stopping: Callable[[], bool]) -> None:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
         recorder = self.recorder
-        while not recorder.finished and not stopping():
-            self.turn(recorder.stage)
-            if recorder.due("eval"):
-                self.evaluate()
-            recorder.advance()
-            if recorder.due("log"):
-                recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
-            if recorder.due("checkpoint") and not recorder.finished:
-                self.checkpoint()
+        while not (recorder.finished and self.place == "begin") and not stopping():
+            self.turn(recorder.stage, stopping)
         self.checkpoint()
 
-    def turn(self, stage: Stage) -> None:
-        """A little of a stage."""
-        match stage:
-            case Interleave():
-                self.collect()
-                self.train()
-            case Collect():
-                self.collect()
-            case Fit():
+    def turn(self, stage: Stage, stopping: Callable[[], bool] = never) -> None:
+        """A little of a stage, and what is due after it; a turn that was stopped goes on where it was."""
+        recorder = self.recorder
+        if self.place == "begin":
+            if isinstance(stage, Fit):
                 self.update(stage.part)
+            else:
+                self.collect()
+            self.place = "train" if isinstance(stage, Interleave) else "report"
+        if self.place == "train":
+            if not self.train(stopping):
+                return
+            self.place = "report"
+        if recorder.due("eval") and not self.evaluate(stopping):
+            return
+        self.place = "begin"
+        recorder.advance()
+        if recorder.due("log"):
+            recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
+        if recorder.due("checkpoint") and not recorder.finished:
+            self.checkpoint()
 
     def collect(self) -> None:
         """One collect of every rollout loop."""
@@ -104,11 +111,25 @@ class LocalRun:
             self.limiter.inserted(result.steps)
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
 
-    def train(self) -> None:
-        """As many updates as the limiter allows."""
-        while self.limiter.can_sample(self.batch_steps):
+    def train(self, stopping: Callable[[], bool] = never) -> bool:
+        """As many updates as the limiter allows, without a ratio one lease of them; False if it was stopped before."""
+        while self.may_train():
+            if stopping():
+                return False
             self.update()
             self.limiter.sampled(self.batch_steps)
+            self.turn_updates += 1
+        self.turn_updates = 0
+        return True
+
+    def may_train(self) -> bool:
+        """Whether another update is to be made in this turn."""
+        in_turn = self.limiter.bounded or self.turn_updates < self.config.cluster.updates_per_lease
+        return (
+            in_turn
+            and self.limiter.can_sample(self.batch_steps)
+            and self.replay.num_items(self.config.replayed_length) > 0  # else no stream is long enough yet
+        )
 
     def update(self, part: Part | None = None) -> None:
         """Train on one batch."""
@@ -122,14 +143,23 @@ class LocalRun:
         self.published = self.learner.updates, self.learner.export_weights()
         self.policy.update(*self.published)
 
-    def evaluate(self) -> None:
-        """An evaluation on the run's own schedule."""
+    def evaluate(self, stopping: Callable[[], bool] = never) -> bool:
+        """An evaluation on the run's own schedule; False if it was stopped, and is to be made when the run resumes."""
         keep = imagination.EPISODES if imagination.applies(self.config) else 0
         evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
-        evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
-        evaluator.close()
+        try:
+            evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, stopping)
+        except EvaluationStopped:
+            logger.warning("the evaluation is stopped; it is made when the run resumes")
+            self.recorder.again("eval")
+            return False
+        finally:
+            evaluator.close()
         self.recorder.evaluation(evaluation.summary)
-        build.study(self.config, self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
+        if evaluation.streams:
+            algorithm, steps = self.learner.algorithm, self.recorder.steps
+            build.study(self.config, self.recorder.run_dir, algorithm, evaluation.streams, steps)
+        return True
 
     def checkpoint(self) -> None:
         """Save the state of all parts; none of them is changed by it."""
@@ -140,7 +170,11 @@ class LocalRun:
             "replay": {"manifest": name},
             "limiter": self.limiter.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "actors": {"published": self.published, "loops": [loop.state_dict() for loop in self.loops]},
+            "actors": {
+                "published": self.published,
+                "loops": [loop.state_dict() for loop in self.loops],
+                "turn": {"place": self.place, "updates": self.turn_updates},
+            },
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
@@ -153,6 +187,8 @@ class LocalRun:
 
     def restore_actors(self, state: Mapping[str, Any]) -> None:
         """Bring the policy and the rollout loops back to where they were."""
+        turn = state.get("turn", {"place": "begin", "updates": 0})
+        self.place, self.turn_updates = turn["place"], turn["updates"]
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)

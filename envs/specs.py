@@ -22,7 +22,7 @@ RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_termin
 """Names of stored step fields that no observation may use."""
 RESERVED_METRICS = frozenset(
     {"episodes", "episode_return", "episode_length", "success_rate", "policy_version", "policy_lag", "return_mean"}
-    | {"length_mean"}
+    | {"length_mean", "cut", "faults"}
 )
 """Names of metrics of rollouts and evaluations that no environment may use."""
 
