@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from actors.carry import take_rows
 from actors.episode_metrics import SUCCESS, EpisodeMetrics
 from actors.records import Episode, Policy
+from envs.faults import SimulatorError
 from envs.numbers import NonNegativeInt, PositiveInt, check_fields
 from envs.specs import StepBatch, VectorEnv
 from learner.dataset import Stream
@@ -133,7 +135,8 @@ class Evaluator:
 
     def __init__(self, make_env: Callable[[int], VectorEnv], config: EvalConfig) -> None:
         self._config = config
-        self._env = make_env(min(config.num_envs, config.episodes))
+        self._make_env = partial(make_env, min(config.num_envs, config.episodes))
+        self._env = self._make_env()
         states = np.random.SeedSequence(config.seed).generate_state(2 * config.episodes, np.uint64).astype(np.uint64)
         self.env_seeds = [int(s >> np.uint64(33)) for s in states[0::2]]
         self._policy_seeds = states[1::2]
@@ -158,7 +161,11 @@ class Evaluator:
         episodes: list[Episode] = []
         streams: list[Stream] = []
         metrics: dict[str, float] = {}
+        fault, broken = "", False
         for begin in range(0, self._config.episodes, self._env.num_envs):
+            if broken:
+                self._env.close()
+                self._env = film.env = self._make_env()
             wave = _Wave(self._env, max(0, self._config.keep_episodes - begin), self.max_steps, film, stopping)
             count = min(self._env.num_envs, self._config.episodes - begin)
             film.begin(begin, count)
@@ -166,6 +173,7 @@ class Evaluator:
             film.end()
             episodes += wave.episodes
             streams += wave.streams
+            fault, broken = fault or wave.fault, wave.broken
             for name, value in wave.metric_sums.items():
                 metrics[name] = metrics.get(name, 0.0) + value
         steps = sum(episode.length for episode in episodes)
@@ -178,8 +186,8 @@ class Evaluator:
             )
         if summary.faults:
             logger.warning(
-                "%d of %d episodes of %s failed by a fault of their simulator: seeds %s",
-                *(summary.faults, summary.episodes, summary.env, ", ".join(map(str, summary.fault_seeds))),
+                "%d of %d episodes of %s failed by a fault of their simulator, those of the seeds %s; the first: %s",
+                *(summary.faults, summary.episodes, summary.env, ", ".join(map(str, summary.fault_seeds)), fault),
             )
         return Evaluation(summary, episodes, film.frames, streams, film.broken)
 
@@ -224,7 +232,7 @@ class _Film:
     """
 
     def __init__(self, env: VectorEnv, config: EvalConfig) -> None:
-        self._env, self._episodes, self._stride = env, config.record_episodes, config.record_stride
+        self.env, self._episodes, self._stride = env, config.record_episodes, config.record_stride
         self._images: dict[int, list[NDArray[np.uint8]]] = {}
         self.frames: list[NDArray[np.uint8]] = []
         self.broken = ""  # why there are none
@@ -240,7 +248,9 @@ class _Film:
             return
         for n in self._images.keys() & set(envs.tolist()):
             try:
-                picture = self._env.render(n)
+                picture: Any = self.env.render(n)
+                if not isinstance(picture, np.ndarray):
+                    raise RuntimeError(f"render gives a {type(picture).__name__}")
                 if self._images[n] and picture.shape != self._images[n][0].shape:
                     raise RuntimeError(f"pictures of {self._images[n][0].shape} and {picture.shape} make no film")
             except Exception as error:  # noqa: BLE001 - whatever the environment's render raises, the figures stay
@@ -270,27 +280,28 @@ class _Wave:
     ) -> None:
         self._env, self._keep, self._max_steps = env, keep, max_steps
         self._film, self._stopping = film, stopping
+        self._fresh = True
         self.episodes: list[Episode] = []
         self.streams: list[Stream] = []
         self.metric_sums: dict[str, float] = {}
+        self.fault = ""  # the first one, on a line
+        self.broken = False  # whether the environments cannot be used any more
 
     def run(self, policy: Policy, env_seeds: list[int], policy_seeds: NDArray[np.uint64]) -> None:
         """Run one episode per seed; a wave may be smaller than the vector environment."""
         count, spec = len(env_seeds), self._env.spec
         spare = [env_seeds[-1]] * (self._env.num_envs - count)
-        active = np.arange(count)
-        view = self._env.reset([*env_seeds, *spare]).take(active)
-        carry = policy.initial(policy_seeds)
-        actions = np.zeros((self._env.num_envs, *spec.action.shape), spec.action.dtype)
         returns, metrics = np.zeros(count), EpisodeMetrics(spec.metrics, count)
         ended: dict[int, Episode] = {}
         kept: list[list[Stream]] = [[] for _ in range(min(self._keep, count))]
-        steps = 0
-        if (failed := self._failed(active)).any():
-            for n in np.flatnonzero(failed).tolist():
-                ended[n] = Episode(0.0, 0, policy.version, dict.fromkeys(spec.metrics, 0.0), faults=1)
-            active, view, carry = active[~failed], view.take(~failed), take_rows(carry, ~failed)
+        active, carry, steps = np.arange(count), policy.initial(policy_seeds), 0
+        view, failed = self._advance(active, lambda: self._env.reset([*env_seeds, *spare]))
+        for n in active[failed].tolist():
+            ended[n] = Episode(0.0, 0, policy.version, dict.fromkeys(spec.metrics, 0.0), faults=1)
+        active, carry = active[~failed], take_rows(carry, ~failed)
+        actions = np.zeros((self._env.num_envs, *spec.action.shape), spec.action.dtype)
         while active.size:
+            assert view is not None
             if self._stopping():
                 raise EvaluationStopped
             self._film.take(active, steps)
@@ -299,14 +310,16 @@ class _Wave:
                 self.metric_sums[name] = self.metric_sums.get(name, 0.0) + float(value.sum())
             actions[active] = output.action
             _keep(kept, active, view, output.action)
-            before, view, carry = view, self._env.step(actions).take(active), output.carry
-            if (failed := self._failed(active)).any():  # these rows of the view begin episodes that nobody asked for
-                for row in np.flatnonzero(failed).tolist():
-                    n = int(active[row])
-                    figures = metrics.episode(n, before, row, steps)
-                    figures |= {SUCCESS: 0.0} if SUCCESS in figures else {}
-                    ended[n] = Episode(float(returns[n]), steps, policy.version, figures, faults=1)
-                active, view, carry = active[~failed], view.take(~failed), take_rows(carry, ~failed)
+            before, carry = view, output.carry
+            view, failed = self._advance(active, lambda: self._env.step(actions))
+            for row in np.flatnonzero(failed).tolist():
+                n = int(active[row])
+                figures = metrics.episode(n, before, row, steps)
+                figures |= {SUCCESS: 0.0} if SUCCESS in figures else {}
+                ended[n] = Episode(float(returns[n]), steps, policy.version, figures, faults=1)
+            active, carry = active[~failed], take_rows(carry, ~failed)
+            if view is None:
+                break
             steps += 1
             returns[active] += view.reward
             metrics.add(view, active)
@@ -317,17 +330,33 @@ class _Wave:
                     figures = metrics.episode(n, view, row, steps)
                     ended[n] = Episode(float(returns[n]), steps, policy.version, figures, cut=not view.is_last[row])
                 self._film.take(active[done], 0)
-                _keep(kept, active[done], view.take(done), actions[active[done]] * 0)
+                _keep(kept, active[done], view.take(done), np.zeros_like(actions[active[done]]))
                 keep = ~done
                 active, view, carry = active[keep], view.take(keep), take_rows(carry, keep)
         self.episodes = [ended[n] for n in range(count)]
         whole = [episode for n, episode in enumerate(kept) if not ended[n].faults]
         self.streams = [{key: np.stack([step[key] for step in episode]) for key in episode[0]} for episode in whole]
 
-    def _failed(self, active: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the environments had a fault in the last reset or step."""
-        take_faults = getattr(self._env, "take_faults", list)
-        return np.isin(active, [fault.env for fault in take_faults()])
+    def _advance(
+        self, active: NDArray[np.int64], act: Callable[[], StepBatch]
+    ) -> tuple[StepBatch | None, NDArray[np.bool_]]:
+        """Reset or step the environments.
+
+        Returns:
+            The steps of those active ones that did not fail, None if none can go on, and which of them failed: their
+            rows begin episodes that nobody asked for.
+        """
+        before = np.zeros(self._env.num_envs, np.int64) if self._fresh else np.array(self._env.remakes)
+        self._fresh = False
+        try:
+            step = act()
+        except SimulatorError as error:
+            self.broken, self.fault = True, self.fault or str(error)
+            return None, np.ones(len(active), np.bool_)
+        failed = (np.array(self._env.remakes) != before)[active]
+        for fault in self._env.take_faults():
+            self.fault = self.fault or fault.describe()
+        return step.take(active[~failed]), failed
 
 
 def _keep(kept: list[list[Stream]], active: NDArray[np.int64], view: StepBatch, action: NDArray[Any]) -> None:
