@@ -100,11 +100,16 @@ def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation:
         config.actors.envs_per_actor,
         mode=config.env.mode,
         check_share=config.env.check_share,
+        step_timeout_seconds=config.env.step_timeout_seconds,
         **config.env.options,
     )
     seed = derive_seed(config.seed, "rollout")
     settings = RolloutConfig(config.actors.block_steps, entry(config.env.name).repeatable)
-    return RolloutLoop(env, policy, seed, index, incarnation, settings)
+    try:
+        return RolloutLoop(env, policy, seed, index, incarnation, settings)
+    except BaseException:
+        env.close()
+        raise
 
 
 def evaluator(

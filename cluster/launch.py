@@ -57,6 +57,7 @@ from cluster.run_dir import RunDir
 from cluster.stages import Interleave
 from cluster.supervise import RunFailed
 from envs.contract import ContractError
+from envs.faults import SimulatorError
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Run:
     def loop(self, stopping: Callable[[], bool]) -> None:
         """Run until the schedule is done or `stopping` says so, then save a last checkpoint."""
         schedule, recorder = self.config.schedule, self.recorder
-        while not recorder.finished and not stopping():
+        while not recorder.finished and recorder.failure is None and not stopping():
             self.issue()
             self.take(timeout=0.5)
             if recorder.advance():
@@ -111,7 +112,9 @@ class Run:
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
                 self.begin_checkpoint()
             self.end_checkpoint(timeout=0.0)
-        self.finish(self.config.cluster.stop_budget_seconds if stopping() else math.inf)
+        self.finish(self.config.cluster.stop_budget_seconds if stopping() or recorder.failure else math.inf)
+        if recorder.failure is not None:
+            raise RunFailed(recorder.failure)
 
     def issue(self) -> None:
         """Give every role the work that the stage and the limiter allow now."""
@@ -168,6 +171,9 @@ class Run:
             except RayTaskError as error:
                 if isinstance(error.cause, ContractError):  # the environment is wrong: no other actor would do better
                     raise error.cause from None
+                if isinstance(error.cause, SimulatorError):
+                    self.recorder.fail(f"{task.role.name}-{task.index}: {error.cause}")
+                    continue
                 if task.role.death is not Death.GROUP or not self.another_died(task.role):
                     cause = error.cause
                     raise RunFailed(f"{task.role.name}-{task.index} failed: {type(cause).__name__}: {cause}") from error

@@ -76,6 +76,7 @@ def book_collect(run: Run, task: Task, summary: Any) -> None:
     """Count the steps of a `RolloutSummary`."""
     seconds = {"env": summary.env_seconds, "policy": summary.policy_seconds, "push": summary.push_seconds}
     run.recorder.rollout(summary.steps, summary.episodes, summary.metrics)
+    run.recorder.faults(summary.actor, summary.steps, summary.faults)
     lag = max(0, run.recorder.updates - summary.policy_version)  # updates newer than the actions' weights
     run.recorder.add({"policy_lag": lag, "policy_version": summary.policy_version}, "rollout/")
     run.recorder.add({name: value / summary.steps * 1e6 for name, value in seconds.items()}, "timing/us_per_step_")

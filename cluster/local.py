@@ -24,6 +24,8 @@ from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
 from cluster.stages import Fit, Interleave, Stage
+from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
 from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
@@ -74,11 +76,17 @@ class LocalRun:
             self.restore_actors(state["actors"])
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
+        """Train until the schedule is done or `stopping` says so, then save a last checkpoint.
+
+        Raises:
+            RunFailed: Simulators failed too often; the checkpoint is saved.
+        """
         recorder = self.recorder
-        while not (recorder.finished and self.place == "begin") and not stopping():
+        while not (recorder.finished and self.place == "begin") and recorder.failure is None and not stopping():
             self.turn(recorder.stage, stopping)
         self.checkpoint()
+        if recorder.failure is not None:
+            raise RunFailed(recorder.failure)
 
     def turn(self, stage: Stage, stopping: Callable[[], bool] = never) -> None:
         """A little of a stage, and what is due after it; a turn that was stopped goes on where it was."""
@@ -104,12 +112,18 @@ class LocalRun:
 
     def collect(self) -> None:
         """One collect of every rollout loop."""
-        for loop in self.loops:
-            result = loop.collect(self.config.actors.ticks_per_collect)
+        for index, loop in enumerate(self.loops):
+            try:
+                result = loop.collect(self.config.actors.ticks_per_collect)
+            except SimulatorError as error:
+                self.recorder.faults(index, 0, loop.env.take_faults())
+                self.recorder.fail(str(error))
+                return
             for block in result.blocks:
                 self.replay.insert(block)
             self.limiter.inserted(result.steps)
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
+            self.recorder.faults(index, result.steps, result.faults)
 
     def train(self, stopping: Callable[[], bool] = never) -> bool:
         """As many updates as the limiter allows, without a ratio one lease of them; False if it was stopped before."""

@@ -83,7 +83,7 @@ class ArraySpec:
             ValueError: The action is discrete, unbounded or empty, or its range is too wide for float32.
         """
         if self.is_discrete:
-            raise ValueError(f"{what} must be a box, not {self.num_values} ids")
+            raise ValueError(f"{what} must be a box, not one of {self.num_values} discrete ids")
         exact_low, exact_high = (bound.reshape(-1) for bound in self.bounds(np.float64))
         for index, (lowest, highest) in enumerate(zip(exact_low.tolist(), exact_high.tolist(), strict=True)):
             bounds = f"dimension {index} of {what} is in [{lowest:g}, {highest:g}]"

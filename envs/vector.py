@@ -85,6 +85,9 @@ class SerialVectorEnv:
         Args:
             seeds: One per environment.
             options: Passed to every reset, also to those of later episodes, until the next call.
+
+        Raises:
+            ValueError: An environment refuses the options.
         """
         check_seeds(seeds, self.num_envs)
         out = allocate_like(self._template)
@@ -152,7 +155,9 @@ class SerialVectorEnv:
             try:
                 step = env.reset(seed=instance_seed(self._seeds[row], self._remakes[row]), options=options)
                 contract.write(out, row, *contract.fields(step))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a simulator raises)
+            except (Exception, SystemExit) as error:
+                if options and isinstance(error, ValueError):
+                    raise  # it refuses the options
                 self._recover(out, row, error)
         self._finish(out, [False] * self.num_envs)
 

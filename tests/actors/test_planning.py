@@ -134,7 +134,7 @@ def test_exploration_adds_clipped_noise_in_units_of_the_box() -> None:
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (ArraySpec((), "int64", num_values=5), "not 5 ids"),
+        (ArraySpec((), "int64", num_values=5), "not one of 5 discrete"),
         (ArraySpec((2,), "float32"), "bounded"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_dimension_without_two_numbers_is_fixed_to_the_nearest(lowest: float, 
         (ArraySpec((1,), "float32", -1e300, 0.0), "overflows float32"),
         (ArraySpec((1,), "float32", -np.inf, 0.0), "must be bounded"),
         (ArraySpec((1,), "float32", 1.0, -1.0), "empty"),
-        (ArraySpec((), "int64", num_values=3), "a box, not 3 ids"),
+        (ArraySpec((), "int64", num_values=3), "a box, not one of 3 discrete ids"),
     ],
 )
 def test_other_boxes_are_refused(action: ArraySpec, message: str) -> None:
