@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from cluster.config import RunConfig, override
 from cluster.report import imagination
 from cluster.report.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
+from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
 from envs.numbers import NonNegativeInt, PositiveInt, read_value
 from learner import checkpoint
 from learner.algorithms.base import Algorithm
@@ -121,6 +124,7 @@ def evaluate_run(
 
     Raises:
         ValueError: No run, no checkpoint or a damaged one, or a number that is none.
+        RunFailed: No simulator can be made.
     """
     read_value(PositiveInt, episodes, "episodes")
     read_value(NonNegativeInt, seed, "seed")
@@ -132,11 +136,12 @@ def evaluate_run(
     models.mkdir(exist_ok=True)
     trained.algorithm.save_artifacts(models)
     keep = imagination.EPISODES if imagination.applies(config) else 0
-    evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep, max_steps=max_steps)
     try:
-        evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
-    finally:
-        evaluator.close()
+        evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep, max_steps=max_steps)
+        with closing(evaluator):
+            evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
+    except SimulatorError as error:
+        raise RunFailed(f"no evaluation of {config.env.name}: {error}") from error
     summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": trained.steps, "run_dir": str(path)}
     asked = [*([precision] if precision else []), *([f"max_steps={max_steps}"] if max_steps else []), *overrides]
     changes = [re.sub(r"[^\w.=-]+", "-", change) for change in asked]

@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from actors.evaluate import EvaluationStopped, never
 from actors.rollout import next_incarnation
@@ -23,7 +24,7 @@ from cluster.config import RunConfig
 from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
-from cluster.stages import Fit, Interleave, Stage
+from cluster.stages import Collect, Fit, Interleave, Stage
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
 from learner.algorithms.base import Part
@@ -64,8 +65,7 @@ class LocalRun:
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
-        self.place: Literal["begin", "train", "report"] = "begin"  # of the present turn
-        self.turn_updates = 0  # made in it
+        self.turn_updates = 0  # made in the present turn
         if state is None:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
@@ -82,33 +82,29 @@ class LocalRun:
             RunFailed: Simulators failed too often; the checkpoint is saved.
         """
         recorder = self.recorder
-        while not (recorder.finished and self.place == "begin") and recorder.failure is None and not stopping():
-            self.turn(recorder.stage, stopping)
+        while not recorder.finished and recorder.failure is None and not stopping():
+            self.turn(recorder.stage)
+            if recorder.due("eval"):
+                self.evaluate(stopping)
+            recorder.advance()
+            if recorder.due("log"):
+                recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
+            if recorder.due("checkpoint") and not recorder.finished:
+                self.checkpoint()
         self.checkpoint()
         if recorder.failure is not None:
             raise RunFailed(recorder.failure)
 
-    def turn(self, stage: Stage, stopping: Callable[[], bool] = never) -> None:
-        """A little of a stage, and what is due after it; a turn that was stopped goes on where it was."""
-        recorder = self.recorder
-        if self.place == "begin":
-            if isinstance(stage, Fit):
-                self.update(stage.part)
-            else:
+    def turn(self, stage: Stage) -> None:
+        """A little of a stage."""
+        match stage:
+            case Interleave():
                 self.collect()
-            self.place = "train" if isinstance(stage, Interleave) else "report"
-        if self.place == "train":
-            if not self.train(stopping):
-                return
-            self.place = "report"
-        if recorder.due("eval") and not self.evaluate(stopping):
-            return
-        self.place = "begin"
-        recorder.advance()
-        if recorder.due("log"):
-            recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
-        if recorder.due("checkpoint") and not recorder.finished:
-            self.checkpoint()
+                self.train()
+            case Collect():
+                self.collect()
+            case Fit():
+                self.update(stage.part)
 
     def collect(self) -> None:
         """One collect of every rollout loop."""
@@ -125,16 +121,13 @@ class LocalRun:
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
             self.recorder.faults(index, result.steps, result.faults)
 
-    def train(self, stopping: Callable[[], bool] = never) -> bool:
-        """As many updates as the limiter allows, without a ratio one lease of them; False if it was stopped before."""
+    def train(self) -> None:
+        """As many updates as the limiter allows; without a ratio to keep, one lease of them."""
         while self.may_train():
-            if stopping():
-                return False
             self.update()
             self.limiter.sampled(self.batch_steps)
             self.turn_updates += 1
         self.turn_updates = 0
-        return True
 
     def may_train(self) -> bool:
         """Whether another update is to be made in this turn."""
@@ -158,17 +151,17 @@ class LocalRun:
         self.policy.update(*self.published)
 
     def evaluate(self, stopping: Callable[[], bool] = never) -> bool:
-        """An evaluation on the run's own schedule; False if it was stopped, and is to be made when the run resumes."""
+        """An evaluation on the run's own schedule; False if it was stopped before its end."""
         keep = imagination.EPISODES if imagination.applies(self.config) else 0
-        evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
         try:
-            evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, stopping)
+            evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
+            with closing(evaluator):
+                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, stopping)
         except EvaluationStopped:
-            logger.warning("the evaluation is stopped; it is made when the run resumes")
-            self.recorder.again("eval")
             return False
-        finally:
-            evaluator.close()
+        except SimulatorError as error:
+            self.recorder.fail(f"no evaluation: {error}")
+            return False
         self.recorder.evaluation(evaluation.summary)
         if evaluation.streams:
             algorithm, steps = self.learner.algorithm, self.recorder.steps
@@ -187,7 +180,7 @@ class LocalRun:
             "actors": {
                 "published": self.published,
                 "loops": [loop.state_dict() for loop in self.loops],
-                "turn": {"place": self.place, "updates": self.turn_updates},
+                "turn_updates": self.turn_updates,
             },
         }
         self.checkpoints.commit(self.recorder.steps, parts)
@@ -201,8 +194,7 @@ class LocalRun:
 
     def restore_actors(self, state: Mapping[str, Any]) -> None:
         """Bring the policy and the rollout loops back to where they were."""
-        turn = state.get("turn", {"place": "begin", "updates": 0})
-        self.place, self.turn_updates = turn["place"], turn["updates"]
+        self.turn_updates = int(state.get("turn_updates", 0))
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)

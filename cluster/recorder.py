@@ -153,10 +153,6 @@ class Recorder:
         self._times[what] = time.monotonic()
         return True
 
-    def again(self, what: str) -> None:
-        """Have `log`, `eval` or `checkpoint` be due once more: it was stopped before its end."""
-        self._done[what] -= 1
-
     def evaluation(self, summary: EvalSummary) -> None:
         """Put an evaluation of the run's own schedule into the next line of metrics."""
         values = {"return_mean": summary.return_mean, "length_mean": summary.length_mean}

@@ -220,8 +220,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def arrange(turns: int) -> None:
         left = [turns]
 
-        def turn_then_signal(self: LocalRun, stage: Stage, stopping: Callable[[], bool]) -> None:
-            turn(self, stage, stopping)
+        def turn_then_signal(self: LocalRun, stage: Stage) -> None:
+            turn(self, stage)
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
