@@ -9,6 +9,7 @@ from actors.carry import take_rows
 from actors.evaluate import (
     DEFAULT_MAX_STEPS,
     EvalConfig,
+    Evaluation,
     EvaluationStopped,
     Evaluator,
     bootstrap_interval,
@@ -16,8 +17,9 @@ from actors.evaluate import (
 )
 from actors.random_policy import RandomPolicy
 from envs.faults import Fault, SimulatorError
+from envs.registry import make_vector_env
 from envs.specs import StepBatch
-from envs.testing.counter import COUNTER_SPEC, IMAGE_SHAPE, CounterVectorEnv
+from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, IMAGE_SHAPE, CounterVectorEnv
 from tests.fakes import CheckingPolicy
 
 
@@ -199,6 +201,25 @@ def test_an_episode_whose_simulator_fails_counts_as_failed_and_is_named(
     assert len(caplog.records) == 1
     assert str(evaluator.env_seeds[2]) in caplog.text
     assert "it broke" in caplog.text
+
+
+def test_faults_of_real_simulators_end_their_own_episodes_alone() -> None:
+    kinds = ("exception", "nonfinite", "reward")
+    config = EvalConfig(episodes=12, num_envs=5, seed=2, keep_episodes=12)
+
+    def evaluated(**options: Any) -> Evaluation:
+        evaluator = Evaluator(lambda n: make_vector_env(COUNTER_NAME, n, **options), config)
+        return evaluator.evaluate(RandomPolicy(COUNTER_SPEC.action))
+
+    whole, result = evaluated(), evaluated(fault_share=0.02, fault_kinds=kinds)
+    failed = [bool(e.faults) for e in result.episodes]
+    assert result.summary.faults == sum(failed) == len(result.summary.fault_seeds)
+    assert 0 < sum(failed) < 12
+    for one, other, fault in zip(whole.episodes, result.episodes, failed, strict=True):
+        assert other.length < one.length if fault else other == one
+    assert [len(stream["reward"]) for stream in result.streams] == [
+        e.length + 1 for e, fault in zip(whole.episodes, failed, strict=True) if not fault
+    ]
 
 
 def test_environments_that_fail_for_good_are_made_again_for_the_next_wave(
