@@ -13,16 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-OUTLIER_FACTOR = 2.0**20
+OUTLIER_FACTOR = 2.0**24
 """How many times larger than all regular values an outlier is: where float32 tells regular values no longer apart."""
 OUTLIER_SHARE = 0.05
 """Share of the rows that outliers may have; more are regular values of another magnitude."""
 
-_OCTAVES = 10  # of a class
-_LOWEST = -150  # exponent below which there is only 0, in float32
-_CLASSES = 1 + 28  # 0, then float32 from its smallest number to its largest; larger ones join the last
-_SMALL = 15  # class of numbers below 1/2, which make no number outlying that is of an ordinary size
-_EMPTY = 2  # classes between outliers and regular values: 2 ** (_OCTAVES * _EMPTY) == OUTLIER_FACTOR
+_OCTAVES = 8  # of a class
+_SMALL = 1  # class of the numbers below 2: they make none outlying that is of an ordinary size; class 0 is that of 0
+_CLASSES = 18
+_EMPTY = 3  # classes between outliers and regular values: 2 ** (_OCTAVES * _EMPTY) == OUTLIER_FACTOR
 
 
 class RunningNormaliser(nn.Module):
@@ -31,8 +30,8 @@ class RunningNormaliser(nn.Module):
     The update is split in two so that data-parallel ranks can sum the statistics of their shares before
     merging: `statistics` of the shares add up, and every rank merges the same total (Chan et al. 1979, pairwise merge).
 
-    A value is an outlier if it is more than `OUTLIER_FACTOR` times as large as all regular ones of its feature, and as
-    1/2, and outliers are no more than `OUTLIER_SHARE` of the rows. Zeros alone make nothing an outlier.
+    A value is an outlier if it is more than `OUTLIER_FACTOR` times as large as 2 and as all regular ones of its
+    feature, and outliers are no more than `OUTLIER_SHARE` of the rows. Zeros alone make nothing an outlier.
 
     Args:
         size: Number of features D.
@@ -55,11 +54,11 @@ class RunningNormaliser(nn.Module):
     @property
     def mean(self) -> Tensor:
         """float64 [D]; 0 before any data."""
-        return self._moments()[0]
+        return self.moments()[0]
 
     def std(self) -> Tensor:
         """Population standard deviation, float64 [D]; 0 before any data."""
-        return self._moments()[1]
+        return self.moments()[1]
 
     def statistics(self, values: Tensor, weights: Tensor) -> Tensor:
         """Additive statistics of a batch, about the current means.
@@ -73,7 +72,7 @@ class RunningNormaliser(nn.Module):
             its square.
         """
         wide, weights = values.double(), weights.double()[:, None]
-        place = _magnitude(wide)
+        place = _magnitude(values)
         deviation = torch.where(weights > 0, wide - self.means.gather(0, place), 0.0)
         weighted = deviation * weights
         return _sums(place, torch.stack([weights.expand_as(wide), weighted, weighted * deviation])).flatten()
@@ -88,11 +87,13 @@ class RunningNormaliser(nn.Module):
 
     def outliers(self, values: Tensor) -> Tensor:
         """Which of the values [N, D] are outliers among all that was merged and these themselves."""
-        place = _magnitude(values.double())
+        place = _magnitude(values)
+        if len(place) == 0 or int(place.max()) <= _SMALL + _EMPTY:  # the usual case
+            return torch.zeros_like(place, dtype=torch.bool)
         counts = self.counts + _sums(place, torch.ones_like(values, dtype=torch.float64)[None])[0]
         return place >= _regular(counts).sum(0)
 
-    def _moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [D] of the regular values."""
         regular = _regular(self.counts)
         counts = torch.where(regular, self.counts, 0.0)
@@ -104,10 +105,10 @@ class RunningNormaliser(nn.Module):
 
 
 def _magnitude(values: Tensor) -> Tensor:
-    """Class of each value: 0 for zeros, then the larger the higher."""
-    exponent = torch.frexp(values).exponent
-    place = torch.div(exponent - _LOWEST, _OCTAVES, rounding_mode="floor").clamp(0, _CLASSES - 2) + 1
-    return torch.where(values == 0, 0, place).long()
+    """Class of each value: 0 for zeros, 1 for what is below 2, then one more for every `_OCTAVES`."""
+    exponent = values.float().view(torch.int32).bitwise_right_shift(23).bitwise_and_(255)  # biased: 127 is that of 1
+    place = exponent.bitwise_right_shift(3).sub_(127 // _OCTAVES - _SMALL).clamp_(min=_SMALL)
+    return place.mul_(exponent > 0).long()
 
 
 def _sums(place: Tensor, values: Tensor) -> Tensor:
@@ -130,5 +131,5 @@ def _regular(counts: Tensor) -> Tensor:
     highest = torch.where(present, index, 0).cummax(0).values
     below = F.pad(highest[:-1], (0, 0, 1, 0))  # the highest magnitude below each, 0 if there are only zeros
     share = counts.flip(0).cumsum(0).flip(0) / counts.sum(0).clamp(min=1e-12)  # of each class and those above it
-    first = present & (below > 0) & (index - below.clamp(min=_SMALL) > _EMPTY) & (share <= OUTLIER_SHARE)
+    first = present & (below > 0) & (index - below > _EMPTY) & (share <= OUTLIER_SHARE)
     return first.int().cumsum(0) == 0
