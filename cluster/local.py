@@ -10,7 +10,9 @@ not been: checkpoints disturb nothing, and simulators come back by playing their
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -61,7 +63,7 @@ class LocalRun:
         self.policy = build.policy(config, config.learner.device)
         fresh = next_incarnation(self.replay.next_steps())
         num_loops = config.count("rollout") if recorder.stages.collects else 0
-        self.loops = [build.rollout_loop(config, self.policy, index, fresh) for index in range(num_loops)]
+        self.loops = [build.rollout_loop(config, self.policy, index, fresh, self.end) for index in range(num_loops)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
@@ -185,6 +187,14 @@ class LocalRun:
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
+
+    def end(self, reason: str) -> None:
+        """End the process at once: a simulator hangs in it, so nothing can be saved."""
+        self.recorder.run_dir.event(event="failed", step=self.recorder.steps, reason=reason)
+        resume = f"continue with: worldfleet train --resume {self.recorder.run_dir.path}"
+        sys.stderr.write(f"worldfleet: error: {reason}; {resume}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
     def close(self) -> None:
         """Close the simulators and give the replay's files free."""

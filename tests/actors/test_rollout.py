@@ -3,7 +3,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from envs.specs import ArraySpec, StepBatch
 from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, CounterEnv, CounterVectorEnv, episode_length
 from envs.vector import SerialVectorEnv
 from learner.algorithms.base import UpdateResult
+from tests.envs.slippery import SlipperyEnv
 from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences
 
 
@@ -144,29 +144,8 @@ def test_an_environment_that_stays_broken_leaves_what_was_stored(
     assert [block.first_step for block in result.blocks] == [0] * 3
 
 
-class Slippery(gymnasium.Env[Any, Any]):
-    """Fails at random steps and in random resets, all of it drawn from `np_random`."""
-
-    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.count = 0
-        return self.observe(), {}
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        return self.observe(), 0.0, False, self.count == 20, {}
-
-    def observe(self) -> Any:
-        if (draw := self.np_random.random()) < 0.02:
-            raise RuntimeError(f"slipped at {draw}")
-        return np.array([self.count, draw if draw > 0.04 else np.nan], np.float32)
-
-
 def slippery_loop(incarnation: int) -> RolloutLoop:
-    env = SerialVectorEnv([lambda: GymnasiumEnv(Slippery(), "slippery")] * 3)
+    env = SerialVectorEnv([lambda: GymnasiumEnv(SlipperyEnv(), "slippery")] * 3)
     return RolloutLoop(env, RecurrentPolicy(env.spec.action), seed=5, incarnation=incarnation)
 
 
