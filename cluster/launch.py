@@ -57,6 +57,7 @@ from cluster.run_dir import RunDir
 from cluster.stages import Interleave
 from cluster.supervise import RunFailed
 from envs.contract import ContractError
+from learner.nonfinite import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,8 @@ class Run:
             except RayTaskError as error:
                 if isinstance(error.cause, ContractError):  # the environment is wrong: no other actor would do better
                     raise error.cause from None
+                if isinstance(error.cause, NonFiniteError):
+                    raise RunFailed(str(error.cause)) from None
                 if task.role.death is not Death.GROUP or not self.another_died(task.role):
                     cause = error.cause
                     raise RunFailed(f"{task.role.name}-{task.index} failed: {type(cause).__name__}: {cause}") from error

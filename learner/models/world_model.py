@@ -28,6 +28,7 @@ from learner.models.distributions import (
     TanhNormal,
     TwoHot,
     symexp_bins,
+    widened,
 )
 from learner.models.layers import Architecture, Linear, Mlp
 from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys
@@ -91,8 +92,8 @@ class DisagreementConfig:
     Args:
         members: Predictors.
         layers: Hidden layers of each.
-        intrinsic: Weight of the disagreement in the reward of imagination.
-        extrinsic: Weight of the predicted reward.
+        intrinsic: Weight of the disagreement in the reward that actor and critic learn from.
+        extrinsic: Weight of the task's reward in it; at 0, nothing but the head that predicts it learns from that.
     """
 
     members: Annotated[int, Ge(2)] = 8
@@ -169,8 +170,6 @@ class PolicyHead(_Head):
         if self.discrete:
             return OneHot(self.out(x), config.unimix)
         mean, std = self.out(x), self.std(x)
-        if mean.dtype != torch.float64:
-            mean, std = mean.float(), std.float()
         if config.continuous == "tanh_normal":
             return TanhNormal(mean, std, config.min_std)
         return BoundedNormal(mean, std, config.min_std, config.max_std)
@@ -192,7 +191,7 @@ class Disagreement(nn.Module):
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """features [..., D + S], action [..., A] -> predictions [K, ..., S]."""
         x = torch.cat([features, action], -1)
-        return torch.stack([member(x) for member in self.members])
+        return widened(torch.stack([member(x) for member in self.members]))
 
     def loss(self, features: Tensor, action: Tensor, stoch: Tensor) -> Tensor:
         """Squared error [...] of all members for the next stoch [..., S]."""
