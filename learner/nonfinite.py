@@ -53,9 +53,8 @@ def bad_entries(batch: SequenceBatch, most: int = 5) -> list[str]:
             bad = values[row, step][~np.isfinite(values[row, step])].flat[0]
             stream, at = batch.stream_id[row], batch.first_step[row] + step
             found.append(f"{key} of sequence {row}, step {step} (step {at} of stream {stream}) is {bad}")
-    for row in np.flatnonzero(~np.isfinite(batch.weight))[: most - len(found)]:
-        found.append(f"weight of sequence {row} (stream {batch.stream_id[row]}) is {batch.weight[row]}")
-    return found
+    weights = np.flatnonzero(~np.isfinite(batch.weight))[: most - len(found)]
+    return found + [f"weight of sequence {i} (stream {batch.stream_id[i]}) is {batch.weight[i]}" for i in weights]
 
 
 class Firewall:

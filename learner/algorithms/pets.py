@@ -298,7 +298,7 @@ class PetsAlgorithm:
         sums = np.bincount(transitions.sequence, error.double().cpu().numpy(), batch.shape[0])
         counts = np.bincount(transitions.sequence, minlength=batch.shape[0])
         errors = (sums / np.maximum(counts, 1)).astype(np.float32)
-        return np.where(np.isfinite(errors), errors, np.float32(0.0))  # of rows that no member was trained on
+        return np.where(np.isfinite(errors), errors, np.float32(0.0))  # of predictions that overflow
 
     def _reduce(self, report: dict[str, Tensor]) -> tuple[dict[str, float], Tensor | None]:
         """Sum gradients and losses over the ranks in one buffer; the losses as numbers, the gradients' norm if any."""

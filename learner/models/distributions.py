@@ -1,8 +1,9 @@
 """Distributions and losses of the Dreamer heads.
 
-Every class wraps the output of a network, and computes in float32 whatever the width of that output (in float64 where it
-is float64). `loss` is a negative log-likelihood up to a constant, or the regression loss that stands for one. Samplers take their noise as an argument, so that a caller decides where randomness
-comes from. Losses are summed over the features of a step.
+Every class wraps the output of a network, and computes in float32 whatever the width of that output (in float64 where
+it is float64). `loss` is a negative log-likelihood up to a constant, or the regression loss that stands for one.
+Samplers take their noise as an argument, so that a caller decides where randomness comes from. Losses are summed over
+the features of a step.
 
 Letters: ... any leading axes, A action size or number of actions, C classes, K bins.
 """
