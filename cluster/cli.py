@@ -28,6 +28,7 @@ BENCHES = {
     "replay-memory": "cluster.bench.replay_memory",
     "scale": "cluster.bench.scale",
     "learner": "cluster.bench.learner",
+    "precision": "cluster.bench.precision",
 }
 """Topics of `worldfleet bench` and the modules whose `run()` yields their rows."""
 

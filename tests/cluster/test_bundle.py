@@ -90,9 +90,7 @@ def test_ranks_skip_alike_and_write_one_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algo", ["pets", "dreamer_v1", "dreamer_v3", "planet"])
-def test_what_the_network_gives_birth_to_is_named(
-    algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_network_makes_is_named(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(algo)
     learner = make_learner(config, [make_batch(config, 0)], tmp_path)
     algorithm: Any = learner.algorithm
@@ -108,7 +106,7 @@ def test_what_the_network_gives_birth_to_is_named(
     result = json.loads(capsys.readouterr().out)
     assert (result["finite"], result["batch"], result["state"]) == (False, [], [])
     assert result["recorded"] == result["values"]
-    assert ("model" if algo == "pets" else "world.reward") in result["births"][0]
+    assert ("squared_error" if algo == "pets" else "world.reward") in result["births"][0]
     assert result["verdict"] == f"born in the update: {result['births'][0]}"
 
 

@@ -103,9 +103,8 @@ def test_a_bf16_update_is_close_to_a_float32_one(name: str, spec: Any, monkeypat
 
 def test_a_bf16_update_of_an_ensemble_is_close_to_a_float32_one() -> None:
     batch = pets_batches()[0]
-    ours, theirs = (
-        PetsAlgorithm(PETS, SPEC, CPU, 1, precision).update(batch).metrics for precision in ("bf16", "fp32")
-    )
+    precisions: tuple[Precision, ...] = ("bf16", "fp32")
+    ours, theirs = (PetsAlgorithm(PETS, SPEC, CPU, 1, each).update(batch).metrics for each in precisions)
     assert ours["loss"] != theirs["loss"]
     assert ours == {key: pytest.approx(value, rel=0.02, abs=0.01) for key, value in theirs.items()}
 
