@@ -185,3 +185,10 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     (path / "about.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="bundle format 99"):
         replay_update(path)
+
+
+def test_the_seed_fixes_torchs_random_numbers_by_rank(tmp_path: Path) -> None:
+    config = make_config("pets")
+    states = [make_learner(config, [], tmp_path, rank).state_dict()["torch_rng"] for rank in (0, 0, 1)]
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
