@@ -56,8 +56,12 @@ class LearnerActor:
         self._learner: Learner | None = None
         tags = {"rank": str(rank)}
         self._updates = Counter("worldfleet_learner_updates", "Updates of this rank", tag_keys=("rank",))
+        self._nonfinite = Counter(
+            "worldfleet_learner_nonfinite", "Updates of this rank that were skipped", tag_keys=("rank",)
+        )
         self._loss = Gauge("worldfleet_learner_loss", "Mean loss of the last lease", tag_keys=("rank",))
         self._updates.set_default_tags(tags)
+        self._nonfinite.set_default_tags(tags)
         self._loss.set_default_tags(tags)
 
     def address(self) -> tuple[str, int]:
@@ -95,6 +99,9 @@ class LearnerActor:
         sums = sum_metrics(collected)
         if learner.updates > start:
             self._updates.inc(learner.updates - start)
+        skipped, _ = sums.get("nonfinite", (0.0, 0))
+        if skipped > 0:
+            self._nonfinite.inc(skipped)
         if "loss" in sums:
             total, count = sums["loss"]
             self._loss.set(total / count)
