@@ -196,11 +196,34 @@ def algorithm(config: RunConfig) -> Algorithm:
     return family(config).algorithm(config.algorithm, config)
 
 
-def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: ResultSink) -> Learner:
-    """The learner of this rank, training on `batches`; `write_back` takes priorities and write-backs to the replay."""
+def learner(
+    config: RunConfig,
+    batches: Iterator[SequenceBatch],
+    write_back: ResultSink,
+    rank: int = 0,
+    bundles: Path | None = None,
+) -> Learner:
+    """The learner of a rank.
+
+    Args:
+        config: The run.
+        batches: What it trains on.
+        write_back: Takes priorities and write-backs to the replay.
+        rank: Its place among the ranks.
+        bundles: Folder for updates that were not finite, None to keep none.
+    """
+    from cluster.bundle import Bundles
     from learner.learner import Learner
 
-    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), write_back)
+    return Learner(
+        algorithm(config),
+        batches,
+        config.learner,
+        derive_seed(config.seed, "learner"),
+        write_back,
+        derive_seed(config.seed, "torch", rank),
+        None if bundles is None else Bundles(config, bundles),
+    )
 
 
 def stages(config: RunConfig) -> Sequence[Stage]:

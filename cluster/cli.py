@@ -28,6 +28,7 @@ BENCHES = {
     "replay-memory": "cluster.bench.replay_memory",
     "scale": "cluster.bench.scale",
     "learner": "cluster.bench.learner",
+    "precision": "cluster.bench.precision",
 }
 """Topics of `worldfleet bench` and the modules whose `run()` yields their rows."""
 
@@ -171,6 +172,15 @@ def _audit(options: argparse.Namespace) -> int:
     result = audit_run(options.run_dir)
     sys.stdout.write(json.dumps(result) + "\n")
     return 1 if result["lost"] or result["doubled"] else 0
+
+
+def _replay_update(options: argparse.Namespace) -> int:
+    from cluster.bundle import replay_update
+
+    replayed = replay_update(options.bundle)
+    record = {**dataclasses.asdict(replayed), "verdict": replayed.verdict}
+    sys.stdout.write(json.dumps(record) + "\n" if options.json else replayed.text())
+    return 0
 
 
 def _fidelity(options: argparse.Namespace) -> int:
@@ -336,6 +346,11 @@ def _parser() -> argparse.ArgumentParser:
 
     audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
     add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)
+
+    again = "Run an update that was not finite again, with anomaly detection, and name the first bad tensor."
+    sub = add("replay-update", _replay_update, again)
+    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder RUN_DIR/bundles/update_<n>")
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
     fidelity = "Measure open-loop model error against horizon: of a run's world model, or of ensembles trained for it."
     sub = add("fidelity", _fidelity, fidelity)

@@ -30,6 +30,8 @@ from cluster.stages import Collect, Fit, Interleave, Stage
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
 from learner.algorithms.base import Part
+from learner.learner import is_due
+from learner.nonfinite import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ class LocalRun:
         manifest = None if state is None else state["replay"]["manifest"]
         imported = source_folders(config) if state is None else ()
         self.replay = build.replay(config, directory, manifest, imported=imported)
-        self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
+        batches = build.local_batches(config, self.replay)
+        self.learner = build.learner(config, batches, self.replay.write_back, bundles=recorder.run_dir.bundles)
         self.policy = build.policy(config, config.learner.device)
         fresh = next_incarnation(self.replay.next_steps())
         num_loops = config.count("rollout") if recorder.stages.collects else 0
@@ -141,10 +144,18 @@ class LocalRun:
         )
 
     def update(self, part: Part | None = None) -> None:
-        """Train on one batch."""
-        metrics = self.learner.step(part)
+        """Train on one batch.
+
+        Raises:
+            RunFailed: Too many updates in a row were not finite.
+        """
+        before = self.learner.updates
+        try:
+            metrics = self.learner.step(part)
+        except NonFiniteError as error:
+            raise RunFailed(str(error)) from error
         self.recorder.learner(self.learner.updates, metrics)
-        if self.learner.updates % self.config.schedule.publish_every == 0:
+        if is_due(self.config.schedule.publish_every, before, self.learner.updates):
             self.publish()
 
     def publish(self) -> None:

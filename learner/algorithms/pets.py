@@ -1,7 +1,8 @@
 """PETS (Chua et al. 2018): an ensemble of one-step models, learned by bootstrap from replayed sequences.
 
-An update (1) sums normaliser statistics and row weights over the ranks, (2) takes one gradient step on the training
-episodes, (3) measures the loss on the held-out episodes of the same batch and (4) decides whether to stop.
+An update (1) sums normaliser statistics and row weights over the ranks, (2) computes the gradient on the training
+episodes, (3) measures the loss on the held-out episodes of the same batch, (4) takes the step, if losses and gradients
+are finite, and (5) decides whether to stop.
 
 Letters: B sequences, T steps, N transitions, K members, S state size, A action size.
 """
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from envs.numbers import check_fields
 from envs.specs import EnvSpec
-from learner.algorithms.base import Exchange, Part, UpdateResult
+from learner.algorithms.base import Exchange, Part, UpdateResult, nonfinite
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
 from learner.collective import Collective, current
@@ -166,13 +167,24 @@ class PetsAlgorithm:
         seen, held = self._split(batch)
         train, validation = self._regular(seen), self._regular(held)
         outliers = torch.tensor([len(seen) + len(held) - len(train) - len(validation)], device=self._device)
-        sums, validation_weight, data_seen = self._share_statistics(batch, seen, train, validation, outliers)
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        sums, validation_weight, streams, data_seen = self._share_statistics(batch, seen, train, validation, outliers)
         report: dict[str, Tensor] = {}
         if not self.stopping.stopped:
             report.update(self._train_losses(train, sums))
         report["validation_loss_member"] = self._held_out_loss(validation, validation_weight)
-        metrics = self._reduce_and_step(report)
+        metrics, norm = self._reduce(report)
         metrics["outliers"] = float(outliers)
+        if skipped := nonfinite(metrics):
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+            self.optimizer.clear()
+            return UpdateResult(metrics, skipped=skipped)
+        self._stream_steps = streams
+        if norm is not None:
+            metrics["learning_rate"] = learning_rate(self.config.optimizer, self.optimizer.step_count)
+            self.optimizer.step(norm)
+            self.average.update()
         metrics.update(self._decide(metrics, bool(validation_weight > 0), data_seen))
         if not self._gives_priorities:
             return UpdateResult(metrics)
@@ -263,11 +275,12 @@ class PetsAlgorithm:
 
     def _share_statistics(
         self, batch: SequenceBatch, seen: _Rows, train: _Rows, validation: _Rows, outliers: Tensor
-    ) -> tuple[Tensor, Tensor, int]:
+    ) -> tuple[Tensor, Tensor, dict[int, int], int]:
         """Merge the normaliser statistics of all ranks and sum their row weights, and their numbers of outliers.
 
         Returns:
-            Weight sums of the members [K], the held-out weight, and the known data in steps.
+            Weight sums of the members [K], the held-out weight, and the known data: steps of every stream, and of all
+            streams that the rank that knows most has met.
         """
         model, collective = self.model, self._collective
         uniform = (seen.weights.sum(0) > 0).double()
@@ -275,21 +288,23 @@ class PetsAlgorithm:
         outputs = model.output_statistics.statistics(seen.target, uniform)
         sums = train.weights.double().sum(1)
         held = validation.weights[:1].double().sum()[None]
+        streams = self._stream_steps | self._met_streams(batch)
         known = torch.zeros(collective.world_size, dtype=torch.float64, device=self._device)
-        known[collective.rank] = self._observe_streams(batch)
+        known[collective.rank] = sum(streams.values())
         collective.sum_([inputs, outputs, sums, held, known, outliers])
         if not self.stopping.stopped:
             model.input_statistics.merge(inputs)
             model.output_statistics.merge(outputs)
             model.refresh_scales()
-        return sums.to(self._dtype), held[0].to(self._dtype), int(known.max())
+        return sums.to(self._dtype), held[0].to(self._dtype), streams, int(known.max())
 
-    def _observe_streams(self, batch: SequenceBatch) -> int:
-        """Extend the known length of every stream of the batch; returns the known steps of all streams."""
+    def _met_streams(self, batch: SequenceBatch) -> dict[int, int]:
+        """The known length of every stream of the batch, with the batch."""
+        met: dict[int, int] = {}
         ends = (batch.first_step + batch.shape[1]).tolist()
         for stream, end in zip(batch.stream_id.tolist(), ends, strict=True):
-            self._stream_steps[stream] = max(end, self._stream_steps.get(stream, 0))
-        return sum(self._stream_steps.values())
+            met[stream] = max(end, met.get(stream, 0), self._stream_steps.get(stream, 0))
+        return met
 
     def _losses(self, rows: _Rows, config: EnsembleLossConfig, sums: Tensor) -> EnsembleLoss:
         with autocast(self._device, self._precision):
@@ -330,22 +345,19 @@ class PetsAlgorithm:
         error = squared_error(mean, self.model.normalise_target(rows.target).expand_as(mean)).mean((0, 2))
         sums = np.bincount(sequence, error.double().cpu().numpy(), batch.shape[0])
         counts = np.bincount(sequence, minlength=batch.shape[0])
-        return (sums / np.maximum(counts, 1)).astype(np.float32)
+        errors = (sums / np.maximum(counts, 1)).astype(np.float32)
+        return np.where(np.isfinite(errors), errors, np.float32(0.0))  # of predictions that overflow
 
-    def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
-        """Sum gradients and losses over the ranks in one buffer, step the optimiser, read the losses."""
+    def _reduce(self, report: dict[str, Tensor]) -> tuple[dict[str, float], Tensor | None]:
+        """Sum gradients and losses over the ranks in one buffer; the losses as numbers, the gradients' norm if any."""
         stepping = "loss_member" in report
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None] if stepping else []
         self._collective.sum_([*gradients, *report.values()])
-        if stepping:
-            rate = learning_rate(self.config.optimizer, self.optimizer.step_count)
-            report["gradient_norm"] = self.optimizer.step()[None]
-            self.average.update()
+        norm = self.optimizer.gradient_norm() if stepping else None
+        if norm is not None:
+            report["gradient_norm"] = norm[None]
         values = torch.cat([value.detach() for value in report.values()]).tolist()
-        metrics = _named(values, {name: value.numel() for name, value in report.items()})
-        if stepping:
-            metrics["learning_rate"] = rate
-        return metrics
+        return _named(values, {name: value.numel() for name, value in report.items()}), norm
 
     def _decide(self, metrics: dict[str, float], measured: bool, data_seen: int) -> dict[str, float]:
         """Early stopping: keep the best weights, return to them on a stop."""

@@ -30,6 +30,7 @@ from learner.models.distributions import (
     TanhNormal,
     TwoHot,
     symexp_bins,
+    widened,
 )
 from learner.models.layers import Architecture, Linear, Mlp
 from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys
@@ -93,8 +94,8 @@ class DisagreementConfig:
     Args:
         members: Predictors.
         layers: Hidden layers of each.
-        intrinsic: Weight of the disagreement in the reward of imagination.
-        extrinsic: Weight of the predicted reward.
+        intrinsic: Weight of the disagreement in the reward that actor and critic learn from.
+        extrinsic: Weight of the task's reward in it; at 0, nothing but the head that predicts it learns from that.
     """
 
     members: Annotated[int, Ge(2)] = 8
@@ -180,8 +181,6 @@ class PolicyHead(_Head):
         if self.discrete:
             return OneHot(self.out(x), config.unimix)
         mean, std = self.out(x), self.std(x)
-        if mean.dtype != torch.float64:
-            mean, std = mean.float(), std.float()
         policy: Policy
         if config.continuous == "tanh_normal":
             policy = TanhNormal(mean, std, config.min_std)
@@ -214,7 +213,7 @@ class Disagreement(nn.Module):
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """features [..., D + S], action [..., A] -> predictions [K, ..., S]."""
         x = torch.cat([features, action], -1)
-        return torch.stack([member(x) for member in self.members])
+        return widened(torch.stack([member(x) for member in self.members]))
 
     def loss(self, features: Tensor, action: Tensor, stoch: Tensor) -> Tensor:
         """Squared error [...] of all members for the next stoch [..., S]."""

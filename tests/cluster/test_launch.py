@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import ray
+from ray.exceptions import RayTaskError
 
 from cluster import build
 from cluster.config import resolve
@@ -16,6 +18,8 @@ from cluster.leases import lose_updates
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
+from cluster.supervise import RunFailed
+from learner.nonfinite import NonFiniteError
 
 
 class Noting:
@@ -38,6 +42,12 @@ class StubFleet:
     def __init__(self) -> None:
         self.actors = {"rollout": [Noting(), Noting()], "learner": [Noting(), Noting()]}
         self.learner_state: Any = None
+
+    def restart_due(self) -> list[Any]:
+        return []
+
+    def seconds_to_restart(self) -> float:
+        return 0.0
 
     def replay_stats(self) -> dict[str, float]:
         return {"replay/steps": 1e9}
@@ -95,3 +105,18 @@ def test_pretraining_leaves_the_ratio_of_the_rest_as_it_is(run: Run, monkeypatch
     assert fleet.learner_state is state
     assert run.limiter.num_sampled == 10 * 16 * 5
     assert recorder.updates == 15
+
+
+def test_updates_that_are_not_finite_end_the_run_by_their_own_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failed(RayTaskError):
+        def __init__(self) -> None:
+            self.cause = NonFiniteError("3 updates in a row were not finite")
+
+    def get(reference: Any) -> None:
+        raise Failed
+
+    run.send("call", "learner", 0)
+    monkeypatch.setattr(ray, "wait", lambda references, **options: (references, []))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(RunFailed, match=r"^3 updates in a row were not finite$"):
+        run.take(0.0)

@@ -15,6 +15,7 @@ import pytest
 
 from actors.planning import PlannerPolicy
 from cluster import build
+from cluster.bundle import replay_update
 from cluster.config import RunConfig, build_run, preset_names, resolve
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
@@ -328,3 +329,13 @@ def _newest(run: Path) -> Path:
     path = checkpoint.latest(run / "checkpoints")
     assert path is not None
     return path
+
+
+def test_a_run_whose_updates_are_not_finite_ends_and_names_the_bundle(tmp_path: Path) -> None:
+    overrides = ["cluster.mode=local", "algorithm.optimizer.lr=1e30", "learner.nonfinite_budget=3"]
+    with pytest.raises(RunFailed, match=r"3 updates in a row .*replay-update .*/bundles/update_.*; continue with: "):
+        train(resolve("pets", "nav3d", "debug", overrides=overrides), tmp_path / "run")
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events][-3:] == ["nonfinite", "nonfinite", "failed"]
+    (bundle,) = (tmp_path / "run" / "bundles").iterdir()
+    assert not replay_update(bundle).finite
