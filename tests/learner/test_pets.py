@@ -1,5 +1,6 @@
 """PetsAlgorithm and Learner: learning, the split, early stopping, resume."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from learner import checkpoint
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.pets import PetsAlgorithm, PetsConfig
 from learner.batch import SequenceBatch
-from learner.early_stopping import EarlyStoppingConfig
+from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.learner import Learner, LearnerConfig, mean_metrics
 from learner.losses.ensemble import EnsembleLossConfig
 from learner.models.ensemble import EnsembleConfig, load_member
@@ -111,6 +112,13 @@ def test_updating_stops_at_the_best_weights_and_resumes_when_the_data_grows() ->
     metrics = algorithm.update(next(source)).metrics
     assert metrics["stopped"] == 0.0
     assert "loss" in metrics
+
+
+def test_a_held_out_loss_that_is_not_finite_is_left_out_of_the_average() -> None:
+    stopping = EarlyStopping(EarlyStoppingConfig())
+    for loss in (2.0, math.nan, math.inf, 2.0):
+        stopping.observe(loss, data_seen=100)
+    assert stopping.smoothed == 2.0
 
 
 def test_the_average_is_exported_and_differs_from_the_trained_weights() -> None:
