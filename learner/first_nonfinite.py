@@ -56,7 +56,7 @@ def nonfinite_tensors(state: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-class Births(TorchDispatchMode):
+class Births(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Collects births while it is entered.
 
     Args:
@@ -65,7 +65,7 @@ class Births(TorchDispatchMode):
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], most: int = 5) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[Birth] = []
         self._most = most
         self._inside: list[str] = []
@@ -162,7 +162,8 @@ def _call() -> str:
 def _forward_call() -> str:
     """The same of the forward call of the node that the backward pass is at, which the anomaly detection notes."""
     node = torch._C._current_autograd_node()
-    lines = [] if node is None else node.metadata.get("traceback_", [])
+    metadata: Any = {} if node is None else node.metadata
+    lines = metadata.get("traceback_", [])
     for line in reversed(lines):
         match = _FRAME.search(line)
         if match is not None and not _is_ours_or_torchs(match[1]):
