@@ -72,6 +72,7 @@ class Fleet:
     ) -> None:
         self.config, self.learner_state = config, learner_state
         self.ledgers = run_dir.ledgers if config.cluster.ledger else None
+        self.bundles = run_dir.bundles.absolute()
         self.layout = open_layout(run_dir.replay, config.replay, imported)
         self.actors: dict[str, list[Any]] = {
             name: [] if role.collects and not stages.collects else [None] * config.count(name)

@@ -58,6 +58,7 @@ from cluster.stages import Interleave
 from cluster.supervise import RunFailed
 from envs.contract import ContractError
 from envs.faults import SimulatorError
+from learner.nonfinite import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,8 @@ class Run:
                 if isinstance(error.cause, SimulatorError):
                     self.recorder.fail(f"{task.role.name}-{task.index}: {error.cause}")
                     continue
+                if isinstance(error.cause, NonFiniteError):
+                    raise RunFailed(str(error.cause)) from None
                 if task.role.death is not Death.GROUP or not self.another_died(task.role):
                     cause = error.cause
                     raise RunFailed(f"{task.role.name}-{task.index} failed: {type(cause).__name__}: {cause}") from error

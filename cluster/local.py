@@ -14,9 +14,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from actors.evaluate import EvaluationStopped, never
 from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
@@ -28,6 +30,8 @@ from cluster.stages import Collect, Fit, Interleave, Stage
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
 from learner.algorithms.base import Part
+from learner.learner import is_due
+from learner.nonfinite import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +61,8 @@ class LocalRun:
         manifest = None if state is None else state["replay"]["manifest"]
         imported = source_folders(config) if state is None else ()
         self.replay = build.replay(config, directory, manifest, imported=imported)
-        self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
+        batches = build.local_batches(config, self.replay)
+        self.learner = build.learner(config, batches, self.replay.write_back, bundles=recorder.run_dir.bundles)
         self.policy = build.policy(config, config.learner.device)
         fresh = next_incarnation(self.replay.next_steps())
         num_loops = config.count("rollout") if recorder.stages.collects else 0
@@ -65,6 +70,7 @@ class LocalRun:
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
+        self.turn_updates = 0  # made in the present turn
         if state is None:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
@@ -84,7 +90,7 @@ class LocalRun:
         while not recorder.finished and recorder.failure is None and not stopping():
             self.turn(recorder.stage)
             if recorder.due("eval"):
-                self.evaluate()
+                self.evaluate(stopping)
             recorder.advance()
             if recorder.due("log"):
                 recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
@@ -121,16 +127,35 @@ class LocalRun:
             self.recorder.faults(index, result.steps, result.faults)
 
     def train(self) -> None:
-        """As many updates as the limiter allows."""
-        while self.limiter.can_sample(self.batch_steps):
+        """As many updates as the limiter allows; without a ratio to keep, one lease of them."""
+        while self.may_train():
             self.update()
             self.limiter.sampled(self.batch_steps)
+            self.turn_updates += 1
+        self.turn_updates = 0
+
+    def may_train(self) -> bool:
+        """Whether another update is to be made in this turn."""
+        in_turn = self.limiter.bounded or self.turn_updates < self.config.cluster.updates_per_lease
+        return (
+            in_turn
+            and self.limiter.can_sample(self.batch_steps)
+            and self.replay.num_items(self.config.replayed_length) > 0  # else no stream is long enough yet
+        )
 
     def update(self, part: Part | None = None) -> None:
-        """Train on one batch."""
-        metrics = self.learner.step(part)
+        """Train on one batch.
+
+        Raises:
+            RunFailed: Too many updates in a row were not finite.
+        """
+        before = self.learner.updates
+        try:
+            metrics = self.learner.step(part)
+        except NonFiniteError as error:
+            raise RunFailed(str(error)) from error
         self.recorder.learner(self.learner.updates, metrics)
-        if self.learner.updates % self.config.schedule.publish_every == 0:
+        if is_due(self.config.schedule.publish_every, before, self.learner.updates):
             self.publish()
 
     def publish(self) -> None:
@@ -138,14 +163,23 @@ class LocalRun:
         self.published = self.learner.updates, self.learner.export_weights()
         self.policy.update(*self.published)
 
-    def evaluate(self) -> None:
-        """An evaluation on the run's own schedule."""
+    def evaluate(self, stopping: Callable[[], bool] = never) -> bool:
+        """An evaluation on the run's own schedule; False if it was stopped before its end."""
         keep = imagination.EPISODES if imagination.applies(self.config) else 0
-        evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
-        evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
-        evaluator.close()
+        try:
+            evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
+            with closing(evaluator):
+                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, stopping)
+        except EvaluationStopped:
+            return False
+        except SimulatorError as error:
+            self.recorder.fail(f"no evaluation: {error}")
+            return False
         self.recorder.evaluation(evaluation.summary)
-        build.study(self.config, self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
+        if evaluation.streams:
+            algorithm, steps = self.learner.algorithm, self.recorder.steps
+            build.study(self.config, self.recorder.run_dir, algorithm, evaluation.streams, steps)
+        return True
 
     def checkpoint(self) -> None:
         """Save the state of all parts; none of them is changed by it."""
@@ -156,7 +190,11 @@ class LocalRun:
             "replay": {"manifest": name},
             "limiter": self.limiter.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "actors": {"published": self.published, "loops": [loop.state_dict() for loop in self.loops]},
+            "actors": {
+                "published": self.published,
+                "loops": [loop.state_dict() for loop in self.loops],
+                "turn_updates": self.turn_updates,
+            },
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
@@ -177,6 +215,7 @@ class LocalRun:
 
     def restore_actors(self, state: Mapping[str, Any]) -> None:
         """Bring the policy and the rollout loops back to where they were."""
+        self.turn_updates = int(state.get("turn_updates", 0))
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)

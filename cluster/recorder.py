@@ -45,6 +45,7 @@ class Recorder:
         self.steps = int(state["steps"]) if state else 0
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0
+        self.nonfinite = int(state.get("nonfinite", 0)) if state else 0
         cursor = state.get("stages") if state else None
         self.stages = StageCursor(build.stages(config), self.schedule.total_steps, cursor)
         self._recent: deque[dict[str, float]] = deque(state["recent"] if state else (), maxlen=RECENT_EPISODES)
@@ -127,12 +128,21 @@ class Recorder:
         self.steps = steps
         self._rates_from = (time.monotonic(), steps, self.updates)
 
-    def learner(self, updates: int, metrics: Mapping[str, float]) -> None:
-        """Note `updates` learner updates in all, and the mean metrics of the last ones."""
+    def learner(self, updates: int, metrics: Mapping[str, float | tuple[float, int]]) -> None:
+        """Note `updates` learner updates in all, and metrics of the last batch, or sums over some and their number."""
         self.updates = updates
         for name, value in metrics.items():
+            if name == "nonfinite":
+                self._skipped(int(value[0] if isinstance(value, tuple) else value))
+                continue
             timing = name.startswith("time/")
             self._metrics.add({name.removeprefix("time/"): value}, "timing/learner_" if timing else "learner/")
+
+    def _skipped(self, count: int) -> None:
+        """Count updates that were skipped because they were not finite."""
+        self.nonfinite += count
+        if count:
+            self.run_dir.event(event="nonfinite", skipped=count, updates=self.updates, step=self.steps)
 
     def add(self, metrics: Mapping[str, float], prefix: str) -> None:
         """Gather other metrics."""
@@ -156,6 +166,7 @@ class Recorder:
     def evaluation(self, summary: EvalSummary) -> None:
         """Put an evaluation of the run's own schedule into the next line of metrics."""
         values = {"return_mean": summary.return_mean, "length_mean": summary.length_mean}
+        values |= {"cut": float(summary.cut), "faults": float(summary.faults)}
         metrics = {reported_name(name): value for name, value in summary.metrics.items()}
         self._metrics.add(values | metrics, "eval/")
 
@@ -169,6 +180,7 @@ class Recorder:
             "learner/updates": float(self.updates),
             "env/faults": float(self._faults.total()),
             **{f"env/faults_{kind}": float(count) for kind, count in sorted(self._faults.items())},
+            "learner/nonfinite": float(self.nonfinite),
             "timing/env_steps_per_second": (self.steps - steps) / seconds,
             "timing/updates_per_second": (self.updates - updates) / seconds,
             **extra,
@@ -186,6 +198,7 @@ class Recorder:
             "steps": self.steps,
             "episodes": self.episodes,
             "updates": self.updates,
+            "nonfinite": self.nonfinite,
             "recent": list(self._recent),
             "done": dict(self._done),
             "gathered": self._metrics.gathered(),

@@ -105,7 +105,7 @@ def _start_learner(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
     config = fleet.config
     actor: Any = ray.remote(LearnerActor)
     return actor.options(**options).remote(
-        partial(build.learner, config),
+        partial(build.learner, config, rank=index, bundles=fleet.bundles),
         partial(build.remote_batches, config, fleet.actors["replay"], index),
         fleet.weights,
         config.schedule.publish_every,

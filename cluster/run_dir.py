@@ -34,7 +34,8 @@ _SPEC = TypeAdapter(_KnownSpec)
 
 class RunDir:
     """`config.yaml`, `spec.json`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`,
-    `ledgers/`, `eval/`, `imagination/`, `fidelity/`.
+    `ledgers/`, `eval/`, `imagination/`, `fidelity/`,
+    `bundles/`.
 
     One process at a time holds a run directory: a lock is taken on creation and released by `close`.
     """
@@ -51,6 +52,7 @@ class RunDir:
         self.eval = path / "eval"
         self.imagination = path / "imagination"
         self.fidelity = path / "fidelity"
+        self.bundles = path / "bundles"  # of updates that were not finite
         self.stop_marker = path / "STOPPED.json"
         self.done_marker = path / "DONE.json"
         self._lock: IO[str] | None = None

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import ray
 from ray.exceptions import RayTaskError
 
 from cluster import build
@@ -20,6 +21,7 @@ from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
+from learner.nonfinite import NonFiniteError
 
 
 class Noting:
@@ -42,6 +44,12 @@ class StubFleet:
     def __init__(self) -> None:
         self.actors = {"rollout": [Noting(), Noting()], "learner": [Noting(), Noting()]}
         self.learner_state: Any = None
+
+    def restart_due(self) -> list[Any]:
+        return []
+
+    def seconds_to_restart(self) -> float:
+        return 0.0
 
     def replay_stats(self) -> dict[str, float]:
         return {"replay/steps": 1e9}
@@ -119,3 +127,18 @@ def test_a_simulator_that_stays_broken_ends_the_run_after_its_last_checkpoint(
     with pytest.raises(RunFailed, match="rollout-0: nav3d: environment 0 fails each time"):
         run.loop(lambda: False)
     assert budgets == [run.config.cluster.stop_budget_seconds]
+
+
+def test_updates_that_are_not_finite_end_the_run_by_their_own_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failed(RayTaskError):
+        def __init__(self) -> None:
+            self.cause = NonFiniteError("3 updates in a row were not finite")
+
+    def get(reference: Any) -> None:
+        raise Failed
+
+    run.send("call", "learner", 0)
+    monkeypatch.setattr(ray, "wait", lambda references, **options: (references, []))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(RunFailed, match=r"^3 updates in a row were not finite$"):
+        run.take(0.0)
