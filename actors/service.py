@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -60,6 +60,18 @@ class RolloutSummary:
     push_seconds: float  # encoding, sending and waiting for acknowledgements
 
 
+class Pulse(Protocol):
+    """Signs of life of an actor whose calls take long."""
+
+    def tick(self) -> bool:
+        """Count a step of work; whether the run is to stop."""
+        ...
+
+
+def _no_pulse() -> bool:
+    return False
+
+
 def pull_weights(store: Any, policy: Policy) -> int:
     """Update `policy` if the weight store has something newer; the versions it was behind.
 
@@ -89,6 +101,7 @@ class RolloutActor:
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
         num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
         ledger: Where acknowledgements are written down, if they are.
+        make_pulse: Starts the signs of life of this process, if it is to give any.
     """
 
     def __init__(
@@ -101,9 +114,11 @@ class RolloutActor:
         unapplied_bytes: int = 256 << 20,
         num_actors: int = 1,
         ledger: Path | None = None,
+        make_pulse: Callable[[], Pulse] | None = None,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
+        self._tick = _no_pulse if make_pulse is None else make_pulse().tick
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
         box = make_buffer_pool()
@@ -119,7 +134,7 @@ class RolloutActor:
         return self._loop.policy.version
 
     def run(self, num_ticks: int, version: int | None = None) -> RolloutSummary:
-        """Take `num_ticks` steps in every environment and push the full blocks.
+        """Take `num_ticks` steps in every environment and push the full blocks; fewer if the run is to stop.
 
         Args:
             num_ticks: Steps per environment.
@@ -129,7 +144,7 @@ class RolloutActor:
         lag = 0 if version is None else max(0, version - policy.version)
         if self._weights is not None and (version is None or lag):
             lag = pull_weights(self._weights, policy)
-        result = self._loop.collect(num_ticks)
+        result = self._loop.collect(num_ticks, self._tick)
         start = perf_counter()
         acknowledged = self._push(result.blocks)
         summary = RolloutSummary(
@@ -326,6 +341,7 @@ class EvaluatorActor:
         make_policy: Builds the policy.
         weights: Handle of the weight store, None if the policy needs no weights.
         algorithm: Name for the summary.
+        make_pulse: Starts the signs of life of this process, if it is to give any.
     """
 
     def __init__(
@@ -334,7 +350,9 @@ class EvaluatorActor:
         make_policy: Callable[[], Policy],
         weights: Any | None = None,
         algorithm: str = "",
+        make_pulse: Callable[[], Pulse] | None = None,
     ) -> None:
+        self._tick = _no_pulse if make_pulse is None else make_pulse().tick
         self._evaluator = make_evaluator()
         self._policy = make_policy()
         self._weights = weights

@@ -79,6 +79,7 @@ class EnvConfig:
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
     eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
     check_share: Fraction = CHECK_SHARE  # share of later steps whose ranges are checked; 0 for none
+    step_timeout_seconds: NonNegativeFloat = 60.0  # longest time of one step or reset; 0 for no limit
 
     def __getstate__(self) -> tuple[dict[str, Any], EnvSpec | None]:
         """A configuration takes the spec along to other processes, which then start no simulator for it."""
@@ -122,7 +123,7 @@ class ClusterConfig:
     updates_per_lease: PositiveInt = 16  # learner updates between two reports to the driver
     sample_in_flight: PositiveInt = 2  # batches a rank requests ahead
     wait_for_resources_seconds: NonNegativeFloat = 600.0  # how long a run waits for room on a cluster that it joins
-    stop_budget_seconds: NonNegativeFloat = 20.0  # time the calls in flight may take before the last checkpoint
+    stop_budget_seconds: NonNegativeFloat = 20.0  # within which a run that is stopped has ended, whatever hangs
     stop_exit_code: Annotated[int, Ge(0), Le(255)] = (
         0  # of a run that a signal stopped; non-zero where a stop is to be retried
     )

@@ -75,6 +75,9 @@ def issue_collects(run: Run) -> None:
 def book_collect(run: Run, task: Task, summary: Any) -> None:
     """Count the steps of a `RolloutSummary`."""
     seconds = {"env": summary.env_seconds, "policy": summary.policy_seconds, "push": summary.push_seconds}
+    run.limiter.release(task.steps - summary.steps)  # fewer when the run is to stop
+    if not summary.steps:
+        return
     run.recorder.rollout(summary.steps, summary.episodes, summary.metrics)
     lag = max(0, run.recorder.updates - summary.policy_version)  # updates newer than the actions' weights
     run.recorder.add({"policy_lag": lag, "policy_version": summary.policy_version}, "rollout/")
@@ -114,8 +117,14 @@ def issue_updates(run: Run) -> None:
 
 def book_updates(run: Run, task: Task, result: Any) -> None:
     """Note the metrics of rank 0; a rank that has joined its group answers without steps."""
-    if task.index == 0 and task.steps:
-        run.recorder.learner(*result)
+    if task.index or not task.steps:
+        return
+    updates, metrics = result
+    if run.ending and isinstance(run.recorder.stage, Interleave):  # it may have done less than it was to
+        batches = (updates - run.recorder.updates) // run.config.learner.updates_per_step
+        undone = run.lease_steps - batches * run.lease_steps // run.config.cluster.updates_per_lease
+        run.limiter.redo(run.limiter.num_sampled - max(0, undone))
+    run.recorder.learner(updates, metrics)
 
 
 def lose_updates(run: Run, lost: Collection[Task]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
+from cluster.ending import Saved
 from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
+from cluster.signals import StopFlag, StopLate
 from cluster.stages import Collect, Fit, Interleave, Stage
 from learner.algorithms.base import Part
 
@@ -61,6 +63,10 @@ class LocalRun:
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
+        self.stopping = StopFlag()
+        self.owed: list[int] = []  # ticks that each loop has still to take in the present turn; empty between two
+        self.owes_evaluation = False  # whether the turn is whole but for the evaluation after it
+        self.loops_are_whole = True
         if state is None:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
@@ -70,45 +76,74 @@ class LocalRun:
             self.limiter.load_state_dict(state["limiter"])
             self.restore_actors(state["actors"])
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
-        recorder = self.recorder
-        while not recorder.finished and not stopping():
-            self.turn(recorder.stage)
-            if recorder.due("eval"):
-                self.evaluate()
+    def run(self, stopping: StopFlag) -> Saved:
+        """Train until the schedule is done or `stopping` says so, then save a last checkpoint; what the run leaves.
+
+        A stop is exact, between two steps: the turn goes on when the run continues. Only what has not answered when
+        half of the stop's budget is spent is left in its midst; simulators then begin new streams.
+        """
+        recorder, self.stopping = self.recorder, stopping
+        left_out: list[str] = []
+        while (self.owes_evaluation or not recorder.finished) and not stopping:
+            if not self.owes_evaluation:
+                try:
+                    self.turn(recorder.stage)
+                except StopLate:
+                    self.loops_are_whole = False
+                    left_out.append("the environments, which did not answer, with what no block held yet")
+                if self.owed:
+                    break
+            if self.owes_evaluation or recorder.due("eval"):
+                self.owes_evaluation = True
+                if stopping or not self.evaluate():
+                    break
+                self.owes_evaluation = False
             recorder.advance()
             if recorder.due("log"):
                 recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
             if recorder.due("checkpoint") and not recorder.finished:
                 self.checkpoint()
         self.checkpoint()
+        return self.checkpoints.saved(left_out)
 
     def turn(self, stage: Stage) -> None:
-        """A little of a stage."""
+        """A little of a stage; it is whole if nothing is `owed` afterwards."""
         match stage:
             case Interleave():
-                self.collect()
-                self.train()
+                if not (self.collect() and self.train()):
+                    return
             case Collect():
-                self.collect()
+                if not self.collect():
+                    return
             case Fit():
                 self.update(stage.part)
+        self.owed = []
 
-    def collect(self) -> None:
-        """One collect of every rollout loop."""
-        for loop in self.loops:
-            result = loop.collect(self.config.actors.ticks_per_collect)
+    def collect(self) -> bool:
+        """One collect of every rollout loop, or the rest of one; False if it is stopped before its end."""
+        self.owed = self.owed or [self.config.actors.ticks_per_collect] * len(self.loops)
+        for index, loop in enumerate(self.loops):
+            if self.stopping() and self.owed[index]:
+                return False
+            if not self.owed[index]:
+                continue
+            with self.stopping.interruptible():
+                result = loop.collect(self.owed[index], self.stopping)
+            self.owed[index] -= result.ticks
             for block in result.blocks:
                 self.replay.insert(block)
             self.limiter.inserted(result.steps)
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
+        return not any(self.owed)
 
-    def train(self) -> None:
-        """As many updates as the limiter allows."""
+    def train(self) -> bool:
+        """As many updates as the limiter allows; False if it is stopped before."""
         while self.limiter.can_sample(self.batch_steps):
+            if self.stopping():
+                return False
             self.update()
             self.limiter.sampled(self.batch_steps)
+        return True
 
     def update(self, part: Part | None = None) -> None:
         """Train on one batch."""
@@ -122,14 +157,19 @@ class LocalRun:
         self.published = self.learner.updates, self.learner.export_weights()
         self.policy.update(*self.published)
 
-    def evaluate(self) -> None:
-        """An evaluation on the run's own schedule."""
+    def evaluate(self) -> bool:
+        """An evaluation on the run's own schedule; False if it is stopped before its end."""
         keep = imagination.EPISODES if imagination.applies(self.config) else 0
         evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
-        evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
+        try:
+            with self.stopping.interruptible():
+                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
+        except StopLate:
+            return False
         evaluator.close()
         self.recorder.evaluation(evaluation.summary)
         build.study(self.config, self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
+        return True
 
     def checkpoint(self) -> None:
         """Save the state of all parts; none of them is changed by it."""
@@ -140,7 +180,12 @@ class LocalRun:
             "replay": {"manifest": name},
             "limiter": self.limiter.state_dict(),
             "recorder": self.recorder.state_dict(),
-            "actors": {"published": self.published, "loops": [loop.state_dict() for loop in self.loops]},
+            "actors": {
+                "published": self.published,
+                "loops": [loop.state_dict() for loop in self.loops] if self.loops_are_whole else [],
+                "owed": self.owed if self.loops_are_whole else [],
+                "owes_evaluation": self.owes_evaluation,
+            },
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
@@ -156,6 +201,9 @@ class LocalRun:
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)
+        self.owes_evaluation = bool(state.get("owes_evaluation", False))
+        if len(state["loops"]) == len(self.loops):
+            self.owed = list(state.get("owed", ()))
         for index, (loop, saved) in enumerate(zip(self.loops, state["loops"], strict=False)):  # there may be more now
             fresh = loop.incarnation
             if not loop.load_state_dict(saved):

@@ -26,6 +26,7 @@ SIGINT are no deaths: the run finishes its step, stores what rollout actors hold
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,3 +84,11 @@ class RestartBudget:
         self._streak += 1
         self._started = self.clock() + wait
         return wait
+
+
+def plain(text: str) -> str:
+    """The first line of an error's text, without colours."""
+    return _COLOURS.sub("", text).strip().partition("\n")[0]
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -24,6 +24,14 @@ class RemoteSource(Iterator[SequenceBatch], Protocol):
     def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None: ...
 
 
+class Pulse(Protocol):
+    """Signs of life of an actor whose calls take long."""
+
+    def tick(self) -> bool:
+        """Count a step of work; whether the run is to stop."""
+        ...
+
+
 class LearnerActor:
     """One rank: trains on the batches it is given and, as rank 0, publishes weights.
 
@@ -36,6 +44,7 @@ class LearnerActor:
         world_size: Ranks of the group.
         broadcast: Precision of the published weights.
         device: Of the learner; on a GPU, batches are copied there while it computes.
+        make_pulse: Starts the signs of life of this process, if it is to give any.
     """
 
     def __init__(
@@ -48,7 +57,9 @@ class LearnerActor:
         world_size: int = 1,
         broadcast: BroadcastPrecision = "fp32",
         device: DeviceName = "auto",
+        make_pulse: Callable[[], Pulse] | None = None,
     ) -> None:
+        self._tick = (lambda: False) if make_pulse is None else make_pulse().tick
         self._make_learner, self._make_batches = make_learner, make_batches
         self._weights = weights
         self._publish_every = publish_every
@@ -77,10 +88,15 @@ class LearnerActor:
         return self._learner.updates
 
     def train(self, num_updates: int, part: Part | None = None) -> tuple[int, dict[str, float]]:
-        """Do `num_updates` updates, of `part` alone if given; (updates done in all, mean metrics of these)."""
+        """Do `num_updates` updates, of `part` alone if given; (updates done in all, mean metrics of these).
+
+        A rank alone does fewer if the run is to stop; the ranks of a group cannot know that they agree.
+        """
         learner = self._started()
         sums: defaultdict[str, float] = defaultdict(float)
         for _ in range(num_updates):
+            if self._tick() and self._world_size == 1:
+                break
             for name, value in learner.step(part).items():
                 sums[name] += value
             if learner.updates % self._publish_every == 0:
