@@ -36,6 +36,7 @@ from actors.replay.wire.buffers import make_buffer_pool
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
 from envs.specs import ArraySpec
+from envs.vector import SerialVectorEnv
 from learner.broadcast import unpack_weights
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
@@ -67,9 +68,19 @@ class Pulse(Protocol):
         """Count a step of work; whether the run is to stop."""
         ...
 
+    def follow(self, place: Callable[[], object]) -> None:
+        """Count as a step also each time that `place` has changed; it is asked in another thread."""
+        ...
 
-def _no_pulse() -> bool:
-    return False
+
+class NoPulse:
+    """The pulse of an actor that nobody watches."""
+
+    def tick(self) -> bool:
+        return False
+
+    def follow(self, place: Callable[[], object]) -> None:
+        pass
 
 
 def pull_weights(store: Any, policy: Policy) -> int:
@@ -101,7 +112,7 @@ class RolloutActor:
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
         num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
         ledger: Where acknowledgements are written down, if they are.
-        make_pulse: Starts the signs of life of this process, if it is to give any.
+        make_pulse: Starts the signs of life of this process.
     """
 
     def __init__(
@@ -114,17 +125,19 @@ class RolloutActor:
         unapplied_bytes: int = 256 << 20,
         num_actors: int = 1,
         ledger: Path | None = None,
-        make_pulse: Callable[[], Pulse] | None = None,
+        make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
-        self._tick = _no_pulse if make_pulse is None else make_pulse().tick
+        self._pulse = make_pulse()
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
         box = make_buffer_pool()
         self._ports = [RayInserts(shard, box) for shard in shards]
         self._windows = [MessageWindow(port, max_pending, share, note) for port in self._ports]
         self._loop = make_loop()
+        if isinstance(self._loop.env, SerialVectorEnv):  # the others limit the time of a step themselves
+            self._pulse.follow(lambda: self._loop.env.progress.place)
         self._weights = weights
         self._actor = actor
         self._metrics = _RolloutMetrics(actor)
@@ -144,7 +157,7 @@ class RolloutActor:
         lag = 0 if version is None else max(0, version - policy.version)
         if self._weights is not None and (version is None or lag):
             lag = pull_weights(self._weights, policy)
-        result = self._loop.collect(num_ticks, self._tick)
+        result = self._loop.collect(num_ticks, self._pulse.tick)
         start = perf_counter()
         acknowledged = self._push(result.blocks)
         summary = RolloutSummary(
@@ -341,7 +354,7 @@ class EvaluatorActor:
         make_policy: Builds the policy.
         weights: Handle of the weight store, None if the policy needs no weights.
         algorithm: Name for the summary.
-        make_pulse: Starts the signs of life of this process, if it is to give any.
+        make_pulse: Starts the signs of life of this process.
     """
 
     def __init__(
@@ -350,9 +363,9 @@ class EvaluatorActor:
         make_policy: Callable[[], Policy],
         weights: Any | None = None,
         algorithm: str = "",
-        make_pulse: Callable[[], Pulse] | None = None,
+        make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
-        self._tick = _no_pulse if make_pulse is None else make_pulse().tick
+        self._pulse = make_pulse()
         self._evaluator = make_evaluator()
         self._policy = make_policy()
         self._weights = weights

@@ -35,12 +35,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.replay.flow.limiter import SampleLimiter
 from cluster import build
@@ -56,9 +55,10 @@ from cluster.pulse import ask_to_stop
 from cluster.recorder import Recorder
 from cluster.roles import ROLES, Death, Role
 from cluster.run_dir import RunDir
+from cluster.saving import Saving
 from cluster.signals import StopFlag
 from cluster.stages import Interleave
-from cluster.supervise import BudgetSpent, RunFailed
+from cluster.supervise import RunFailed
 from envs.contract import ContractError
 
 logger = logging.getLogger(__name__)
@@ -74,16 +74,6 @@ END_SECONDS, END_SHARE = 6.0, 0.3
 
 GROUP_DEATH_SECONDS = 20.0
 """How long after a failed update of one rank the death of another may come to light."""
-
-
-@dataclass(frozen=True)
-class PendingCheckpoint:
-    """A checkpoint on its way to the disk."""
-
-    name: str
-    step: int
-    books: dict[str, Any]  # limiter and recorder when it was begun
-    calls: list[Any]  # the learner's state, then the shards' manifests
 
 
 class Run:
@@ -104,15 +94,14 @@ class Run:
         self.collect_steps = build.collect_steps(config)
         self.lease_steps = lease_steps(config)
         self.liveness = Liveness(config, fleet, self._note_death)
+        self.saving = Saving(checkpoints, fleet)
         self.ending = False  # whether the run is to stop, and calls end early
         self._filled = False
-        self._pending_checkpoint: PendingCheckpoint | None = None
-        self._retaining: list[Any] = []
 
     def start(self, stopping: StopFlag) -> bool:
         """Wait for what the shards recover, then start who collects; False if the run is to stop before."""
         calls = self.fleet.ask_shards()
-        if not self.wait(calls, lambda: bool(stopping)):
+        if not self.wait(calls, stopping):
             return False
         self.fleet.start_collecting(ray.get(calls))
         self.limiter.recovered(self.fleet.inserted_steps)  # all that was acknowledged, also after the checkpoint
@@ -131,7 +120,7 @@ class Run:
                 recorder.log({**self.fleet.replay_stats(), **self.limiter.metrics()})
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
                 self.begin_checkpoint()
-            self.end_checkpoint(timeout=0.0)
+            self.saving.end()
         return self.stop(stopping) if stopping else self.finish()
 
     def issue(self) -> None:
@@ -144,17 +133,16 @@ class Run:
 
     def settle(self, stopping: StopFlag) -> None:
         """Wait until the replay holds what was collected; let actors go that no later stage needs."""
-        self.wait(self.flush(), lambda: bool(stopping))
+        self.wait(self.flush(()), stopping)
         if not self.recorder.stages.collects:
             self.fleet.stop_collecting()
 
-    def flush(self) -> list[Any]:
-        """Calls that end when the replay holds what idle actors have collected; the others' are forgotten."""
+    def flush(self, busy: Collection[tuple[str, int]]) -> list[Any]:
+        """Calls that end when the replay holds what the actors have collected that are not busy."""
         flushes = []
         for role in ROLES.values():
             if role.work is not None:
-                busy = {task.index for task in self.forget(role)}
-                flushes += role.work.flush(self, busy)
+                flushes += role.work.flush(self, {index for name, index in busy if name == role.name})
         return flushes
 
     def wait(self, calls: list[Any], enough: Callable[[], bool]) -> bool:
@@ -171,10 +159,14 @@ class Run:
         Raises:
             BudgetSpent: One of them too often, or one that Ray restarts has died too often.
         """
-        busy = {(task.role.name, task.index) for task in self.pending.values()}
-        for hang in self.liveness.look(busy):
+        for hang in self.liveness.look(self.busy):
             if self.fleet.actors[hang.role.name][hang.index] is not None:  # not gone with its group
                 self.died(hang.role, hang.index, hang.reason)
+
+    @property
+    def busy(self) -> set[tuple[str, int]]:
+        """Role and index of the actors with calls in flight."""
+        return {(task.role.name, task.index) for task in self.pending.values()}
 
     def tasks(self, role: str) -> Iterator[Task]:
         """The calls of a role in flight."""
@@ -224,16 +216,14 @@ class Run:
 
         Raises:
             ContractError: An environment is wrong: no other actor would do better.
-            RunFailed: The call would fail again.
+            RunFailed: The call would fail again, or what it called is dead for good.
         """
         cause, part = error.cause, f"{task.role.name}-{task.index}"
         if isinstance(cause, ContractError):
             raise cause from None
         if isinstance(cause, RayActorError):
+            self.liveness.check_restarted()
             name = self.fleet.part_of(cause) or "an actor that it called"
-            if isinstance(cause, ActorDiedError) and ROLES[name.partition("-")[0]].death is Death.RESTART:
-                restarts = self.config.actors.restarts
-                raise BudgetSpent(f"{name} died {restarts + 1} times, {restarts} restarts are allowed")
             self.died(task.role, task.index, f"lost {name}", task)
         elif task.role.death is Death.GROUP and self.another_died(task.role):
             self.died(task.role, task.index, f"failed with another of its group ({in_words(error)})", task)
@@ -282,50 +272,10 @@ class Run:
                 continue
         return False
 
-    def begin_checkpoint(self) -> None:
-        """Begin a checkpoint, unless one is pending or the learner is to start again."""
-        if self._pending_checkpoint is None and self.fleet.complete("learner"):
-            name = self.checkpoints.next_name(self.recorder.steps)
-            books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
-            self._pending_checkpoint = PendingCheckpoint(
-                name, self.recorder.steps, books, self.fleet.begin_checkpoint(name)
-            )
-
-    def give_up_checkpoint(self) -> None:
-        """Forget the pending checkpoint, if there is one."""
-        self._pending_checkpoint = None
-
-    def end_checkpoint(self, timeout: float) -> bool:
-        """Commit the pending checkpoint if its calls have ended within the timeout; whether there is none left.
-
-        A pending checkpoint whose learner or shard has died is given up: the next one is due later.
-
-        Raises:
-            OSError: It could not be written.
-        """
-        pending = self._pending_checkpoint
-        if pending is None or len(ray.wait(pending.calls, num_returns=len(pending.calls), timeout=timeout)[0]) < len(
-            pending.calls
-        ):
-            return pending is None
-        self._pending_checkpoint = None
-        try:
-            learner, *_ = ray.get(pending.calls)
-        except RayTaskError as error:
-            if isinstance(error.cause, OSError):
-                raise
-            return self._without(pending, error)
-        except RayError as error:
-            return self._without(pending, error)
-        self.checkpoints.commit(
-            pending.step, {"learner": learner, "replay": {"manifest": pending.name}, **pending.books}
-        )
-        self._retaining = self.fleet.retain(self.checkpoints.names())
-        return True
-
-    def _without(self, pending: PendingCheckpoint, error: RayError) -> bool:
-        logger.warning("checkpoint %s is given up: %s", pending.name, in_words(error))
-        return False
+    def begin_checkpoint(self) -> bool:
+        """Begin a checkpoint of now, if that can be; whether one is pending."""
+        books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
+        return self.saving.begin(self.recorder.steps, books)
 
     def finish(self) -> Saved:
         """Let the calls in flight end, store what rollout actors hold, and save a last checkpoint.
@@ -338,9 +288,9 @@ class Run:
                 self.forget(role)
         while self.pending:
             self.take(timeout=0.5)
-        self.wait(self.flush(), lambda: False)
+        self.wait(self.flush(()), lambda: False)
         for _ in range(1 + self.config.actors.restarts):
-            if self.save(lambda: SAVE_SECONDS):
+            if self.save(SAVE_SECONDS):
                 return self.checkpoints.saved()
         raise RunFailed("the last checkpoint could not be written: learner or shards do not answer")
 
@@ -356,11 +306,12 @@ class Run:
         try:
             while self.pending and stopping.left() > (1 - CALLS_SHARE) * budget:
                 self.take(timeout=0.2)
-            busy = sorted({f"{task.role.name}-{task.index}" for task in self.pending.values()})
-            left_out += [f"{part}: its call has not ended" for part in busy]
-            if not self.wait(self.flush(), lambda: stopping.left() < (1 - CALLS_SHARE - FLUSH_SHARE) * budget):
+            busy = self.busy
+            self.pending.clear()
+            left_out += [f"{name}-{index}: its call has not ended" for name, index in sorted(busy)]
+            if not self.wait(self.flush(busy), lambda: stopping.left() < (1 - CALLS_SHARE - FLUSH_SHARE) * budget):
                 left_out.append("rollout actors: not all that they hold is stored")
-            if self.save(lambda: stopping.left() - reserve):
+            if self.save(stopping.left() - reserve):
                 return self.checkpoints.saved(left_out)
         except RunFailed as error:
             left_out.append(str(error))
@@ -370,23 +321,22 @@ class Run:
             logger.warning("the stop leaves out %s", line)
         return self.checkpoints.saved(left_out)
 
-    def save(self, left: Callable[[], float]) -> bool:
-        """Save a checkpoint of now; whether it was possible while `left` said that there was time."""
-        self.give_up_checkpoint()
-        started = time.monotonic()
-        while not self.fleet.complete("learner") and time.monotonic() - started < left():
+    def save(self, seconds: float) -> bool:
+        """Save a checkpoint of now; whether that was possible within so many seconds."""
+        self.saving.give_up()
+        until = time.monotonic() + seconds
+        late = lambda: time.monotonic() >= until  # noqa: E731
+        while not self.begin_checkpoint():
+            if late():
+                return False
             self.take(timeout=0.2)
-        self.begin_checkpoint()
-        pending = self._pending_checkpoint
-        if pending is None:
-            return False
-        started = time.monotonic()
-        until = started + left()
-        if not self.wait(pending.calls, lambda: time.monotonic() >= until) or not self.end_checkpoint(timeout=0.0):
-            self.give_up_checkpoint()
-            return False
-        self.wait(self._retaining, lambda: time.monotonic() >= until)
-        return True
+        pending = self.saving.pending
+        assert pending is not None
+        if self.wait(pending.calls, late) and self.saving.end():
+            self.wait(self.saving.retaining, late)
+            return True
+        self.saving.give_up()
+        return False
 
 
 def run(

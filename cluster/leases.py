@@ -129,7 +129,7 @@ def book_updates(run: Run, task: Task, result: Any) -> None:
 
 def lose_updates(run: Run, lost: Collection[Task]) -> None:
     """The group will go on from the newest checkpoint; the limiter takes back the updates since then."""
-    run.give_up_checkpoint()  # it waits for a learner that is gone
+    run.saving.give_up()  # it waits for a learner that is gone
     state = run.fleet.learner_state = run.checkpoints.newest_learner()
     updates = int(state["updates"]) if state is not None else 0
     again = run.recorder.updates - updates

@@ -99,6 +99,15 @@ class Liveness:
                 self._restart(overdue)
         return hangs
 
+    def check_restarted(self) -> None:
+        """Look at every actor that Ray restarts.
+
+        Raises:
+            BudgetSpent: One is dead for good.
+        """
+        for key in list(self._known):
+            self._came_back(key)
+
     def silent(self, seconds: float) -> list[str]:
         """Parts that have not been heard for some seconds."""
         return [f"{role}-{index}" for role, index in self._known if self._watch.silence((role, index)) > seconds]

@@ -36,8 +36,9 @@ class Pulse:
 
     def __init__(self, post: Callable[[int, int], bool], seconds: float = PULSE_SECONDS) -> None:
         self._post, self._seconds = post, seconds
-        self._steps = 0
+        self._steps = self._moves = 0
         self._stopping = False
+        self._place: Callable[[], object] = lambda: None
         threading.Thread(target=self._beat, name="pulse", daemon=True).start()
 
     def tick(self) -> bool:
@@ -45,12 +46,19 @@ class Pulse:
         self._steps += 1
         return self._stopping
 
+    def follow(self, place: Callable[[], object]) -> None:
+        """Count as a step also each time that `place`, asked at every beat, has changed."""
+        self._place = place
+
     def _beat(self) -> None:
+        before: object = None
         pause = threading.Event()
         beats = 0
         while True:
+            place = self._place()
+            self._moves, before = self._moves + (place != before), place
             try:
-                self._stopping = self._post(beats, self._steps)
+                self._stopping = self._post(beats, self._steps + self._moves)
             except (RpcError, RaySystemError) as error:  # the store is away: whoever needs it says so
                 logger.debug("no pulse: %s", error)
             beats += 1

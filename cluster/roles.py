@@ -203,11 +203,11 @@ def _start_evaluator(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
 
 
 def _tick_seconds(config: RunConfig) -> float:
-    """How long the environments of an actor may take for one step of all, or for starting again."""
+    """How long an actor may be heard of no step of an environment, or of all where workers have limits themselves."""
     env = config.env
     if env.step_timeout_seconds == 0:
         return math.inf
-    return env.step_timeout_seconds * (config.actors.envs_per_actor if env.mode == "serial" else 1)
+    return env.step_timeout_seconds * (1 if env.mode == "serial" else config.actors.envs_per_actor)
 
 
 def _serving(name: str, section: ServingConfig) -> Role:

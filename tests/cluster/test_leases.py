@@ -44,6 +44,7 @@ class Books:
             redo=lambda samples: self.notes.append(("redo", samples)),
         )
         self.checkpoints = SimpleNamespace(newest_learner=lambda: {"updates": 30, "samples": 100})
+        self.saving = SimpleNamespace(give_up=lambda: self.notes.append("give up"))
         self.run_dir = SimpleNamespace(event=lambda **fields: self.notes.append(fields))
 
     def take(self, steps: int) -> None:
@@ -57,9 +58,6 @@ class Books:
 
     def filled(self) -> bool:
         return True
-
-    def give_up_checkpoint(self) -> None:
-        self.notes.append("give up")
 
 
 @pytest.fixture
