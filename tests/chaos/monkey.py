@@ -3,9 +3,9 @@
     python -m tests.chaos.monkey --seconds 600 --seed 0 --run-dir runs/chaos
 
 The run trains on an environment that counts its steps, through Ray, with a durable replay and a ledger of every
-acknowledgement. Any of its processes dies by SIGKILL at random moments, the driver too, which is then resumed, or stands
-still by SIGSTOP for longer than the run waits for it. At the end the run must reach its target, and its replay must
-hold every acknowledged step once, with the right content.
+acknowledgement. At random moments one of its processes dies by SIGKILL, the driver too, which is then resumed, or
+stands still by SIGSTOP for longer than the run waits for it. At the end the run must reach its target, and its replay
+must hold every acknowledged step once, with the right content.
 """
 
 from __future__ import annotations
@@ -237,6 +237,11 @@ def kill_tree(driver: subprocess.Popen[bytes]) -> None:
     children = descendants(driver.pid)
     driver.kill()
     driver.wait()
+    for pid in children:
+        process = read_process(pid)
+        if process is not None and process.state == "T":  # it would not notice
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     wait_for_end(children)
 
 

@@ -1,4 +1,4 @@
-"""A training run whose processes are killed and stopped at random loses nothing it acknowledged and ends at its target."""
+"""A run whose processes are killed and stopped at random loses nothing it acknowledged and ends at its target."""
 
 from __future__ import annotations
 
