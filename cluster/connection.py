@@ -50,7 +50,7 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
                 os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())
                 cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
                 ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
-        except (RuntimeError, OSError, ValueError, AssertionError, ray.exceptions.RayError) as error:
+        except Exception as error:  # ray.init raises anything, Exception itself, too
             where = f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if joins() else "a cluster of this run's own"
             kill([process for process in descendants() if process not in before])
             raise RunFailed(f"Ray did not start, {where}: {type(error).__name__}: {plain(str(error))}") from error

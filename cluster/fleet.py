@@ -140,6 +140,9 @@ class Fleet:
         self._kill([self.actors[role.name][each] for each in lost])
         for each in lost:
             self.actors[role.name][each] = None
+        self._joining = [
+            (task, call) for task, call in self._joining if task.role is not role or task.index not in lost
+        ]
         part = f"{role.name}-{index}"
         name = role.name if group else part
         if role.death is Death.DROP:

@@ -147,7 +147,7 @@ class Run:
 
     def wait(self, calls: list[Any], enough: Callable[[], bool]) -> bool:
         """Wait for calls, while the watch goes on; whether they have ended before `enough` said so."""
-        while len(ray.wait(calls, num_returns=len(calls), timeout=0.2)[0]) < len(calls) if calls else False:
+        while calls and len(ray.wait(calls, num_returns=len(calls), timeout=0.2)[0]) < len(calls):
             if enough():
                 return False
             self.look_after()

@@ -159,7 +159,7 @@ class Liveness:
             self._watch.pulse(names[name], beats, steps)
 
     def _came_back(self, key: Key) -> bool:
-        """Whether Ray restarts an actor, or has done so since the last time.
+        """Whether Ray has restarted an actor since the last time, or is at it.
 
         Raises:
             BudgetSpent: It is dead for good.
@@ -173,7 +173,7 @@ class Liveness:
         if table.get("State") == "DEAD":
             raise BudgetSpent(f"{part} died {count + 1} times, {limit} restarts are allowed")
         if count == restarts.count:
-            return bool(table.get("State") not in ("ALIVE", None))
+            return False
         restarts.count = count
         if not restarts.known:
             logger.warning("%s died; it is replaced (%d of %d restarts)", part, count, limit)

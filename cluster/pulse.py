@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import ray
 from ray._private.worker import global_worker
@@ -22,6 +23,9 @@ PULSE_SECONDS = 1.0
 
 RPC_SECONDS = 5.0
 """How long a call to the store may take."""
+
+AWAY = (RpcError, RaySystemError)
+"""What a call to the store raises while the GCS does not answer."""
 
 _SPACE = b"worldfleet"
 
@@ -59,7 +63,7 @@ class Pulse:
             self._moves, before = self._moves + (place != before), place
             try:
                 self._stopping = self._post(beats, self._steps + self._moves)
-            except (RpcError, RaySystemError) as error:  # the store is away: whoever needs it says so
+            except AWAY as error:  # the store is away: whoever needs it says so
                 logger.debug("no pulse: %s", error)
             beats += 1
             pause.wait(self._seconds)
@@ -85,7 +89,7 @@ def read_pulses(names: list[str]) -> Mapping[str, tuple[int, int]]:
     keys = {prefix + name.encode(): name for name in names}
     try:
         found = global_worker.gcs_client.internal_kv_multi_get(list(keys), _SPACE, RPC_SECONDS)
-    except (RpcError, RaySystemError) as error:
+    except AWAY as error:
         logger.debug("no pulses: %s", error)
         return {}
     return {keys[key]: _numbers(value) for key, value in found.items()}
@@ -93,12 +97,14 @@ def read_pulses(names: list[str]) -> Mapping[str, tuple[int, int]]:
 
 def ask_to_stop() -> None:
     """Tell all actors of this run that their calls are to end early."""
-    global_worker.gcs_client.internal_kv_put(_prefix() + b"stop", b"1", True, _SPACE, RPC_SECONDS)
+    with suppress(*AWAY):
+        global_worker.gcs_client.internal_kv_put(_prefix() + b"stop", b"1", True, _SPACE, RPC_SECONDS)
 
 
 def forget_pulses() -> None:
     """Remove what the actors of this run have told."""
-    global_worker.gcs_client.internal_kv_del(_prefix(), True, _SPACE, RPC_SECONDS)
+    with suppress(*AWAY):
+        global_worker.gcs_client.internal_kv_del(_prefix(), True, _SPACE, RPC_SECONDS)
 
 
 def _prefix() -> bytes:
