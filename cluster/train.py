@@ -127,7 +127,8 @@ def _train_in_mode(
         known = flag.saved or checkpoints.saved(["all since that checkpoint: something hangs"])
         _mark_stop(run_dir, str(flag.reason), recorder.steps, known)
         run_dir.event(event="end", step=recorder.steps, reason=flag.reason)
-        end_now(config.cluster.stop_exit_code, f"{flag.reason}: ended after {config.cluster.stop_budget_seconds:g} s")
+        logger.warning("%s: ended after %g s, as something hangs", flag.reason, config.cluster.stop_budget_seconds)
+        end_now(config.cluster.stop_exit_code)
 
     def lost(reason: str) -> None:
         run_dir.event(event="failed", step=recorder.steps, reason=reason)
