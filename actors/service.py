@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -35,6 +35,7 @@ from actors.replay.flow.service import RayInserts
 from actors.replay.wire.buffers import make_buffer_pool
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
+from envs.faults import Fault, SimulatorError
 from envs.specs import ArraySpec
 from envs.vector import SerialVectorEnv
 from learner.broadcast import unpack_weights
@@ -59,6 +60,7 @@ class RolloutSummary:
     env_seconds: float
     policy_seconds: float
     push_seconds: float  # encoding, sending and waiting for acknowledgements
+    faults: list[Fault] = field(default_factory=list)  # failures of simulators
 
 
 class Pulse(Protocol):
@@ -135,12 +137,25 @@ class RolloutActor:
         box = make_buffer_pool()
         self._ports = [RayInserts(shard, box) for shard in shards]
         self._windows = [MessageWindow(port, max_pending, share, note) for port in self._ports]
-        self._loop = make_loop()
-        if isinstance(self._loop.env, SerialVectorEnv):  # the others limit the time of a step themselves
-            self._pulse.follow(lambda: self._loop.env.progress.place)
+        self._made: RolloutLoop | None = None
+        self._failure: Exception | None = None
+        try:
+            self._made = make_loop()
+        except (SimulatorError, ValueError, ImportError) as error:
+            self._failure = error  # for the first call: an actor that dies here is started again, and fails again
+        if self._made is not None and isinstance(self._made.env, SerialVectorEnv):  # others limit their steps
+            progress = self._made.env.progress
+            self._pulse.follow(lambda: progress.place)
         self._weights = weights
         self._actor = actor
         self._metrics = _RolloutMetrics(actor)
+
+    @property
+    def _loop(self) -> RolloutLoop:
+        if self._made is None:
+            assert self._failure is not None
+            raise self._failure
+        return self._made
 
     def ping(self) -> int:
         """The version of the policy."""
@@ -152,6 +167,10 @@ class RolloutActor:
         Args:
             num_ticks: Steps per environment.
             version: Newest published version if the caller knows it; saves asking the store.
+
+        Raises:
+            SimulatorError: An environment fails however often it is made again, or cannot be made at all.
+            ValueError: The loop was refused; a ContractError if an environment is not of its spec.
         """
         policy = self._loop.policy
         lag = 0 if version is None else max(0, version - policy.version)
@@ -173,13 +192,15 @@ class RolloutActor:
             env_seconds=result.env_seconds,
             policy_seconds=result.policy_seconds,
             push_seconds=perf_counter() - start,
+            faults=result.faults,
         )
         self._metrics.record(summary)
         return summary
 
     def flush(self) -> int:
         """Push the unfinished blocks and wait for every acknowledgement; the steps acknowledged."""
-        return self._push(self._loop.flush()) + sum(window.settle(wait=True) for window in self._windows)
+        blocks = [] if self._made is None else self._made.flush()
+        return self._push(blocks) + sum(window.settle(wait=True) for window in self._windows)
 
     def restart(self, incarnation: int) -> None:
         """Push everything, then go on with new streams; see `RolloutLoop.restart`."""
@@ -188,7 +209,8 @@ class RolloutActor:
 
     def close(self) -> None:
         """Close the environments; no other call may follow."""
-        self._loop.env.close()
+        if self._made is not None:
+            self._made.env.close()
 
     def _push(self, blocks: list[Block]) -> int:
         """Send one message per shard; the steps acknowledged meanwhile."""
@@ -214,12 +236,16 @@ class _RolloutMetrics:
         self._rate = Gauge("worldfleet_rollout_steps_per_second", "Steps per second inside a lease", tag_keys=keys)
         for metric in (self._steps, self._episodes, self._return, self._lag, self._rate):
             metric.set_default_tags(tags)
+        self._faults = Counter("worldfleet_rollout_faults", "Failures of simulators", tag_keys=("actor", "kind"))
+        self._tags = tags
 
     def record(self, summary: RolloutSummary) -> None:
         self._steps.inc(summary.steps)
         if summary.episodes:
             self._episodes.inc(len(summary.episodes))
             self._return.set(summary.episodes[-1].episode_return)
+        for fault in summary.faults:
+            self._faults.inc(1, {**self._tags, "kind": fault.kind})
         self._lag.set(summary.policy_lag)
         seconds = summary.env_seconds + summary.policy_seconds + summary.push_seconds
         self._rate.set(summary.steps / max(seconds, 1e-9))

@@ -90,21 +90,40 @@ def observation_keys(config: RunConfig) -> Sequence[str]:
     return family(config).observation_keys(config.algorithm, config)
 
 
-def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation: int = 0) -> RolloutLoop:
-    """The rollout loop of actor `index`."""
+def rollout_loop(
+    config: RunConfig,
+    policy: Policy,
+    index: int = 0,
+    incarnation: int = 0,
+    hung: Callable[[str], None] | None = None,
+) -> RolloutLoop:
+    """The rollout loop of actor `index`; `hung` is told of an environment that hangs in this process, see `envs.watch`.
+
+    Raises:
+        SimulatorError: An environment fails however often it is made again.
+        ValueError: The environment cannot be made, or not be stepped as it is configured.
+    """
     from actors.rollout import RolloutConfig, RolloutLoop
     from envs.registry import entry, make_vector_env
+    from envs.watch import watch
 
     env = make_vector_env(
         config.env.name,
         config.actors.envs_per_actor,
         mode=config.env.mode,
         check_share=config.env.check_share,
+        step_timeout_seconds=config.env.step_timeout_seconds,
         **config.env.options,
     )
     seed = derive_seed(config.seed, "rollout")
     settings = RolloutConfig(config.actors.block_steps, entry(config.env.name).repeatable)
-    return RolloutLoop(env, policy, seed, index, incarnation, settings)
+    if hung is not None:
+        watch(env, config.env.step_timeout_seconds, hung)
+    try:
+        return RolloutLoop(env, policy, seed, index, incarnation, settings)
+    except BaseException:
+        env.close()
+        raise
 
 
 def evaluator(

@@ -29,6 +29,7 @@ from cluster.roles import ROLES
 from cluster.stages import StageCursor
 from cluster.tree import build, drop_others, merge, to_tree
 from envs.contract import CHECK_SHARE
+from envs.faults import STEP_TIMEOUT_SECONDS
 from envs.names import nearest
 from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, check_fields
 from envs.registry import is_prefixed_name, known_spec, remember_spec
@@ -79,7 +80,8 @@ class EnvConfig:
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
     eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
     check_share: Fraction = CHECK_SHARE  # share of later steps whose ranges are checked; 0 for none
-    step_timeout_seconds: NonNegativeFloat = 60.0  # longest time of one step or reset; 0 for no limit
+    fault_budget: NonNegativeInt = 20  # failures of simulators in 10,000 steps of a rollout actor; 0 allows none
+    step_timeout_seconds: NonNegativeFloat = STEP_TIMEOUT_SECONDS  # of one reset or step; 0 for any time
 
     def __getstate__(self) -> tuple[dict[str, Any], EnvSpec | None]:
         """A configuration takes the spec along to other processes, which then start no simulator for it."""
@@ -266,8 +268,11 @@ def build_run(tree: Mapping[str, Any]) -> RunConfig:
     return build(RunConfig, {**tree, "roles": read_roles(tree.get("roles", {}))})
 
 
-ELASTIC = ("actors", "cluster", "replay", "roles", "schedule")
-"""Sections that may change when a run continues; the others would not fit what was trained."""
+ELASTIC = (
+    "actors", "cluster", "replay", "roles", "schedule",
+    "env.mode", "env.check_share", "env.fault_budget", "env.step_timeout_seconds",
+)  # fmt: skip
+"""Sections and keys that may change when a run continues; the others would not fit what was trained."""
 
 
 def override(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.replay.service import begin_checkpoint, retain_checkpoints
 from actors.replay.store.layout import open_layout
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 STATS_SECONDS = 2.0
 """How long the driver waits for a shard's figures before it goes on with the last ones."""
+
+GROUP_DEATH_SECONDS = 20.0
+"""How long after a failed call of one actor of a group the death of another may come to light."""
 
 CLOSE_SECONDS = 5.0
 """How long all actors together may take to close their simulators before they are killed."""
@@ -195,6 +198,22 @@ class Fleet:
                 if actor is not None and actor._actor_id.hex() == error.actor_id:
                     return f"{name}-{index}"
         return None
+
+    def another_died(self, role: Role) -> bool:
+        """Whether the failed call of an actor came from the death of another of its group."""
+        actors = self.actors[role.name]
+        if len(actors) == 1:
+            return False
+        pings = [actor.ping.remote() for actor in actors]
+        deadline = time.monotonic() + GROUP_DEATH_SECONDS
+        for ping in pings:
+            try:
+                ray.get(ping, timeout=max(0.0, deadline - time.monotonic()))
+            except RayActorError:
+                return True
+            except GetTimeoutError:
+                continue
+        return False
 
     def names(self) -> list[str]:
         """Names of the actors, for people."""

@@ -60,11 +60,18 @@ from cluster.signals import StopFlag
 from cluster.stages import Interleave
 from cluster.supervise import RunFailed
 from envs.contract import ContractError
+from envs.faults import SimulatorError
 
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 600.0
 """How long the last checkpoint of a run that has reached its end may take."""
+
+CALLS_SHARE, FLUSH_SHARE = 0.4, 0.15
+"""Shares of the stop budget for the calls in flight, and for storing what rollout actors hold."""
+
+END_SECONDS, END_SHARE = 6.0, 0.3
+"""What a stop leaves of its budget, at most this share, to end the actors and Ray."""
 
 CALLS_SHARE, FLUSH_SHARE = 0.4, 0.15
 """Shares of the stop budget for the calls in flight, and for storing what rollout actors hold."""
@@ -111,7 +118,7 @@ class Run:
     def loop(self, stopping: StopFlag) -> Saved:
         """Run until the schedule is done or `stopping` says so, then save a last checkpoint."""
         schedule, recorder = self.config.schedule, self.recorder
-        while not recorder.finished and not stopping:
+        while not recorder.finished and recorder.failure is None and not stopping:
             self.issue()
             self.take(timeout=0.5)
             if recorder.advance():
@@ -121,7 +128,11 @@ class Run:
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
                 self.begin_checkpoint()
             self.saving.end()
-        return self.stop(stopping) if stopping else self.finish()
+        if recorder.failure is not None:
+            until = time.monotonic() + self.config.cluster.stop_budget_seconds
+            self.stop(lambda: until - time.monotonic())
+            raise RunFailed(recorder.failure)
+        return self.stop(stopping.left) if stopping else self.finish()
 
     def issue(self) -> None:
         """Give every role the work that the stage and the limiter allow now."""
@@ -221,11 +232,13 @@ class Run:
         cause, part = error.cause, f"{task.role.name}-{task.index}"
         if isinstance(cause, ContractError):
             raise cause from None
-        if isinstance(cause, RayActorError):
+        if isinstance(cause, SimulatorError):
+            self.recorder.fail(f"{part}: {cause}")
+        elif isinstance(cause, RayActorError):
             self.liveness.check_restarted()
             name = self.fleet.part_of(cause) or "an actor that it called"
             self.died(task.role, task.index, f"lost {name}", task)
-        elif task.role.death is Death.GROUP and self.another_died(task.role):
+        elif task.role.death is Death.GROUP and self.fleet.another_died(task.role):
             self.died(task.role, task.index, f"failed with another of its group ({in_words(error)})", task)
         else:
             raise RunFailed(f"{part} failed: {in_words(error)}") from error
@@ -256,22 +269,6 @@ class Run:
         lost = [ref for ref, task in self.pending.items() if task.role is role and index in (None, task.index)]
         return [self.pending.pop(reference) for reference in lost]
 
-    def another_died(self, role: Role) -> bool:
-        """Whether the failed call of an actor came from the death of another of its group."""
-        actors = self.fleet.actors[role.name]
-        if len(actors) == 1:
-            return False
-        pings = [actor.ping.remote() for actor in actors]
-        deadline = time.monotonic() + GROUP_DEATH_SECONDS
-        for ping in pings:
-            try:
-                ray.get(ping, timeout=max(0.0, deadline - time.monotonic()))
-            except RayActorError:
-                return True
-            except ray.exceptions.GetTimeoutError:
-                continue
-        return False
-
     def begin_checkpoint(self) -> bool:
         """Begin a checkpoint of now, if that can be; whether one is pending."""
         books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
@@ -294,9 +291,10 @@ class Run:
                 return self.checkpoints.saved()
         raise RunFailed("the last checkpoint could not be written: learner or shards do not answer")
 
-    def stop(self, stopping: StopFlag) -> Saved:
-        """As `finish`, but within what is left of the stop budget, and without what does not answer until then."""
-        budget, reserve = stopping.left(), min(END_SECONDS, END_SHARE * stopping.left())
+    def stop(self, left: Callable[[], float]) -> Saved:
+        """As `finish`, but within what is `left` of the stop budget, and without what does not answer until then."""
+        budget = left()
+        reserve = min(END_SECONDS, END_SHARE * budget)
         self.ending = True
         ask_to_stop()
         for role in ROLES.values():
@@ -304,14 +302,14 @@ class Run:
                 self.forget(role)
         left_out: list[str] = []
         try:
-            while self.pending and stopping.left() > (1 - CALLS_SHARE) * budget:
+            while self.pending and left() > (1 - CALLS_SHARE) * budget:
                 self.take(timeout=0.2)
             busy = self.busy
             self.pending.clear()
             left_out += [f"{name}-{index}: its call has not ended" for name, index in sorted(busy)]
-            if not self.wait(self.flush(busy), lambda: stopping.left() < (1 - CALLS_SHARE - FLUSH_SHARE) * budget):
+            if not self.wait(self.flush(busy), lambda: left() < (1 - CALLS_SHARE - FLUSH_SHARE) * budget):
                 left_out.append("rollout actors: not all that they hold is stored")
-            if self.save(stopping.left() - reserve):
+            if self.save(left() - reserve):
                 return self.checkpoints.saved(left_out)
         except RunFailed as error:
             left_out.append(str(error))

@@ -79,6 +79,7 @@ def book_collect(run: Run, task: Task, summary: Any) -> None:
     if not summary.steps:
         return
     run.recorder.rollout(summary.steps, summary.episodes, summary.metrics)
+    run.recorder.faults(summary.actor, summary.steps, summary.faults)
     lag = max(0, run.recorder.updates - summary.policy_version)  # updates newer than the actions' weights
     run.recorder.add({"policy_lag": lag, "policy_version": summary.policy_version}, "rollout/")
     run.recorder.add({name: value / summary.steps * 1e6 for name, value in seconds.items()}, "timing/us_per_step_")

@@ -10,7 +10,9 @@ not been: checkpoints disturb nothing, and simulators come back by playing their
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from cluster.recorder import Recorder
 from cluster.report import imagination
 from cluster.signals import StopFlag, StopLate
 from cluster.stages import Collect, Fit, Interleave, Stage
+from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
 from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
@@ -59,7 +63,7 @@ class LocalRun:
         self.policy = build.policy(config, config.learner.device)
         fresh = next_incarnation(self.replay.next_steps())
         num_loops = config.count("rollout") if recorder.stages.collects else 0
-        self.loops = [build.rollout_loop(config, self.policy, index, fresh) for index in range(num_loops)]
+        self.loops = [build.rollout_loop(config, self.policy, index, fresh, self.end) for index in range(num_loops)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
@@ -81,10 +85,13 @@ class LocalRun:
 
         A stop is exact, between two steps: the turn goes on when the run continues. Only what has not answered when
         half of the stop's budget is spent is left in its midst; simulators then begin new streams.
+
+        Raises:
+            RunFailed: Simulators failed too often; the checkpoint is saved.
         """
         recorder, self.stopping = self.recorder, stopping
         left_out: list[str] = []
-        while (self.owes_evaluation or not recorder.finished) and not stopping:
+        while (self.owes_evaluation or not recorder.finished) and recorder.failure is None and not stopping:
             if not self.owes_evaluation:
                 try:
                     self.turn(recorder.stage)
@@ -104,6 +111,8 @@ class LocalRun:
             if recorder.due("checkpoint") and not recorder.finished:
                 self.checkpoint()
         self.checkpoint()
+        if recorder.failure is not None:
+            raise RunFailed(recorder.failure)
         return self.checkpoints.saved(left_out)
 
     def turn(self, stage: Stage) -> None:
@@ -127,13 +136,19 @@ class LocalRun:
                 return False
             if not self.owed[index]:
                 continue
-            with self.stopping.interruptible():
-                result = loop.collect(self.owed[index], self.stopping)
+            try:
+                with self.stopping.interruptible():
+                    result = loop.collect(self.owed[index], self.stopping)
+            except SimulatorError as error:
+                self.recorder.faults(index, 0, loop.env.take_faults())
+                self.recorder.fail(str(error))
+                return False
             self.owed[index] -= result.ticks
             for block in result.blocks:
                 self.replay.insert(block)
             self.limiter.inserted(result.steps)
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
+            self.recorder.faults(index, result.steps, result.faults)
         return not any(self.owed)
 
     def train(self) -> bool:
@@ -189,6 +204,14 @@ class LocalRun:
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
+
+    def end(self, reason: str) -> None:
+        """End the process at once: a simulator hangs in it, so nothing can be saved."""
+        self.recorder.run_dir.event(event="failed", step=self.recorder.steps, reason=reason)
+        resume = f"continue with: worldfleet train --resume {self.recorder.run_dir.path}"
+        sys.stderr.write(f"worldfleet: error: {reason}; {resume}\n")
+        sys.stderr.flush()
+        os._exit(1)
 
     def close(self) -> None:
         """Close the simulators and give the replay's files free."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from actors.episode_metrics import reported_name
@@ -17,6 +19,9 @@ from cluster.metrics import Metrics
 from cluster.progress import Progress
 from cluster.run_dir import RunDir
 from cluster.stages import Fit, Stage, StageCursor
+from envs.faults import Fault, FaultBudget, FaultsSpent
+
+logger = logging.getLogger(__name__)
 
 RECENT_EPISODES = 50
 """Episodes over which running means are taken."""
@@ -48,6 +53,13 @@ class Recorder:
         gathered = state["gathered"] if state else None
         self._metrics = Metrics(run_dir.metrics_file, resumed, config.cluster.metrics_port, gathered)
         self._progress = progress
+        self._env = config.env
+        self._faults: Counter[str] = Counter(state.get("faults", {}) if state else {})  # by kind
+        budgets = state.get("fault_budgets", {}) if state else {}
+        self._fault_budgets = {
+            int(actor): FaultBudget(self._env.fault_budget, saved) for actor, saved in budgets.items()
+        }
+        self.failure: str | None = None  # why the run has to end after a checkpoint
         self._rates_from = (time.monotonic(), self.steps, self.updates)
         self._times = dict.fromkeys(self._done, time.monotonic())
 
@@ -89,6 +101,26 @@ class Recorder:
             self._recent.append(figures | {reported_name(name): value for name, value in episode.metrics.items()})
         for name, value in metrics.items():
             self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "policy/")
+
+    def faults(self, actor: int, steps: int, faults: Sequence[Fault]) -> None:
+        """Count the failures of simulators in `steps` steps of a rollout actor, and write each down.
+
+        More than `env.fault_budget` allows are a `failure`.
+        """
+        for fault in faults:
+            self._faults[fault.kind] += 1
+            fields = {**asdict(fault), "episode_step": fault.step, "step": self.steps}
+            self.run_dir.event(event="fault", actor=actor, name=self._env.name, **fields)
+            logger.warning("rollout-%d, %s: %s; it is made again", actor, self._env.name, fault.describe())
+        budget = self._fault_budgets.setdefault(actor, FaultBudget(self._env.fault_budget))
+        try:
+            budget.spend(steps, len(faults))
+        except FaultsSpent as spent:
+            self.fail(f"rollout-{actor}, {self._env.name}: {spent}; the last one: {faults[-1].describe()}")
+
+    def fail(self, reason: str) -> None:
+        """Have the run end with a checkpoint and this reason, unless it has one already."""
+        self.failure = self.failure or reason
 
     def recovered(self, steps: int) -> None:
         """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
@@ -135,6 +167,8 @@ class Recorder:
         values = {
             "rollout/episodes": float(self.episodes),
             "learner/updates": float(self.updates),
+            "env/faults": float(self._faults.total()),
+            **{f"env/faults_{kind}": float(count) for kind, count in sorted(self._faults.items())},
             "timing/env_steps_per_second": (self.steps - steps) / seconds,
             "timing/updates_per_second": (self.updates - updates) / seconds,
             **extra,
@@ -155,6 +189,8 @@ class Recorder:
             "recent": list(self._recent),
             "done": dict(self._done),
             "gathered": self._metrics.gathered(),
+            "faults": dict(self._faults),
+            "fault_budgets": {actor: budget.state_dict() for actor, budget in self._fault_budgets.items()},
             "stages": self.stages.state_dict(),
         }
 

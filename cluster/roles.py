@@ -7,6 +7,8 @@ what they need when they are called: configurations read this table in processes
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -181,7 +183,14 @@ def make_loop(config: RunConfig, server: Any | None, index: int, incarnation: in
     from cluster import build
 
     policy = build.policy(config) if server is None else build.remote_policy(config, RayPolicyServer(server))
-    return build.rollout_loop(config, policy, index, incarnation)
+    return build.rollout_loop(config, policy, index, incarnation, _end_process)
+
+
+def _end_process(reason: str) -> None:
+    """End the process of an actor, which is then replaced."""
+    sys.stderr.write(f"{reason}; its actor ends and is replaced\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _start_evaluator(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:

@@ -14,6 +14,8 @@
 |                | the updates since then, so they are done again                                   | (the group)      |
 | weight store   | restarted by Ray, empty; actors keep the weights they have until the learner     | actors.restarts  |
 |                | publishes again                                                                  |                  |
+| environment    | made again as a new stream; the step that failed is not stored (docs/envs.md);   | env.fault_budget |
+|                | hanging in its actor's own process: the actor is replaced                        | (each rollout)   |
 | evaluator      | replaced; the evaluation it ran is dropped                                       | never            |
 | driver         | its actors die with it; `--resume RUN_DIR` continues from the last checkpoint,   |                  |
 |                | with every step that a shard had acknowledged (as above)                         |                  |

@@ -21,6 +21,7 @@ from cluster.run_dir import RunDir
 from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
 from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
 from learner import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
         recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)
         try:
             reason, saved = _train_in_mode(config, run_dir, recorder, state)
-        except RunFailed as error:
+        except (RunFailed, SimulatorError) as error:
             run_dir.event(event="failed", step=recorder.steps, reason=str(error))
             raise RunFailed(f"{error}; continue with: worldfleet train --resume {run_dir.path}") from error
         finally:

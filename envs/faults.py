@@ -119,11 +119,12 @@ class FaultBudget:
         self._at.extend([self._steps] * faults)
         while self._at and self._at[0] <= self._steps - BUDGET_STEPS:
             self._at.popleft()
-        if len(self._at) > self._limit:
+        if faults and len(self._at) > self._limit:
             count = len(self._at)
             self._at.clear()
             within = min(self._steps, BUDGET_STEPS)
-            raise FaultsSpent(f"{count} faults of simulators in {within} steps, env.fault_budget allows {self._limit}")
+            faults_of = "1 fault" if count == 1 else f"{count} faults"
+            raise FaultsSpent(f"{faults_of} of simulators in {within} steps, env.fault_budget allows {self._limit}")
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self._steps, "at": list(self._at)}

@@ -55,5 +55,5 @@ def test_a_budget_holds_over_the_last_ten_thousand_steps() -> None:
 def test_no_budget_allows_no_fault() -> None:
     budget = FaultBudget(0)
     budget.spend(1000, 0)
-    with pytest.raises(FaultsSpent, match=r"1 faults of simulators in 1064 steps, env\.fault_budget allows 0"):
+    with pytest.raises(FaultsSpent, match=r"1 fault of simulators in 1064 steps, env\.fault_budget allows 0"):
         budget.spend(64, 1)

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from cluster.metrics import without_incidentals
 from cluster.report.page import write_report
 from cluster.run_dir import RunDir
 from cluster.stages import Stage
+from cluster.supervise import RunFailed
 from cluster.train import train
 from cluster.tree import to_tree
 from learner import checkpoint
 from tests.cluster import fake_family
 from tests.docs.glossary import unexplained
+from tests.envs import slippery as slippery_env
 
 pytestmark = pytest.mark.integration
 
@@ -112,6 +115,53 @@ def test_a_run_stopped_in_any_stage_equals_an_uninterrupted_one(
         assert contents(tmp_path / "stored") == before
         assert evaluate_run(parts, episodes=2, seed=0, gif_episodes=0)["train_steps"] == 512
         assert "<html" in write_report(parts).read_text()
+
+
+@pytest.fixture
+def slippery() -> RunConfig:
+    return resolve("pets", slippery_env.NAME, "debug", overrides=["cluster.mode=local", "env.fault_budget=1000"])
+
+
+def test_a_run_whose_simulators_fail_equals_one_that_was_stopped(
+    slippery: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(slippery, whole)
+    for turns in (1, 2):
+        stop_after(turns)
+        assert train(slippery if turns == 1 else None, parts, resume=turns > 1).reason == "SIGTERM"
+    stop_after(0)
+    assert train(None, parts, resume=True).reason == "done"
+    lines = assert_same_run(whole, parts)
+    assert lines[-1]["env/faults"] > 20
+    assert lines[-1]["env/faults"] == lines[-1]["env/faults_exception"] + lines[-1]["env/faults_nonfinite"]
+    assert lines[-1]["replay/streams"] == 2 * slippery.actors.envs_per_actor + lines[-1]["env/faults"]
+
+
+def test_a_spent_budget_of_faults_ends_with_a_checkpoint_and_the_run_resumes(
+    slippery: RunConfig, tmp_path: Path
+) -> None:
+    config = replace(slippery, env=replace(slippery.env, fault_budget=3))
+    with pytest.raises(RunFailed, match=r"faults of simulators in .*env\.fault_budget allows 3.*slipped.*--resume"):
+        train(config, tmp_path / "run")
+    step = checkpoint.step_of(_newest(tmp_path / "run"))
+    assert step > 0
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "failed"
+    assert events[-1]["step"] == step
+    outcome = train(None, tmp_path / "run", resume=True, overrides=["env.fault_budget=1000"])
+    assert (outcome.reason, outcome.exit_code) == ("done", 0)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.05])
+def test_a_simulator_that_stays_broken_ends_in_one_line(
+    share: float, slippery: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("envs.vector.REMAKE_WAITS", (0.0,))  # a reset fails in one of 10 tries, or in each
+    config = replace(slippery, env=replace(slippery.env, options={"share": share}))
+    with pytest.raises(RunFailed, match=r"Slippery-v0: environment \d fails each of the 1 times .*--resume"):
+        train(config, tmp_path / "run")
+    assert (checkpoint.latest(tmp_path / "run" / "checkpoints") is None) == (share == 1.0)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
