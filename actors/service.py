@@ -407,7 +407,7 @@ class EvaluatorActor:
         """Pull the newest weights and evaluate them."""
         if self._weights is not None:
             pull_weights(self._weights, self._policy)
-        evaluation = self._evaluator.evaluate(self._policy, self._algorithm)
+        evaluation = self._evaluator.evaluate(self._policy, self._algorithm, self._pulse.tick)
         self._return.set(evaluation.summary.return_mean)
         if evaluation.summary.success_rate is not None:
             self._success.set(evaluation.summary.success_rate)

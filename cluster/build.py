@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -127,18 +128,41 @@ def rollout_loop(
 
 
 def evaluator(
-    config: RunConfig, episodes: int, seed: int, record_episodes: int = 0, keep_episodes: int = 0, num_envs: int = 50
+    config: RunConfig,
+    episodes: int,
+    seed: int,
+    record_episodes: int = 0,
+    keep_episodes: int = 0,
+    num_envs: int = 50,
+    max_steps: int | None = None,
 ) -> Evaluator:
-    """An evaluator whose episodes depend on `seed` alone, never on the run's."""
-    from actors.evaluate import EvalConfig, Evaluator
-    from envs.registry import make_vector_env
+    """An evaluator whose episodes depend on `seed` alone, never on the run's; see `actors.evaluate.EvalConfig`.
 
-    held_out = derive_seed(seed, "evaluation")
+    Of simulators that need processes of their own it starts no more at once than a rollout actor does.
+    """
+    from actors.evaluate import EvalConfig, Evaluator
+    from envs.registry import entry, make_vector_env
+
+    if entry(config.env.name).envs_per_process is not None:
+        num_envs = min(num_envs, config.actors.envs_per_actor)
     settings = EvalConfig(
-        episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2, keep_episodes=keep_episodes
+        episodes=episodes,
+        num_envs=min(num_envs, episodes),
+        seed=derive_seed(seed, "evaluation"),
+        max_steps=max_steps or config.schedule.eval_max_steps or None,
+        record_episodes=record_episodes,
+        record_stride=2,
+        keep_episodes=keep_episodes,
     )
-    options = {**config.env.options, **config.env.eval_options, "check_share": config.env.check_share}
-    return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
+    make_env = partial(
+        make_vector_env,
+        config.env.name,
+        mode=config.env.mode,
+        check_share=config.env.check_share,
+        step_timeout_seconds=config.env.step_timeout_seconds,
+        **{**config.env.options, **config.env.eval_options},
+    )
+    return Evaluator(make_env, settings)
 
 
 def replay(

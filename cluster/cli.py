@@ -12,11 +12,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
-from envs.numbers import read_value
+from envs.numbers import NonNegativeInt, PositiveFloat, PositiveInt, read_value
 
 logger = logging.getLogger("worldfleet")
 
@@ -93,7 +93,13 @@ def _eval(options: argparse.Namespace) -> int:
     from cluster.evaluation import evaluate_run
 
     summary = evaluate_run(
-        options.run_dir, options.episodes, options.seed, options.gif_episodes, options.precision, options.set
+        options.run_dir,
+        options.episodes,
+        options.seed,
+        options.gif_episodes,
+        options.precision,
+        options.set,
+        options.max_steps,
     )
     sys.stdout.write(json.dumps(summary) + "\n")
     return 0
@@ -231,6 +237,25 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_complain(f"{message} (see {self.prog} --help)", 2))
+
+
+def _number(hint: Any) -> Callable[[str], Any]:
+    """Reads the value of an option as that of a key of the configuration, for argparse: 1e3 is an integer."""
+
+    def read(text: str) -> Any:
+        try:
+            return read_value(hint, read_yaml(text, "the value"), "")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return read
+
+
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algo", default="pets", help="algorithm preset (default: pets)")
     parser.add_argument(
@@ -244,7 +269,7 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="worldfleet", description="World models at fleet scale.")
+    parser = _Parser(prog="worldfleet", description="World models at fleet scale.")
     parser.add_argument("--debug", action="store_true", help="log tracebacks and debug messages")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -255,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("train", _train, "Train an agent; on Ray, or in one process with --set cluster.mode=local.")
     _add_selection(sub)
-    sub.add_argument("--seed", type=int, help="root seed (default: the configuration's)")
+    sub.add_argument("--seed", type=_number(NonNegativeInt), help="root seed (default: the configuration's)")
     sub.add_argument(
         "--run-dir", type=Path, help="new directory for the run (default: runs/<algo>-<env>-<seed>-<time>)"
     )
@@ -270,9 +295,15 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("eval", _eval, "Evaluate a run on held-out seeds; one JSON object on stdout.")
     sub.add_argument("--run-dir", type=Path, required=True)
-    sub.add_argument("--episodes", type=int, default=100)
-    sub.add_argument("--seed", type=int, default=0, help="chooses the held-out episodes")
-    sub.add_argument("--gif-episodes", type=int, default=2, help="episodes drawn into eval/*.gif")
+    sub.add_argument("--episodes", type=_number(PositiveInt), default=100)
+    sub.add_argument("--seed", type=_number(NonNegativeInt), default=0, help="chooses the held-out episodes")
+    sub.add_argument(
+        "--max-steps",
+        type=_number(PositiveInt),
+        help="steps after which an episode is cut (default: the run's schedule.eval_max_steps, or else the limit that "
+        "the environment declares, or else 5,000)",
+    )
+    sub.add_argument("--gif-episodes", type=_number(NonNegativeInt), default=2, help="episodes drawn into eval/*.gif")
     sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
     sub.add_argument(
         "--set",
@@ -291,7 +322,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("env", metavar="ID", help="environment preset, gym:<id>, gym:<module>:<id> or dmc:<domain>-<task>")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. env.options.wind_std=1")
     sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    sub.add_argument("--seconds", type=float, default=60.0, help="time limit of each check (default: 60)")
+    sub.add_argument(
+        "--seconds", type=_number(PositiveFloat), default=60.0, help="time limit of each check (default: 60)"
+    )
 
     sub = add("report", _report, "Write report.html of a run.")
     sub.add_argument("--run-dir", type=Path, required=True)
@@ -307,12 +340,14 @@ def _parser() -> argparse.ArgumentParser:
     fidelity = "Measure open-loop model error against horizon: of a run's world model, or of ensembles trained for it."
     sub = add("fidelity", _fidelity, fidelity)
     sub.add_argument("--run-dir", type=Path, help="study the newest checkpoint of this run, into its directory")
-    sub.add_argument("--horizon", type=int, help="longest horizon, with --run-dir (default: 30 steps)")
-    sub.add_argument("--steps", type=int, help="steps of each test set, with --run-dir (default: 4000)")
+    sub.add_argument("--horizon", type=_number(PositiveInt), help="longest horizon, with --run-dir (default: 30 steps)")
+    sub.add_argument(
+        "--steps", type=_number(PositiveInt), help="steps of each test set, with --run-dir (default: 4000)"
+    )
     sub.add_argument("--algo", default="pets", help="algorithm preset (default: pets, the only one it can train)")
     sub.add_argument("--env", default="nav3d")
     sub.add_argument("--output", type=Path, default=Path("docs/results"))
-    sub.add_argument("--seeds", type=int, default=3)
+    sub.add_argument("--seeds", type=_number(PositiveInt), default=3)
     sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
 
     sub = add("bench", _bench, "Measure speed as ratios to peers or physical bounds of the same run.")

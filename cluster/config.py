@@ -151,6 +151,8 @@ class ScheduleConfig:
     log_every: PositiveInt = 500  # environment steps between two lines of metrics.jsonl
     eval_every: NonNegativeInt = 0  # environment steps between evaluations, 0 for one at the end only
     eval_episodes: PositiveInt = 20  # episodes of an evaluation during the run
+    eval_max_steps: NonNegativeInt = 0  # steps after which an episode of an evaluation is cut; 0 for the limit that the
+    # environment declares, or 5,000 where it declares none
     checkpoint_every: PositiveInt = 5_000  # environment steps between checkpoints
     checkpoint_seconds: PositiveFloat = 300.0  # a checkpoint is also taken when the last one is older
     keep_checkpoints: PositiveInt = 2  # checkpoints kept

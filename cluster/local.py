@@ -14,9 +14,11 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from actors.evaluate import EvaluationStopped
 from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
@@ -71,6 +73,7 @@ class LocalRun:
         self.owed: list[int] = []  # ticks that each loop has still to take in the present turn; empty between two
         self.owes_evaluation = False  # whether the turn is whole but for the evaluation after it
         self.loops_are_whole = True
+        self.turn_updates = 0  # made in the present turn
         if state is None:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
@@ -152,13 +155,24 @@ class LocalRun:
         return not any(self.owed)
 
     def train(self) -> bool:
-        """As many updates as the limiter allows; False if it is stopped before."""
-        while self.limiter.can_sample(self.batch_steps):
+        """As many updates as the limiter allows, without a ratio to keep one lease; False if it is stopped before."""
+        while self.may_train():
             if self.stopping():
                 return False
             self.update()
             self.limiter.sampled(self.batch_steps)
+            self.turn_updates += 1
+        self.turn_updates = 0
         return True
+
+    def may_train(self) -> bool:
+        """Whether another update is to be made in this turn."""
+        in_turn = self.limiter.bounded or self.turn_updates < self.config.cluster.updates_per_lease
+        return (
+            in_turn
+            and self.limiter.can_sample(self.batch_steps)
+            and self.replay.num_items(self.config.replayed_length) > 0  # else no stream is long enough yet
+        )
 
     def update(self, part: Part | None = None) -> None:
         """Train on one batch."""
@@ -173,17 +187,21 @@ class LocalRun:
         self.policy.update(*self.published)
 
     def evaluate(self) -> bool:
-        """An evaluation on the run's own schedule; False if it is stopped before its end."""
+        """An evaluation on the run's own schedule; False if it was stopped before its end."""
         keep = imagination.EPISODES if imagination.applies(self.config) else 0
-        evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
         try:
-            with self.stopping.interruptible():
-                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name)
-        except StopLate:
+            evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
+            with closing(evaluator), self.stopping.interruptible():
+                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, self.stopping)
+        except (EvaluationStopped, StopLate):
             return False
-        evaluator.close()
+        except SimulatorError as error:
+            self.recorder.fail(f"no evaluation: {error}")
+            return False
         self.recorder.evaluation(evaluation.summary)
-        build.study(self.config, self.recorder.run_dir, self.learner.algorithm, evaluation.streams, self.recorder.steps)
+        if evaluation.streams:
+            algorithm, steps = self.learner.algorithm, self.recorder.steps
+            build.study(self.config, self.recorder.run_dir, algorithm, evaluation.streams, steps)
         return True
 
     def checkpoint(self) -> None:
@@ -200,6 +218,7 @@ class LocalRun:
                 "loops": [loop.state_dict() for loop in self.loops] if self.loops_are_whole else [],
                 "owed": self.owed if self.loops_are_whole else [],
                 "owes_evaluation": self.owes_evaluation,
+                "turn_updates": self.turn_updates,
             },
         }
         self.checkpoints.commit(self.recorder.steps, parts)
@@ -221,6 +240,7 @@ class LocalRun:
 
     def restore_actors(self, state: Mapping[str, Any]) -> None:
         """Bring the policy and the rollout loops back to where they were."""
+        self.turn_updates = int(state.get("turn_updates", 0))
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)

@@ -6,6 +6,7 @@ that is no number, are faults of the simulator (`StepFault`), which another inst
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from envs.faults import StepFault
 from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
+
+logger = logging.getLogger(__name__)
 
 ALWAYS_CHECKED_TICKS = 100
 """Ticks of a new vector environment at which ranges are checked, whatever the share of later ones."""
@@ -73,7 +76,8 @@ class Contract:
     """Takes the steps of environments of one spec, and refuses those that are not of it.
 
     In every step keys, shapes, dtypes, rewards and flags are checked, and that the numbers are finite (`nonfinite`);
-    that they are in range in the first ticks of a vector environment, and then at a share of them.
+    that they are in range in the first ticks of a vector environment, and then at a share of them. Floats that leave
+    their range only later are told once and taken: they can be learned from, and many a box is not meant so exactly.
 
     Args:
         spec: What the environments say they return.
@@ -179,13 +183,18 @@ class Contract:
         """Check, where it is due, that finite numbers are in range; faster for all environments together.
 
         Raises:
-            ContractError: One is not.
+            ContractError: One is not, and it is an integer or an early one.
         """
-        if self._ticks < ALWAYS_CHECKED_TICKS or (self._every and self._ticks % self._every == 0):
-            for key, (low, high) in self._ranges.items():
+        early = self._ticks < ALWAYS_CHECKED_TICKS
+        if early or (self._every and self._ticks % self._every == 0):
+            for key, (low, high) in list(self._ranges.items()):
                 values = out.observation[key]
                 if not ((values >= low) & (values <= high)).all():
-                    self._refuse_range(key, values, low, high)
+                    text = self._out_of_range(key, values, low, high)
+                    if early or key not in self._floats:
+                        raise ContractError(f"{text}; env.check_share=0 checks no ranges")
+                    logger.warning("%s; it is not looked at any more", text)
+                    del self._ranges[key]
         self._ticks += 1
 
     def reward(self, value: Any) -> float:
@@ -215,13 +224,12 @@ class Contract:
             raise ContractError(f"{self._spec.name}: {key} is {value!r:.200}, its spec says true or false")
         return bool(value)
 
-    def _refuse_range(self, key: str, values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
+    def _out_of_range(self, key: str, values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> str:
+        """One line about the first value that is outside."""
         row, *index = np.argwhere((values < low) | (values > high))[0].tolist()
         at = tuple(index)
-        raise ContractError(
-            f"{self._spec.name}: {key!r}{index or ''} is {values[(row, *at)]}, its spec says [{low[at]}, {high[at]}]; "
-            "env.check_share=0 checks no ranges"
-        )
+        value = values[(row, *at)]
+        return f"{self._spec.name}: {key!r}{index or ''} is {value}, its spec says [{low[at]}, {high[at]}]"
 
 
 def _all_finite(values: NDArray[Any]) -> bool:

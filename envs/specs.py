@@ -24,10 +24,12 @@ RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_termin
 """Names of stored step fields that no observation may use."""
 RESERVED_METRICS = frozenset(
     {"episodes", "episode_return", "episode_length", "success_rate", "policy_version", "policy_lag", "return_mean"}
-    | {"length_mean"}
+    | {"length_mean", "cut", "faults"}
 )
 """Names of metrics of rollouts and evaluations that no environment may use."""
 
+ACTION_LIMIT = float(np.finfo(np.float32).max) / 4
+"""Largest magnitude of an action's bounds: sums and differences of two such numbers are finite in float32."""
 
 MetricKind = Literal["last", "sum", "mean"]
 """How the values of a metric in the steps after an episode's first one become one of the episode."""
@@ -68,6 +70,35 @@ class ArraySpec:
             for b in (self.low, self.high)
         )
         return low, high
+
+    def box(self, what: str = "the action") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Bounds [A] of a continuous action as policies take them: flat, float32, and inside the true ones.
+
+        A dimension without a second float32 between its bounds is fixed: both are the same, the nearest number.
+
+        Args:
+            what: The action, for errors.
+
+        Raises:
+            ValueError: The action is discrete, unbounded or empty, or its range is too wide for float32.
+        """
+        if self.is_discrete:
+            raise ValueError(f"{what} must be a box, not one of {self.num_values} discrete ids")
+        exact_low, exact_high = (bound.reshape(-1) for bound in self.bounds(np.float64))
+        for index, (lowest, highest) in enumerate(zip(exact_low.tolist(), exact_high.tolist(), strict=True)):
+            bounds = f"dimension {index} of {what} is in [{lowest:g}, {highest:g}]"
+            if not (np.isfinite(lowest) and np.isfinite(highest)):
+                raise ValueError(f"{bounds}: it must be bounded (gymnasium.wrappers.RescaleAction, or finite bounds)")
+            if lowest > highest:
+                raise ValueError(f"{bounds}: it is empty")
+            if max(abs(lowest), abs(highest)) > ACTION_LIMIT:
+                raise ValueError(f"{bounds}: its range overflows float32, bounds must be within {ACTION_LIMIT:.3g}")
+        low, high = exact_low.astype(np.float32), exact_high.astype(np.float32)
+        low = np.where(low < exact_low, np.nextafter(low, np.float32(np.inf)), low)
+        high = np.where(high > exact_high, np.nextafter(high, np.float32(-np.inf)), high)
+        middle = (0.5 * (exact_low + exact_high)).astype(np.float32)
+        fixed = low >= high
+        return np.where(fixed, middle, low), np.where(fixed, middle, high)
 
 
 @dataclass(frozen=True)

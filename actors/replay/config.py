@@ -20,7 +20,8 @@ class LimiterConfig:
 
     Args:
         min_size: Inserted steps before the first sample is allowed.
-        samples_per_insert: Trained steps (B * T summed over batches) per inserted step, None to leave it free.
+        samples_per_insert: Trained steps (B * T summed over batches) per inserted step. None leaves it free: on Ray
+            both sides go as fast as they can, in one process `cluster.updates_per_lease` updates follow every collect.
         error_buffer: Half width, in trained steps, of the allowed interval around the ratio; None picks twice
             the smallest width that cannot deadlock with the block and batch sizes in use.
     """

@@ -135,13 +135,14 @@ class ReturnRange:
 
     @torch.no_grad()
     def update(self, returns: Tensor, collective: Collective) -> Tensor:
-        """Update the averages by returns of any shape, equal on every rank.
+        """Update the averages by returns of any shape, equal on every rank; ends that are not finite change nothing.
 
         Returns:
             The range, a scalar, at least `limit`.
         """
         everyone = collective.gather(returns.flatten().to(self.average.dtype))
-        self.average.lerp_(percentiles(everyone, self._ends), self._rate)
+        moved = self.average.lerp(percentiles(everyone, self._ends), self._rate)
+        self.average = torch.where(moved.isfinite(), moved, self.average)
         return (self.average[1] - self.average[0]).clamp(min=self._limit)
 
 

@@ -246,6 +246,40 @@ class TanhNormal:
         return (normal - jacobian).sum(-1)
 
 
+class PartlyFixed:
+    """A policy over some dimensions of an action; the others are always 0.
+
+    Args:
+        policy: Over the free dimensions.
+        free: Their indices.
+        size: Dimensions of the action, A.
+    """
+
+    def __init__(self, policy: Policy, free: list[int], size: int) -> None:
+        self._policy, self._free, self._size = policy, free, size
+
+    def mode(self) -> Tensor:
+        """[..., A]."""
+        return self._whole(self._policy.mode())
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., A] from standard normal noise [..., A]; differentiable."""
+        return self._whole(self._policy.sample(noise[..., self._free]))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]."""
+        return self._policy.log_prob(action[..., self._free])
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, of the free dimensions."""
+        return self._policy.entropy()
+
+    def _whole(self, action: Tensor) -> Tensor:
+        whole = action.new_zeros((*action.shape[:-1], self._size))
+        whole[..., self._free] = action
+        return whole
+
+
 class OneHot:
     """A categorical over C classes with a share of uniform probability; samples are one-hot and straight-through.
 

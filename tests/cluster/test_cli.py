@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
+from envs.adapters import GymnasiumEnv
 
 LOCAL = ["--scale", "debug", "--set", "cluster.mode=local"]
 
@@ -86,6 +88,43 @@ def test_run_directories_are_protected(capsys: pytest.CaptureFixture[str], copie
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("format: 2", "format: 3"))
     assert "run format 3, this version reads 2" in refused(capsys, "eval", "--run-dir", str(copied))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--seed", "-1", "must be at least 0, got -1"),
+        ("--seed", "1.5", "must be an integer, got 1.5"),
+        ("--seed", "one", "must be an integer, got 'one'"),
+        ("--episodes", "0", "must be at least 1, got 0"),
+        ("--max-steps", "nan", "must be an integer"),
+        ("--gif-episodes", "-2", "must be at least 0, got -2"),
+    ],
+)
+def test_bad_numbers_are_refused_by_the_name_of_their_option(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, rule: str, tmp_path: Path
+) -> None:
+    line = refused(capsys, "eval", "--run-dir", str(tmp_path), option, value)
+    assert f"argument {option}: {rule}" in line
+
+
+def test_an_evaluation_is_written_also_without_pictures(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(self: GymnasiumEnv) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(GymnasiumEnv, "render", render)
+    arguments = ["eval", "--run-dir", str(copied), "--episodes", "2e0", "--seed", "1e3", "--max-steps", "7"]
+    code, out, _ = run(capsys, *arguments)
+    summary = json.loads(out)
+    assert (code, summary["episodes"], summary["seed"], summary["max_steps"], summary["cut"]) == (0, 2, 1000, 7, 2)
+    assert [record.getMessage() for record in caplog.records if "GIF" in record.getMessage()] == [
+        "no GIF of nav3d: NotImplementedError"
+    ]
+    (record,) = copied.glob("eval/*_seed1000_max_steps=7.jsonl")
+    assert [json.loads(line)["cut"] for line in record.read_text().splitlines()] == [True, True]
+    assert not list(copied.glob("eval/*.gif"))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])

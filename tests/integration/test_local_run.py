@@ -240,6 +240,46 @@ def test_evaluation_report_and_marks_of_a_run(config: RunConfig, tmp_path: Path)
     assert "<html" in write_report(run).read_text()
 
 
+def test_without_a_ratio_collects_and_updates_take_turns(tmp_path: Path, stop_after: Callable[[int], None]) -> None:
+    overrides = ["cluster.mode=local", "replay.limiter.samples_per_insert=null", "schedule.total_steps=1024"]
+    config = resolve("pets", "nav3d", "debug", overrides=[*overrides, "schedule.log_every=256"])
+    train(config, tmp_path / "whole")
+    stop_after(2)
+    assert train(config, tmp_path / "parts").reason == "SIGTERM"
+    stop_after(0)
+    train(None, tmp_path / "parts", resume=True)
+    lines = assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert [line["step"] for line in lines] == [256, 512, 768, 1024]
+    assert [line["learner/updates"] for line in lines] == [2, 4, 6, 8]  # cluster.updates_per_lease after each collect
+
+
+def test_updates_wait_until_a_stream_holds_a_sequence(tmp_path: Path) -> None:
+    short = ["actors.envs_per_actor=8", "learner.sequence_length=70", "learner.batch_size=2", "schedule.log_every=512"]
+    overrides = ["cluster.mode=local", "roles.rollout.count=1", "schedule.total_steps=1536", *short]
+    train(resolve("pets", "nav3d", "debug", overrides=overrides), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    updates = [line["learner/updates"] for line in lines]
+    assert updates[0] == 0  # 64 steps of each stream
+    assert updates[1] > 0
+
+
+def test_a_signal_stops_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    act, asked = PlannerPolicy.act, []
+
+    def act_and_signal(self: PlannerPolicy, step: Any, carry: Any, explore: bool) -> Any:
+        if not explore:
+            asked.append(len(step.is_first))
+            if len(asked) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return act(self, step, carry, explore)
+
+    monkeypatch.setattr(PlannerPolicy, "act", act_and_signal)
+    config = resolve("pets", "nav3d", "debug", overrides=["cluster.mode=local", "schedule.eval_every=512"])
+    assert train(config, tmp_path / "run").reason == "SIGTERM"
+    assert len(asked) == 3
+    assert train(None, tmp_path / "run", resume=True).reason == "done"
+
+
 def test_a_stop_leaves_a_checkpoint_and_a_mark(
     config: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:

@@ -182,6 +182,29 @@ def test_a_poisoned_batch_stops_the_run() -> None:
         learner(SMALL, iter([batch])).step()
 
 
+@pytest.mark.parametrize("at", [0, 5])
+@pytest.mark.parametrize("key", ["reward", "state"])
+def test_one_outlier_is_left_out_counted_and_told_once(at: int, key: str, caplog: pytest.LogCaptureFixture) -> None:
+    def poisoned() -> Iterator[SequenceBatch]:
+        for index, batch in enumerate(batches()):
+            if index >= at:  # as a replay shows the same step again and again
+                batch.data[key][3, 4] = 1e38
+            yield batch
+
+    clean, run = learner(SMALL, batches()), learner(SMALL, poisoned())
+    run.algorithm._gives_priorities = True
+    for index in range(10):
+        expected, metrics = clean.step(), run.step()
+        assert (metrics["outliers"] > 0) == (index >= at)
+        assert expected["outliers"] == 0.0
+    assert metrics["loss"] == pytest.approx(expected["loss"], rel=0.1)
+    for name in ("input_scale", "output_scale", "output_shift"):
+        left, right = (getattr(each.algorithm.model, name) for each in (clean, run))
+        torch.testing.assert_close(left, right, rtol=0.05, atol=0.05)
+    assert len(caplog.records) == 1
+    assert ("the reward is 1e+38" in caplog.text) == (key == "reward")
+
+
 @pytest.mark.parametrize("minibatches", [1, 4])
 def test_priorities_of_every_part_reach_the_sink(minibatches: int) -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
