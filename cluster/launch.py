@@ -323,7 +323,10 @@ class Run:
         """Save a checkpoint of now; whether that was possible within so many seconds."""
         self.saving.give_up()
         until = time.monotonic() + seconds
-        late = lambda: time.monotonic() >= until  # noqa: E731
+
+        def late() -> bool:
+            return time.monotonic() >= until
+
         while not self.begin_checkpoint():
             if late():
                 return False

@@ -59,7 +59,7 @@ class LearnerActor:
         device: DeviceName = "auto",
         make_pulse: Callable[[], Pulse] | None = None,
     ) -> None:
-        self._tick = (lambda: False) if make_pulse is None else make_pulse().tick
+        self._tick: Callable[[], bool] = (lambda: False) if make_pulse is None else make_pulse().tick
         self._make_learner, self._make_batches = make_learner, make_batches
         self._weights = weights
         self._publish_every = publish_every
