@@ -234,9 +234,8 @@ class Contract:
 
 def _all_finite(values: NDArray[Any]) -> bool:
     """Whether no number is NaN or infinite, with one pass of the fastest kind where all are well."""
-    flat = values.reshape(-1)
-    total = sum(flat.tolist()) if flat.size <= _FEW else flat.dot(flat)
-    return math.isfinite(total) or bool(np.isfinite(flat).all())
+    total = sum(values.ravel().tolist()) if values.size <= _FEW else np.vdot(values, values)
+    return math.isfinite(total) or bool(np.isfinite(values).all())
 
 
 def _bounds(spec: ArraySpec) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from envs.contract import CHECK_SHARE, ContractError
-from envs.faults import STEP_TIMEOUT_SECONDS
+from envs.faults import STEP_TIMEOUT_SECONDS, one_line
 from envs.names import unknown_name
 from envs.options import require_extra
 from envs.specs import Env, EnvSpec, VectorEnv
@@ -122,14 +122,19 @@ def make_env(name: str, **options: Any) -> Env:
     (`EnvSpec.metrics`), beside what it declares itself.
 
     Raises:
-        ValueError: As for `make_bare_env`.
+        ValueError: As for `make_bare_env`, or whatever else the simulator raises while it is made.
     """
     from envs.adapters import GymnasiumEnv
 
     metrics = options.pop("metrics", None) if entry(name).spec is None else None
     if metrics is not None and not isinstance(metrics, Mapping):
         raise ValueError(f"option metrics of {name} must map names to last, sum or mean, got {metrics!r}")
-    return GymnasiumEnv(make_bare_env(name, **options), name, metrics)
+    try:
+        return GymnasiumEnv(make_bare_env(name, **options), name, metrics)
+    except (ValueError, ImportError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"cannot make {name!r}: {one_line(error)}") from error
 
 
 def make_vector_env(

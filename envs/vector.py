@@ -20,7 +20,7 @@ from envs.contract import CHECK_SHARE, Contract, ContractError
 from envs.faults import REMAKE_WAITS, Fault, SimulatorError, instance_seed, note, one_line
 from envs.progress import Progress
 from envs.specs import Env, StepBatch
-from envs.step_arrays import allocate, allocate_like
+from envs.step_arrays import allocate, begin_like
 
 EnvFactory = Callable[[], Env]
 
@@ -62,6 +62,7 @@ class SerialVectorEnv:
         self._check = ActionCheck(self.spec.action)
         self._contract = Contract(self.spec, check_share)
         self._template = allocate(self.spec, self.num_envs)
+        self._contract.begin(self._template)
         self._first_row = first_row
         self._seeds = [0] * self.num_envs
         self._remakes = [0] * self.num_envs
@@ -90,7 +91,7 @@ class SerialVectorEnv:
             ValueError: An environment refuses the options.
         """
         check_seeds(seeds, self.num_envs)
-        out = allocate_like(self._template)
+        out = begin_like(self._template)
         self.reset_into(out, seeds, options)
         return out
 
@@ -115,7 +116,7 @@ class SerialVectorEnv:
             ValueError: If an action is invalid, an episode ends before its last action, or a simulator fails; `reset`
                 is to follow.
         """
-        out = allocate_like(self._template)
+        out = begin_like(self._template)
         self.redo_into(out, origins, actions)
         return out
 
@@ -130,9 +131,13 @@ class SerialVectorEnv:
         """
         actions = np.asarray(actions)
         self._check(actions, (self.num_envs,))
-        out = allocate_like(self._template)
+        out = begin_like(self._template)
         self.step_into(out, actions)
         return out
+
+    def begin(self, out: StepBatch) -> None:
+        """Make arrays ready that are used again."""
+        self._contract.begin(out)
 
     def reset_into(
         self,
@@ -141,14 +146,19 @@ class SerialVectorEnv:
         options: Mapping[str, Any] | None,
         remakes: Sequence[int] | None = None,
     ) -> None:
-        """`reset`, written into the arrays of `out`; `remakes` says how often each was made again elsewhere."""
+        """`reset`, written into the arrays of `out`, after `begin`; each was made again `remakes` times elsewhere."""
         self._ended = None
         self._seeds = [int(seed) for seed in seeds]
         self._remakes = [0] * self.num_envs if remakes is None else list(remakes)
         self._options = options
-        contract, progress = self._contract, self.progress
-        contract.begin(out)
-        progress.tick()
+        self.progress.tick()
+        try:
+            self._reset_all(out)
+        finally:
+            self.progress.at(-1)
+
+    def _reset_all(self, out: StepBatch) -> None:
+        contract, progress, options = self._contract, self.progress, self._options
         for row, env in enumerate(self._envs):
             progress.at(row)
             progress.begin(row, instance=True)
@@ -162,12 +172,17 @@ class SerialVectorEnv:
         self._finish(out, [False] * self.num_envs)
 
     def redo_into(self, out: StepBatch, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
-        """`redo`, written into the arrays of `out`."""
+        """`redo`, written into the arrays of `out`, after `begin`."""
         self._ended = None
+        self.progress.tick()
+        try:
+            self._redo_all(out, origins, actions)
+        finally:
+            self.progress.at(-1)
+
+    def _redo_all(self, out: StepBatch, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
         ended = [False] * self.num_envs
         contract, progress = self._contract, self.progress
-        contract.begin(out)
-        progress.tick()
         for row, (env, origin, taken) in enumerate(zip(self._envs, origins, actions, strict=True)):
             self._check(taken, (len(taken),))
             progress.at(row)
@@ -191,20 +206,25 @@ class SerialVectorEnv:
         if contract.nonfinite(out):
             raise ValueError("an episode that is played again is not finite")
         contract.end(out)
-        progress.at(-1)
         self._ended = ended
 
     def step_into(self, out: StepBatch, actions: NDArray[Any]) -> None:
-        """`step` with checked actions, written into the arrays of `out`."""
+        """`step` with checked actions, written into the arrays of `out`, after `begin`."""
         ended = self._ended
         if ended is None:
             raise RuntimeError("call reset before step, also after an error")
         self._ended = None
+        self.progress.tick()
+        try:
+            self._step_all(out, actions, ended)
+        finally:
+            self.progress.at(-1)
+
+    def _step_all(self, out: StepBatch, actions: NDArray[Any], ended: list[bool]) -> None:
         contract, progress = self._contract, self.progress
-        contract.begin(out)
-        progress.tick()
+        cells = progress.cells
         for row, env in enumerate(self._envs):
-            progress.at(row)
+            cells[0] = row  # as `progress.at` does
             try:
                 if ended[row]:
                     progress.begin(row, instance=False)
@@ -232,7 +252,6 @@ class SerialVectorEnv:
             self._recover(out, row, fault)
             ended[row] = False
         self._contract.end(out)
-        self.progress.at(-1)
         self._ended = ended
 
     def _recover(self, out: StepBatch, row: int, error: BaseException) -> None:

@@ -64,7 +64,7 @@ class SharedSteps:
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, shares: Sequence[slice], handle: int | None = None) -> None:
-        counts = [Progress.cells(share.stop - share.start) for share in shares]
+        counts = [Progress.size(share.stop - share.start) for share in shares]
         steps_size = -(-memory_size(spec, num_envs) // 64) * 64
         size = steps_size + 8 * sum(counts)
         self.handle = os.memfd_create("worldfleet-vector-env") if handle is None else handle
@@ -240,15 +240,18 @@ class _Share:
     def reset(
         self, seeds: Sequence[int], options: Mapping[str, Any] | None, remakes: Sequence[int] | None = None
     ) -> None:
+        self._envs.begin(self._steps)
         self._envs.reset_into(self._steps, seeds, options, remakes)
 
     def origins(self) -> list[dict[str, Any]]:
         return self._envs.origins()
 
     def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
+        self._envs.begin(self._steps)
         self._envs.redo_into(self._steps, origins, actions)
 
     def step(self) -> None:
+        self._envs.begin(self._steps)
         self._envs.step_into(self._steps, self._actions.copy())
 
     def render(self, index: int) -> NDArray[np.uint8]:
