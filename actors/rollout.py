@@ -13,7 +13,7 @@ Letters: N environments, T steps per block, A action size.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Annotated, Any
@@ -61,6 +61,7 @@ class RolloutResult:
     env_seconds: float = 0.0
     policy_seconds: float = 0.0
     faults: list[Fault] = field(default_factory=list)  # of simulators; their steps are in no block
+    ticks: int = 0  # steps of every environment
 
 
 def pack_stream_id(actor: int, incarnation: int, env: int) -> int:
@@ -228,8 +229,12 @@ class RolloutLoop:
         self._metrics.sums = {name: np.array(state["metrics"][name]) for name in self._metrics.sums}
         return True
 
-    def collect(self, num_ticks: int) -> RolloutResult:
+    def collect(self, num_ticks: int, stopping: Callable[[], bool] = lambda: False) -> RolloutResult:
         """Take `num_ticks` steps in every environment.
+
+        Args:
+            num_ticks: Steps per environment.
+            stopping: Asked before every tick; the call ends early when it says so.
 
         Raises:
             ValueError: `num_ticks` is not positive.
@@ -241,7 +246,9 @@ class RolloutLoop:
         episodes: list[Episode] = []
         sums: defaultdict[str, float] = defaultdict(float)
         env_seconds = policy_seconds = 0.0
-        for _ in range(num_ticks):
+        ticks = 0
+        while ticks < num_ticks and not stopping():
+            ticks += 1
             step = self._step
             start = perf_counter()
             output = self.policy.act(step, self._carry, True)
@@ -263,11 +270,11 @@ class RolloutLoop:
             if failed := self.env.take_faults():
                 self._faults += failed
                 self._blocks += self._open_streams()
-        means = {name: value / num_ticks for name, value in sums.items()}
-        steps = num_ticks * self.env.num_envs
+        means = {name: value / ticks for name, value in sums.items()}
+        steps = ticks * self.env.num_envs
         blocks, self._blocks = self._blocks, []
         faults, self._faults = self._faults, []
-        return RolloutResult(blocks, episodes, steps, means, env_seconds, policy_seconds, faults)
+        return RolloutResult(blocks, episodes, steps, means, env_seconds, policy_seconds, faults, ticks)
 
     def flush(self) -> list[Block]:
         """The steps that fill no block yet, as shorter blocks; the streams go on behind them."""

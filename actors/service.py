@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -37,6 +37,7 @@ from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
 from envs.faults import Fault, SimulatorError
 from envs.specs import ArraySpec
+from envs.vector import SerialVectorEnv
 from learner.broadcast import unpack_weights
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
@@ -60,6 +61,28 @@ class RolloutSummary:
     policy_seconds: float
     push_seconds: float  # encoding, sending and waiting for acknowledgements
     faults: list[Fault] = field(default_factory=list)  # failures of simulators
+
+
+class Pulse(Protocol):
+    """Signs of life of an actor whose calls take long."""
+
+    def tick(self) -> bool:
+        """Count a step of work; whether the run is to stop."""
+        ...
+
+    def follow(self, place: Callable[[], object]) -> None:
+        """Count as a step also each time that `place` has changed; it is asked in another thread."""
+        ...
+
+
+class NoPulse:
+    """The pulse of an actor that nobody watches."""
+
+    def tick(self) -> bool:
+        return False
+
+    def follow(self, place: Callable[[], object]) -> None:
+        pass
 
 
 def pull_weights(store: Any, policy: Policy) -> int:
@@ -91,6 +114,7 @@ class RolloutActor:
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
         num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
         ledger: Where acknowledgements are written down, if they are.
+        make_pulse: Starts the signs of life of this process.
     """
 
     def __init__(
@@ -103,9 +127,11 @@ class RolloutActor:
         unapplied_bytes: int = 256 << 20,
         num_actors: int = 1,
         ledger: Path | None = None,
+        make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
+        self._pulse = make_pulse()
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
         box = make_buffer_pool()
@@ -117,6 +143,9 @@ class RolloutActor:
             self._made = make_loop()
         except (SimulatorError, ValueError, ImportError) as error:
             self._failure = error  # for the first call: an actor that dies here is started again, and fails again
+        if self._made is not None and isinstance(self._made.env, SerialVectorEnv):  # others limit their steps
+            progress = self._made.env.progress
+            self._pulse.follow(lambda: progress.place)
         self._weights = weights
         self._actor = actor
         self._metrics = _RolloutMetrics(actor)
@@ -133,7 +162,7 @@ class RolloutActor:
         return self._loop.policy.version
 
     def run(self, num_ticks: int, version: int | None = None) -> RolloutSummary:
-        """Take `num_ticks` steps in every environment and push the full blocks.
+        """Take `num_ticks` steps in every environment and push the full blocks; fewer if the run is to stop.
 
         Args:
             num_ticks: Steps per environment.
@@ -147,7 +176,7 @@ class RolloutActor:
         lag = 0 if version is None else max(0, version - policy.version)
         if self._weights is not None and (version is None or lag):
             lag = pull_weights(self._weights, policy)
-        result = self._loop.collect(num_ticks)
+        result = self._loop.collect(num_ticks, self._pulse.tick)
         start = perf_counter()
         acknowledged = self._push(result.blocks)
         summary = RolloutSummary(
@@ -351,6 +380,7 @@ class EvaluatorActor:
         make_policy: Builds the policy.
         weights: Handle of the weight store, None if the policy needs no weights.
         algorithm: Name for the summary.
+        make_pulse: Starts the signs of life of this process.
     """
 
     def __init__(
@@ -359,7 +389,9 @@ class EvaluatorActor:
         make_policy: Callable[[], Policy],
         weights: Any | None = None,
         algorithm: str = "",
+        make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
+        self._pulse = make_pulse()
         self._evaluator = make_evaluator()
         self._policy = make_policy()
         self._weights = weights
@@ -375,7 +407,7 @@ class EvaluatorActor:
         """Pull the newest weights and evaluate them."""
         if self._weights is not None:
             pull_weights(self._weights, self._policy)
-        evaluation = self._evaluator.evaluate(self._policy, self._algorithm)
+        evaluation = self._evaluator.evaluate(self._policy, self._algorithm, self._pulse.tick)
         self._return.set(evaluation.summary.return_mean)
         if evaluation.summary.success_rate is not None:
             self._success.set(evaluation.summary.success_rate)

@@ -266,6 +266,10 @@ def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[Sequence
         yield replay.sample(config.learner.batch_size, config.replayed_length)
 
 
+SHARD_START_SECONDS = 300.0
+"""How long a learner waits for a shard that starts again."""
+
+
 def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
     """Batches of rank `rank` from shard actors."""
     from actors.replay.flow.service import RemoteBatches
@@ -278,6 +282,7 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBat
         config.cluster.sample_in_flight,
         config.replay.mixed_batches,
         config.replay.transport,
+        wait_seconds=config.roles["replay"].timeout_seconds + SHARD_START_SECONDS,  # one that hangs is started again
     )
 
 

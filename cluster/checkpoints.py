@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.ending import Saved
 from learner import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,13 @@ class Checkpoints:
         started = time.monotonic()
         path = checkpoint.save(self._directory, step, parts, self._keep)
         logger.info("checkpoint %s in %.1f s", path.name, time.monotonic() - started)
+
+    def saved(self, left_out: Sequence[str] = ()) -> Saved:
+        """What a run that ends now leaves."""
+        newest = checkpoint.latest(self._directory)
+        if newest is None:
+            return Saved(None, 0, tuple(left_out))
+        return Saved(newest.name, checkpoint.step_of(newest), tuple(left_out))
 
     def names(self) -> list[str]:
         """Names of the checkpoints that are there, oldest first."""

@@ -125,7 +125,7 @@ class ClusterConfig:
     updates_per_lease: PositiveInt = 16  # learner updates between two reports to the driver
     sample_in_flight: PositiveInt = 2  # batches a rank requests ahead
     wait_for_resources_seconds: NonNegativeFloat = 600.0  # how long a run waits for room on a cluster that it joins
-    stop_budget_seconds: NonNegativeFloat = 20.0  # time the calls in flight may take before the last checkpoint
+    stop_budget_seconds: NonNegativeFloat = 20.0  # within which a run that is stopped has ended, whatever hangs
     stop_exit_code: Annotated[int, Ge(0), Le(255)] = (
         0  # of a run that a signal stopped; non-zero where a stop is to be retried
     )

@@ -15,6 +15,9 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
+from cluster.ending import descendants, kill
+from cluster.supervise import RunFailed, plain
+
 logger = logging.getLogger(__name__)
 
 WORKER_SETUP = "worldfleet.bind"
@@ -39,16 +42,24 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
             _set_token(Path(private) / "token")
         import ray
 
-        if joins():
-            ray.init(namespace=namespace, runtime_env=_runtime_env())
-        else:
-            os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())
-            cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
-            ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
+        before = descendants()
+        try:
+            if joins():
+                ray.init(namespace=namespace, runtime_env=_runtime_env())
+            else:
+                os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())
+                cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
+                ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
+        except Exception as error:  # ray.init raises anything, Exception itself, too
+            where = f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if joins() else "a cluster of this run's own"
+            kill([process for process in descendants() if process not in before])
+            raise RunFailed(f"Ray did not start, {where}: {type(error).__name__}: {plain(str(error))}") from error
         try:
             yield
         finally:
+            below = descendants()
             ray.shutdown()
+            kill([process for process in below if process.state == "T"])  # it does not end by itself
 
 
 def _set_token(path: Path) -> None:

@@ -13,19 +13,21 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from actors.evaluate import EvaluationStopped, never
+from actors.evaluate import EvaluationStopped
 from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
+from cluster.ending import Saved
 from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
+from cluster.signals import StopFlag, StopLate
 from cluster.stages import Collect, Fit, Interleave, Stage
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
@@ -70,6 +72,10 @@ class LocalRun:
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
+        self.stopping = StopFlag()
+        self.owed: list[int] = []  # ticks that each loop has still to take in the present turn; empty between two
+        self.owes_evaluation = False  # whether the turn is whole but for the evaluation after it
+        self.loops_are_whole = True
         self.turn_updates = 0  # made in the present turn
         if state is None:
             inserted = int(self.replay.stats()["inserted_steps"])
@@ -80,17 +86,31 @@ class LocalRun:
             self.limiter.load_state_dict(state["limiter"])
             self.restore_actors(state["actors"])
 
-    def run(self, stopping: Callable[[], bool]) -> None:
-        """Train until the schedule is done or `stopping` says so, then save a last checkpoint.
+    def run(self, stopping: StopFlag) -> Saved:
+        """Train until the schedule is done or `stopping` says so, then save a last checkpoint; what the run leaves.
+
+        A stop is exact, between two steps: the turn goes on when the run continues. Only what has not answered when
+        half of the stop's budget is spent is left in its midst; simulators then begin new streams.
 
         Raises:
             RunFailed: Simulators failed too often; the checkpoint is saved.
         """
-        recorder = self.recorder
-        while not recorder.finished and recorder.failure is None and not stopping():
-            self.turn(recorder.stage)
-            if recorder.due("eval"):
-                self.evaluate(stopping)
+        recorder, self.stopping = self.recorder, stopping
+        left_out: list[str] = []
+        while (self.owes_evaluation or not recorder.finished) and recorder.failure is None and not stopping:
+            if not self.owes_evaluation:
+                try:
+                    self.turn(recorder.stage)
+                except StopLate:
+                    self.loops_are_whole = False
+                    left_out.append("the environments, which did not answer, with what no block held yet")
+                if self.owed:
+                    break
+            if self.owes_evaluation or recorder.due("eval"):
+                self.owes_evaluation = True
+                if stopping or not self.evaluate():
+                    break
+                self.owes_evaluation = False
             recorder.advance()
             if recorder.due("log"):
                 recorder.log({f"replay/{name}": value for name, value in self.replay.stats().items()})
@@ -99,40 +119,54 @@ class LocalRun:
         self.checkpoint()
         if recorder.failure is not None:
             raise RunFailed(recorder.failure)
+        return self.checkpoints.saved(left_out)
 
     def turn(self, stage: Stage) -> None:
-        """A little of a stage."""
+        """A little of a stage; it is whole if nothing is `owed` afterwards."""
         match stage:
             case Interleave():
-                self.collect()
-                self.train()
+                if not (self.collect() and self.train()):
+                    return
             case Collect():
-                self.collect()
+                if not self.collect():
+                    return
             case Fit():
                 self.update(stage.part)
+        self.owed = []
 
-    def collect(self) -> None:
-        """One collect of every rollout loop."""
+    def collect(self) -> bool:
+        """One collect of every rollout loop, or the rest of one; False if it is stopped before its end."""
+        self.owed = self.owed or [self.config.actors.ticks_per_collect] * len(self.loops)
         for index, loop in enumerate(self.loops):
+            if self.stopping() and self.owed[index]:
+                return False
+            if not self.owed[index]:
+                continue
             try:
-                result = loop.collect(self.config.actors.ticks_per_collect)
+                with self.stopping.interruptible():
+                    result = loop.collect(self.owed[index], self.stopping)
             except SimulatorError as error:
                 self.recorder.faults(index, 0, loop.env.take_faults())
                 self.recorder.fail(str(error))
-                return
+                return False
+            self.owed[index] -= result.ticks
             for block in result.blocks:
                 self.replay.insert(block)
             self.limiter.inserted(result.steps)
             self.recorder.rollout(result.steps, result.episodes, result.metrics)
             self.recorder.faults(index, result.steps, result.faults)
+        return not any(self.owed)
 
-    def train(self) -> None:
-        """As many updates as the limiter allows; without a ratio to keep, one lease of them."""
+    def train(self) -> bool:
+        """As many updates as the limiter allows, without a ratio to keep one lease; False if it is stopped before."""
         while self.may_train():
+            if self.stopping():
+                return False
             self.update()
             self.limiter.sampled(self.batch_steps)
             self.turn_updates += 1
         self.turn_updates = 0
+        return True
 
     def may_train(self) -> bool:
         """Whether another update is to be made in this turn."""
@@ -163,14 +197,14 @@ class LocalRun:
         self.published = self.learner.updates, self.learner.export_weights()
         self.policy.update(*self.published)
 
-    def evaluate(self, stopping: Callable[[], bool] = never) -> bool:
+    def evaluate(self) -> bool:
         """An evaluation on the run's own schedule; False if it was stopped before its end."""
         keep = imagination.EPISODES if imagination.applies(self.config) else 0
         try:
             evaluator = build.evaluator(self.config, self.config.schedule.eval_episodes, seed=1, keep_episodes=keep)
-            with closing(evaluator):
-                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, stopping)
-        except EvaluationStopped:
+            with closing(evaluator), self.stopping.interruptible():
+                evaluation = evaluator.evaluate(self.policy, self.config.algorithm.name, self.stopping)
+        except (EvaluationStopped, StopLate):
             return False
         except SimulatorError as error:
             self.recorder.fail(f"no evaluation: {error}")
@@ -192,7 +226,9 @@ class LocalRun:
             "recorder": self.recorder.state_dict(),
             "actors": {
                 "published": self.published,
-                "loops": [loop.state_dict() for loop in self.loops],
+                "loops": [loop.state_dict() for loop in self.loops] if self.loops_are_whole else [],
+                "owed": self.owed if self.loops_are_whole else [],
+                "owes_evaluation": self.owes_evaluation,
                 "turn_updates": self.turn_updates,
             },
         }
@@ -219,6 +255,9 @@ class LocalRun:
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)
+        self.owes_evaluation = bool(state.get("owes_evaluation", False))
+        if len(state["loops"]) == len(self.loops):
+            self.owed = list(state.get("owed", ()))
         for index, (loop, saved) in enumerate(zip(self.loops, state["loops"], strict=False)):  # there may be more now
             fresh = loop.incarnation
             if not loop.load_state_dict(saved):

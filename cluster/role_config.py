@@ -20,6 +20,7 @@ class ActorConfig:
     resources: dict[str, NonNegativeFloat] = field(default_factory=dict)  # of the cluster's own kinds
     labels: dict[str, str] = field(default_factory=dict)  # of the nodes it may run on, as Ray's label selectors
     strategy: Strategy = "SPREAD"  # how Ray places the actors of the role over the nodes
+    timeout_seconds: NonNegativeFloat = 60.0  # an actor that has not answered for longer is replaced; 0 waits for ever
 
     def __post_init__(self) -> None:
         check_fields(self)

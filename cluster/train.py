@@ -13,11 +13,12 @@ from typing import Any
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig, override
+from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
-from cluster.signals import StopFlag, stop_on_signals
+from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
@@ -102,37 +103,63 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
     with Progress(title) as progress:
         recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)
         try:
-            reason = _train_in_mode(config, run_dir, recorder, state)
+            reason, saved = _train_in_mode(config, run_dir, recorder, state)
         except (RunFailed, SimulatorError) as error:
             run_dir.event(event="failed", step=recorder.steps, reason=str(error))
             raise RunFailed(f"{error}; continue with: worldfleet train --resume {run_dir.path}") from error
         finally:
             recorder.close()
-    run_dir.mark(run_dir.stop_marker if reason != "done" else run_dir.done_marker, reason=reason, step=recorder.steps)
+    if reason == "done":
+        run_dir.mark(run_dir.done_marker, reason=reason, step=recorder.steps)
+    else:
+        _mark_stop(run_dir, reason, recorder.steps, saved)
     run_dir.event(event="end", step=recorder.steps, reason=reason)
     logger.info("%s after %d steps; %s", reason, recorder.steps, run_dir.path)
     return Outcome(recorder.steps, reason, 0 if reason == "done" else config.cluster.stop_exit_code)
 
 
-def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None) -> str:
+def _train_in_mode(
+    config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None
+) -> tuple[str, Saved]:
+    """Train until the end or a signal; why the run ended, and the checkpoint that it leaves."""
     checkpoints = Checkpoints(run_dir.checkpoints, config.schedule.keep_checkpoints)
-    if config.cluster.mode == "local":
-        from cluster.local import LocalRun
 
-        with stop_on_signals() as flag, closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
-            run.run(lambda: bool(flag))
-    else:
-        from cluster.connection import connected
+    def overdue() -> None:
+        known = flag.saved or checkpoints.saved(["all since that checkpoint: something hangs"])
+        _mark_stop(run_dir, str(flag.reason), recorder.steps, known)
+        run_dir.event(event="end", step=recorder.steps, reason=flag.reason)
+        logger.warning("%s: ended after %g s, as something hangs", flag.reason, config.cluster.stop_budget_seconds)
+        end_now(config.cluster.stop_exit_code)
 
-        with connected(run_dir.path.name, config.reserved_cpus), stop_on_signals() as flag:
-            from cluster import launch
+    def lost(reason: str) -> None:
+        run_dir.event(event="failed", step=recorder.steps, reason=reason)
+        end_now(1, f"{reason}; continue with: worldfleet train --resume {run_dir.path}")
 
-            launch.run(config, recorder, checkpoints, lambda: bool(flag), state, run_dir)
-    return _reason(flag)
+    with StopFlag(config.cluster.stop_budget_seconds, overdue) as flag:
+        if config.cluster.mode == "local":
+            from cluster.local import LocalRun
+
+            with closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
+                flag.saved = run.run(flag)
+        else:
+            from cluster.connection import connected
+
+            with connected(run_dir.path.name, config.reserved_cpus):
+                flag.install()  # ray.init has taken the signals
+                from cluster import launch
+                from cluster.node_guard import NodeGuard
+
+                with NodeGuard(lost):
+                    flag.saved = launch.run(config, recorder, checkpoints, flag, state, run_dir)
+        assert flag.saved is not None
+        return flag.reason or "done", flag.saved
 
 
-def _reason(flag: StopFlag) -> str:
-    return flag.reason or "done"
+def _mark_stop(run_dir: RunDir, reason: str, step: int, saved: Saved) -> None:
+    """Leave STOPPED.json, which says what the run continues from and what that does not hold."""
+    left_out = list(saved.left_out)
+    names = {"checkpoint": saved.checkpoint, "checkpoint_step": saved.checkpoint_step, "left_out": left_out}
+    run_dir.mark(run_dir.stop_marker, reason=reason, step=step, **names)
 
 
 def _load(run_dir: RunDir) -> dict[str, Any] | None:

@@ -23,6 +23,14 @@ class RemoteSource(Iterator[SequenceBatch], Protocol):
     def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None: ...
 
 
+class Pulse(Protocol):
+    """Signs of life of an actor whose calls take long."""
+
+    def tick(self) -> bool:
+        """Count a step of work; whether the run is to stop."""
+        ...
+
+
 class LearnerActor:
     """One rank: trains on the batches it is given and, as rank 0, publishes weights.
 
@@ -35,6 +43,7 @@ class LearnerActor:
         world_size: Ranks of the group.
         broadcast: Precision of the published weights.
         device: Of the learner; on a GPU, batches are copied there while it computes.
+        make_pulse: Starts the signs of life of this process, if it is to give any.
     """
 
     def __init__(
@@ -47,7 +56,9 @@ class LearnerActor:
         world_size: int = 1,
         broadcast: BroadcastPrecision = "fp32",
         device: DeviceName = "auto",
+        make_pulse: Callable[[], Pulse] | None = None,
     ) -> None:
+        self._tick: Callable[[], bool] = (lambda: False) if make_pulse is None else make_pulse().tick
         self._make_learner, self._make_batches = make_learner, make_batches
         self._weights = weights
         self._publish_every = publish_every
@@ -82,6 +93,8 @@ class LearnerActor:
     def train(self, num_batches: int, part: Part | None = None) -> tuple[int, MetricSums]:
         """Make the updates of `num_batches` batches, of `part` alone if given.
 
+        A rank alone makes fewer if the run is to stop; the ranks of a group cannot know that they agree.
+
         Returns:
             Updates made in all, and the metrics of these batches, each over those that have it.
 
@@ -92,6 +105,8 @@ class LearnerActor:
         start = learner.updates
         collected: list[dict[str, float]] = []
         for _ in range(num_batches):
+            if self._tick() and self._world_size == 1:
+                break
             before = learner.updates
             collected.append(learner.step(part))
             if is_due(self._publish_every, before, learner.updates):

@@ -224,21 +224,23 @@ class ReplayShardActor:
         """Sizes now and counts since the beginning."""
         return self._shard.stats()
 
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def checkpoint_begin(self, name: str) -> str:
         """Begin a checkpoint of the present state; see `ReplayShard.checkpoint`. Its name."""
         self._checkpoints[name] = self._shard.checkpoint(name)
         return name
 
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def checkpoint_wait(self, name: str) -> Any:
         """Wait until a checkpoint is written; its `CheckpointInfo`. Call it in the group "checkpoint".
 
         Raises:
-            ValueError: It was not begun.
+            ShardUnavailable: This process did not begin it: one before it did.
             OSError: It could not be written.
         """
         pending = self._checkpoints.get(name)
         if pending is None:
-            raise ValueError(f"checkpoint {name!r} was not begun, only {sorted(self._checkpoints)}")
+            raise ShardUnavailable(f"shard {self._index} was restarted after checkpoint {name} was begun")
         try:
             return pending.wait()
         finally:

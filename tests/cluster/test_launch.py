@@ -10,16 +10,19 @@ from typing import Any, cast
 
 import pytest
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from cluster import build
 from cluster.config import resolve
 from cluster.launch import Run, lease_steps
-from cluster.leases import lose_updates
+from cluster.leases import Task, lose_updates
+from cluster.liveness import Hang
 from cluster.progress import Progress
 from cluster.recorder import Recorder
+from cluster.roles import ROLES
 from cluster.run_dir import RunDir
-from cluster.supervise import RunFailed
+from cluster.supervise import BudgetSpent, RunFailed
+from envs.contract import ContractError
 from envs.faults import SimulatorError
 from learner.nonfinite import NonFiniteError
 
@@ -142,3 +145,58 @@ def test_updates_that_are_not_finite_end_the_run_by_their_own_line(run: Run, mon
     monkeypatch.setattr(ray, "get", get)
     with pytest.raises(RunFailed, match=r"^3 updates in a row were not finite$"):
         run.take(0.0)
+
+
+def task_error(cause: Exception) -> RayTaskError:
+    """What `ray.get` raises for a call that raised `cause`."""
+    error = RayTaskError("run", "\x1b[36mray::RolloutActor.run()\x1b[39m", cause).as_instanceof_cause()
+    assert isinstance(error, RayTaskError)
+    return error
+
+
+def test_a_call_that_lost_another_actor_is_not_blamed(run: Run) -> None:
+    """The part that is dead for good is named; one that comes back costs the caller its call."""
+    fleet, task = cast(Any, run.fleet), Task(ROLES["rollout"], 1, 128)
+    deaths: list[tuple[str, int, str]] = []
+    fleet.part_of = lambda error: "replay-0"
+    fleet.died = lambda role, index, reason: deaths.append((role.name, index, reason))
+    run.limiter.inserted(256)
+    error = task_error(RayActorError("00", "\x1b[31mthe actor is dead\x1b[0m"))
+    run.failed(task, error)
+    assert deaths == [("rollout", 1, "lost replay-0")]
+    assert run.limiter.num_inserted == 128
+
+    def check() -> None:
+        raise BudgetSpent("replay-0 died 3 times, 2 restarts are allowed")
+
+    run.liveness.check_restarted = check  # type: ignore[method-assign]
+    with pytest.raises(BudgetSpent, match="replay-0 died 3 times"):
+        run.failed(task, error)
+
+
+def test_what_a_call_raised_is_told_in_one_line_and_a_broken_contract_as_it_is(run: Run) -> None:
+    task = Task(ROLES["rollout"], 1, 128)
+    with pytest.raises(RunFailed, match=r"^rollout-1 failed: KeyError: 'state'$"):
+        run.failed(task, task_error(KeyError("state")))
+    with pytest.raises(ContractError, match="reward") as raised:
+        run.failed(task, task_error(ContractError("reward")))
+    assert not isinstance(raised.value, RayTaskError)
+
+
+def test_hung_actors_are_replaced_once_and_their_steps_given_back(run: Run) -> None:
+    fleet = cast(Any, run.fleet)
+    deaths: list[tuple[str, int, str]] = []
+
+    def died(role: Any, index: int, reason: str) -> None:
+        deaths.append((role.name, index, reason))
+        fleet.actors[role.name][index] = None
+
+    fleet.died = died
+    run.issue()
+    assert run.busy == {("rollout", 0), ("rollout", 1)}
+    hang = Hang(ROLES["rollout"], 1, "has not answered for 61 s")
+    run.liveness.look = lambda busy: [hang, hang]  # type: ignore[method-assign]
+    run.look_after()
+    assert deaths == [("rollout", 1, "has not answered for 61 s")]
+    assert run.busy == {("rollout", 0)}
+    assert run.limiter.num_inserted == 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from actors.planning import PlannerPolicy
+from actors.rollout import RolloutLoop, RolloutResult
 from cluster import build
 from cluster.bundle import replay_update
-from cluster.config import RunConfig, build_run, preset_names, resolve
+from cluster.config import RunConfig, build_run, override, preset_names, resolve
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
 from cluster.metrics import without_incidentals
@@ -170,9 +172,12 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-def assert_same_run(whole: Path, parts: Path) -> list[dict[str, float]]:
-    """Two runs wrote the same metrics, learned the same and stored the same; the lines of metrics."""
+def assert_same_run(whole: Path, parts: Path, but: str = "timing/") -> list[dict[str, float]]:
+    """Two runs wrote the same metrics, `but` some, learned the same and stored the same; the lines of metrics."""
     lines = [without_incidentals((run / "metrics.jsonl").read_text().splitlines()) for run in (whole, parts)]
+    lines = [[{key: x for key, x in line.items() if not key.startswith(but)} for line in rows] for rows in lines]
+    differing = {key for a, b in zip(*lines, strict=False) for key in a.keys() | b.keys() if a.get(key) != b.get(key)}
+    assert not differing
     assert lines[0] == lines[1]
     assert unexplained(set().union(*lines[0])) == set()
     states = [checkpoint.load(_newest(run)) for run in (whole, parts)]
@@ -287,6 +292,53 @@ def test_a_stop_leaves_a_checkpoint_and_a_mark(
     assert outcome.exit_code == 0  # unless the configuration says otherwise: cluster.stop_exit_code
     assert json.loads((tmp_path / "run" / "STOPPED.json").read_text())["reason"] == "SIGTERM"
     assert checkpoint.step_of(_newest(tmp_path / "run")) == outcome.steps
+
+
+def test_a_stop_in_the_midst_of_a_turn_is_exact(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collect and an evaluation are left between two steps, and go on from there."""
+    config = override(config, ["schedule.eval_every=600", "cluster.stop_budget_seconds=600"])
+    train(config, tmp_path / "whole")
+    act, acts = PlannerPolicy.act, [0]
+
+    def act_then_signal(self: PlannerPolicy, step: Any, carry: Any, explore: bool) -> Any:
+        acts[0] += 1
+        if acts[0] % 400 == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return act(self, step, carry, explore)
+
+    monkeypatch.setattr(PlannerPolicy, "act", act_then_signal)
+    outcome = train(config, tmp_path / "parts")
+    stops = 0
+    while outcome.reason != "done":
+        stops += 1
+        acts[0] = 0
+        outcome = train(None, tmp_path / "parts", resume=True)
+    assert stops > 1
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", "policy/")
+
+
+def test_a_stop_leaves_simulators_that_hang(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = override(config, ["cluster.stop_budget_seconds=8"])
+    collect, collects = RolloutLoop.collect, [0]
+
+    def hang(self: RolloutLoop, num_ticks: int, *stopping: Callable[[], bool]) -> RolloutResult:
+        collects[0] += 1
+        if collects[0] == 12:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            threading.Event().wait(600.0)
+        return collect(self, num_ticks, *stopping)
+
+    monkeypatch.setattr(RolloutLoop, "collect", hang)
+    outcome = train(config, tmp_path / "run")
+    assert outcome.reason == "SIGTERM"
+    marker = json.loads((tmp_path / "run" / "STOPPED.json").read_text())
+    newest = _newest(tmp_path / "run")
+    assert (marker["checkpoint"], marker["checkpoint_step"]) == (newest.name, checkpoint.step_of(newest))
+    assert marker["step"] == marker["checkpoint_step"] > 0
+    assert "environments" in marker["left_out"][0]
+    assert train(None, tmp_path / "run", resume=True).reason == "done"
 
 
 def test_a_run_continues_with_other_shards_and_actors(

@@ -263,7 +263,7 @@ def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
         ray.kill(handle)
     again = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), "one") for i in range(2)]
     assert [ray.get(handle.next_steps.remote()) for handle in again] == before
-    with pytest.raises(ValueError, match="checkpoint 'two' was not begun"):
+    with pytest.raises(ShardUnavailable, match="shard 0 was restarted after checkpoint two was begun"):
         ray.get(again[0].checkpoint_wait.remote("two"))
     for handle in again:
         ray.kill(handle)
