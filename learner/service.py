@@ -76,6 +76,7 @@ class LearnerActor:
             self._publish()
         return self._learner.updates
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     def train(self, num_updates: int, part: Part | None = None) -> tuple[int, dict[str, float]]:
         """Do `num_updates` updates, of `part` alone if given; (updates done in all, mean metrics of these)."""
         learner = self._started()
