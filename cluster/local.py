@@ -10,19 +10,19 @@ not been: checkpoints disturb nothing, and simulators come back by playing their
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.rollout import next_incarnation
 from cluster import build
-from cluster.checkpoints import Checkpoints
+from cluster.checkpoints import Checkpoints, forget_tail, must_keep_tail
 from cluster.config import RunConfig
 from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
 from cluster.stages import Collect, Fit, Interleave, Stage
+from envs.registry import entry
 from learner.algorithms.base import Part
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,13 @@ class LocalRun:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.recorder, self.checkpoints = config, recorder, checkpoints
-        if state is None:
-            shutil.rmtree(directory, ignore_errors=True)  # of a run that died before its first checkpoint
+        # Steps after the checkpoint come again if the rollout loops go on from it, and are kept otherwise.
+        loops_continue = state is not None and "actors" in state and not must_keep_tail(directory)
+        tail = not (loops_continue and entry(config.env.name).repeatable)
+        self.directory = directory
         manifest = None if state is None else state["replay"]["manifest"]
         imported = source_folders(config) if state is None else ()
-        self.replay = build.replay(config, directory, manifest, imported=imported)
+        self.replay = build.replay(config, directory, manifest, tail, imported)
         self.learner = build.learner(config, build.local_batches(config, self.replay), self.replay.write_back)
         self.policy = build.policy(config, config.learner.device)
         fresh = next_incarnation(self.replay.next_steps())
@@ -61,14 +63,14 @@ class LocalRun:
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
         self.published: tuple[int, dict[str, Any]] | None = None
-        if state is None:
+        if state is not None:
+            self.learner.load_state_dict(state["learner"])
+            self.limiter.load_state_dict(state["limiter"])
+            self.restore_actors(state.get("actors"), tail)
+        if tail:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
             recorder.recovered(inserted)
-        else:
-            self.learner.load_state_dict(state["learner"])
-            self.limiter.load_state_dict(state["limiter"])
-            self.restore_actors(state["actors"])
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint."""
@@ -144,6 +146,7 @@ class LocalRun:
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
+        forget_tail(self.directory)
 
     def close(self) -> None:
         """Close the simulators and give the replay's files free."""
@@ -151,13 +154,25 @@ class LocalRun:
             loop.env.close()
         self.replay.close()
 
-    def restore_actors(self, state: Mapping[str, Any]) -> None:
-        """Bring the policy and the rollout loops back to where they were."""
+    def restore_actors(self, state: Mapping[str, Any] | None, tail: bool = False) -> None:
+        """Bring the policy and the rollout loops back to where they were.
+
+        Args:
+            state: What a checkpoint says of them; that of a run on Ray says nothing.
+            tail: Whether the replay has gone on since then: the loops begin new streams.
+        """
+        if state is None:
+            self.publish()
+            return
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)
+        if tail:
+            return
         for index, (loop, saved) in enumerate(zip(self.loops, state["loops"], strict=False)):  # there may be more now
             fresh = loop.incarnation
-            if not loop.load_state_dict(saved):
+            if len(saved["origins"]) != loop.env.num_envs:
+                logger.warning("rollout loop %d has another number of environments now: new streams", index)
+            elif not loop.load_state_dict(saved):
                 logger.warning("the simulators of rollout loop %d do not repeat themselves: new streams", index)
                 loop.restart(fresh)

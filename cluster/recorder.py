@@ -28,6 +28,9 @@ class Recorder:
     What is due depends on the environment step alone (in a `Fit` on the updates of the stage) unless a time is given,
     so a run in one process repeats itself. A line of metrics tells the environment step and the updates.
 
+    Attributes:
+        progressed: Whether a step or an update has come since it was made.
+
     Raises:
         ValueError: The stages of the configuration are not those that the state is from.
     """
@@ -47,6 +50,7 @@ class Recorder:
         resumed = (self.steps, self.updates) if state else None
         gathered = state["gathered"] if state else None
         self._metrics = Metrics(run_dir.metrics_file, resumed, config.cluster.metrics_port, gathered)
+        self.progressed = False
         self._progress = progress
         self._rates_from = (time.monotonic(), self.steps, self.updates)
         self._times = dict.fromkeys(self._done, time.monotonic())
@@ -82,6 +86,7 @@ class Recorder:
 
     def rollout(self, steps: int, episodes: Sequence[Episode], metrics: Mapping[str, float]) -> None:
         """Count what a rollout loop did."""
+        self.progressed = True
         self.steps += steps
         self.episodes += len(episodes)
         for episode in episodes:
@@ -97,6 +102,7 @@ class Recorder:
 
     def learner(self, updates: int, metrics: Mapping[str, float]) -> None:
         """Note `updates` learner updates in all, and the mean metrics of the last ones."""
+        self.progressed |= updates > self.updates
         self.updates = updates
         for name, value in metrics.items():
             timing = name.startswith("time/")
