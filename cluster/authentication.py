@@ -26,7 +26,8 @@ Mode = Literal["token", "disabled"]
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 MAKE_TOKEN = (
-    "(umask 077; python3 -c 'import secrets; print(secrets.token_hex(32), end=\"\")' > $HOME/.worldfleet-token); "
+    "(umask 077; rm -f ~/.worldfleet-token; "
+    "python3 -c 'import secrets; print(secrets.token_hex(32), end=\"\")' > ~/.worldfleet-token); "
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME/.worldfleet-token"
 )
 """Shell commands that make a token which only this user can read, and use it."""

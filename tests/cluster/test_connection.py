@@ -40,3 +40,36 @@ def test_workers_search_what_the_driver_searches_before_the_library(
     rest = sys.path[sys.path.index(str(Path(json.__file__).parents[1])) :]
     monkeypatch.setattr(sys, "path", [str(tmp_path), "/somewhere", *rest])
     assert connection._leading_path() == [str(tmp_path), "/somewhere"]
+
+
+def test_runs_of_one_name_have_namespaces_of_their_own(tmp_path: Path) -> None:
+    a, b = connection.namespace(tmp_path / "a" / "run"), connection.namespace(tmp_path / "b" / "run")
+    assert a != b
+    assert a.startswith("run-")
+    assert a == connection.namespace(tmp_path / "b" / ".." / "a" / "run")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", "nobody answers at RAY_ADDRESS 127.0.0.1:1"),
+        ("http://127.0.0.1:8265", "ray job submit"),
+        ("nonsense", "must be HOST:PORT"),
+        ("127.0.0.1:0", "must be HOST:PORT"),
+        ("127.0.0.1:99999", "must be HOST:PORT"),
+        ("no.such.host.invalid:6379", "nobody answers"),
+    ],
+)
+def test_an_address_at_which_there_is_no_cluster_is_refused(
+    address: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ValueError, match=words):
+        connection.check()
+
+
+@pytest.mark.parametrize("address", ["", "local"])
+def test_a_run_of_its_own_probes_nothing(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert not connection.joins()
+    connection.check()
