@@ -1,14 +1,19 @@
-"""What an environment returns, checked against its spec: the one place that refuses it."""
+"""What an environment returns, checked against its spec: the one place that refuses it.
+
+A wrong key, shape, dtype, id or flag is a broken contract (`ContractError`). A number that is not finite, and a reward
+that is no number, are faults of the simulator (`StepFault`), which another instance may not have.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.faults import StepFault
 from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
 
 ALWAYS_CHECKED_TICKS = 100
@@ -67,8 +72,8 @@ def _to_array(value: Any, spec: ArraySpec, what: str) -> NDArray[Any]:
 class Contract:
     """Takes the steps of environments of one spec, and refuses those that are not of it.
 
-    In every step keys, shapes, dtypes, rewards and flags are checked, and that the numbers are finite; that they are in
-    range in the first ticks of a vector environment, and then at a share of them.
+    In every step keys, shapes, dtypes, rewards and flags are checked, and that the numbers are finite (`nonfinite`);
+    that they are in range in the first ticks of a vector environment, and then at a share of them.
 
     Args:
         spec: What the environments say they return.
@@ -115,6 +120,7 @@ class Contract:
 
         Raises:
             ContractError: They are not of the spec.
+            StepFault: The reward is no finite number, or a metric is not finite.
         """
         arrays = out.observation
         if len(observation) != len(arrays):
@@ -134,23 +140,47 @@ class Contract:
             try:
                 if value := info.get(key):
                     if not math.isfinite(value):
-                        raise ValueError
+                        raise StepFault("nonfinite", f"metric {key!r} is {value!r:.200}, no finite number")
                     values[row] = value
+            except StepFault:
+                raise
             except (TypeError, ValueError):
-                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no finite number") from None
+                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no number") from None
+            except AttributeError:
+                raise ContractError(f"{self._spec.name}: info is {info!r:.200}, Gymnasium says a dict") from None
         return is_last
 
+    def nonfinite(self, out: StepBatch, rows: Sequence[int] | None = None) -> list[tuple[int, StepFault]]:
+        """Rows of a batch with NaN or infinity in an observation; faster for all environments together.
+
+        Args:
+            out: The batch.
+            rows: Look at these alone.
+        """
+        found: dict[int, StepFault] = {}
+        for key in self._floats:
+            values = out.observation[key]
+            if rows is None and _all_finite(values):
+                continue
+            for row in range(len(values)) if rows is None else rows:
+                if row not in found and not np.isfinite(values[row]).all():
+                    found[row] = StepFault(
+                        "nonfinite", f"{key!r} is {brief(values[row])}, its spec says finite numbers"
+                    )
+        return sorted(found.items())
+
+    def clear(self, out: StepBatch, row: int) -> None:
+        """Forget what was written of a row."""
+        out.is_first[row] = out.is_last[row] = out.is_terminal[row] = False
+        for values in out.info.values():
+            values[row] = 0.0
+
     def end(self, out: StepBatch) -> None:
-        """Check what is faster for all environments together: that numbers are finite and, where due, in range.
+        """Check, where it is due, that finite numbers are in range; faster for all environments together.
 
         Raises:
             ContractError: One is not.
         """
-        for key in self._floats:
-            values = out.observation[key]
-            if not _all_finite(values):
-                row = int(np.isfinite(values.reshape(len(values), -1)).all(1).argmin())
-                raise ContractError(f"{self._spec.name}: {key!r} is {brief(values[row])}, its spec says finite numbers")
         if self._ticks < ALWAYS_CHECKED_TICKS or (self._every and self._ticks % self._every == 0):
             for key, (low, high) in self._ranges.items():
                 values = out.observation[key]
@@ -162,17 +192,17 @@ class Contract:
         """A reward as a number; an array of one element is one.
 
         Raises:
-            ContractError: It is anything else, or not finite as float32.
+            StepFault: It is anything else, or not finite as float32.
         """
         try:
             array = np.asarray(value)
         except ValueError:  # rows of different lengths
             array = np.empty(0)
         if array.size != 1 or array.dtype.kind not in "fiub":
-            raise ContractError(f"{self._spec.name}: reward is {value!r:.200}, its spec says one number")
+            raise StepFault("reward", f"reward is {value!r:.200}, its spec says one number")
         number = float(array.item())
         if not -_MOST <= number <= _MOST:
-            raise ContractError(f"{self._spec.name}: reward is {number}, its spec says a finite float32")
+            raise StepFault("reward", f"reward is {number}, its spec says a finite float32")
         return number
 
     def flag(self, key: str, value: Any) -> bool:

@@ -18,6 +18,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from envs.faults import Fault
+
 RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal", "episode"})
 """Names of stored step fields that no observation may use."""
 RESERVED_METRICS = frozenset(
@@ -163,11 +165,22 @@ class VectorEnv(Protocol):
 
     After a step with `is_last`, the next call of `step` ignores that environment's action, resets it
     and returns its `is_first` step: the true last observation is always seen and stored.
+
+    An environment that fails in a reset or step is made again with a seed of its own: its row is then the `is_first`
+    step of a new instance, whatever came before, its count in `remakes` is higher, and `take_faults` tells of it. A row
+    whose process is lost with another row's is made again too, without a fault of its own.
+
+    Raises:
+        SimulatorError: From `reset` and `step`, if an environment fails however often it is made again.
+        ContractError: From both, if an environment returns what its spec rules out.
     """
 
     spec: EnvSpec
     num_envs: int
 
+    @property
+    def remakes(self) -> Sequence[int]: ...  # [N] how often each was made again since `reset`, or as `origins` say
+    def take_faults(self) -> list[Fault]: ...  # those since the last call
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch: ...
     def origins(self) -> list[dict[str, Any]]: ...  # of the present episodes, see Env
     def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch: ...

@@ -93,11 +93,11 @@ def check_env(
     facts: dict[str, Any] = {}
     hung: list[str] = []
 
-    def run_check(check: str) -> None:
+    def attend(check: str) -> None:
         if len(hung) >= MAX_HANGS:
             found[check] = (Finding(check, "note", f"not checked: it hangs in {' and '.join(sorted(hung))}"),)
             return
-        outcome = run(_check, (check, subject, min(PLAY_SECONDS, 0.25 * seconds)), seconds, stop)
+        outcome = run(run_check, (check, subject, min(PLAY_SECONDS, 0.25 * seconds)), seconds, stop)
         if check == "spaces" and outcome.error is not None and outcome.error[0] == "ValueError":
             raise ValueError(outcome.error[1])
         facts.update(message for message in outcome.messages if isinstance(message, tuple))
@@ -109,12 +109,12 @@ def check_env(
     def run_all(checks: Iterable[str]) -> None:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             try:
-                list(pool.map(run_check, [check for check in checks if check in wanted]))
+                list(pool.map(attend, [check for check in checks if check in wanted]))
             except BaseException:
                 stop.set()
                 raise
 
-    run_check("spaces")
+    attend("spaces")
     run_all(BARE)
     broken = sorted(
         {check for check in ("spaces", "observations") for f in found.get(check, ()) if f.verdict == "fault"}
@@ -131,8 +131,15 @@ def check_env(
     return Report(name, subject.options, spec, _distinct(findings), facts)
 
 
-def _check(channel: Channel, check: str, subject: Subject, seconds: float) -> None:
-    """The process of a check."""
+def run_check(channel: Channel, check: str, subject: Subject, seconds: float) -> None:
+    """One check of CHECKS, as its process calls it.
+
+    Args:
+        channel: Where its findings go.
+        check: Its name.
+        subject: The environment.
+        seconds: How long it plays a slow environment.
+    """
     trial = Trial(check, subject, channel, seconds)
     CHECKS[check](trial)
     trial.close()

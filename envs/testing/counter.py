@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.faults import Fault
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 
 ACTION_SIZE = 2
@@ -46,6 +47,11 @@ class CounterVectorEnv:
     def __init__(self, num_envs: int) -> None:
         self.spec = COUNTER_SPEC
         self.num_envs = num_envs
+        self.remakes = [0] * num_envs
+
+    def take_faults(self) -> list[Fault]:
+        """It never fails."""
+        return []
 
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
         assert len(seeds) == self.num_envs

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from envs.testing.conformance import CHECKS
-from envs.testing.process import Channel
+from envs.testing.conformance import CHECKS, run_check
+from envs.testing.process import Channel, run
 from envs.testing.report import Finding
-from envs.testing.subject import Subject, Trial
+from envs.testing.subject import Subject
 from tests.envs.testing.faulty import NAME
 
 
@@ -26,14 +26,20 @@ class Collected:
         pass
 
 
+OF_THE_PROCESS = ("memory",)
+"""Checks that see what their process did before, such as memory that it freed and may take again."""
+
+
 def found(check: str, kind: str, name: str = NAME, seconds: float = 0.5) -> list[Finding]:
     """What the check finds of the environment of this kind."""
-    channel = Collected()
-    options = {"kind": kind} if name == NAME else {}
-    trial = Trial(check, Subject(name, options), cast(Channel, channel), seconds)
-    CHECKS[check](trial)
-    trial.close()
-    return [message for message in channel.messages if isinstance(message, Finding)]
+    subject = Subject(name, {"kind": kind} if name == NAME else {})
+    if check in OF_THE_PROCESS:
+        messages = run(run_check, (check, subject, seconds), 60.0).messages
+    else:
+        channel = Collected()
+        run_check(cast(Channel, channel), check, subject, seconds)
+        messages = channel.messages
+    return [message for message in messages if isinstance(message, Finding)]
 
 
 IN_PROCESS = tuple(check for check in CHECKS if check != "subprocess")
