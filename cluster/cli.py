@@ -101,9 +101,13 @@ def _train(options: argparse.Namespace) -> int:
     return train(config, run_dir, resume=goes_on, overrides=options.set).exit_code
 
 
-def _selection(options: argparse.Namespace) -> list[str]:
+def _selection(options: argparse.Namespace) -> tuple[str, str, str]:
     """The algorithm, environment and scale that are asked for."""
-    return [getattr(options, name) or default for name, default in SELECTION.items()]
+    chosen = {
+        name: default if getattr(options, name) is None else getattr(options, name)
+        for name, default in SELECTION.items()
+    }
+    return chosen["algo"], chosen["env"], chosen["scale"]
 
 
 def _resolve(options: argparse.Namespace) -> RunConfig:
