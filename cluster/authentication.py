@@ -83,11 +83,15 @@ def others_can_read(path: Path) -> bool:
 
 
 @contextmanager
-def guarded() -> Iterator[Path | None]:
-    """Let a cluster that this process starts demand a token inside the block, unless RAY_AUTH_MODE is `disabled`.
+def guarded(joins: bool = False) -> Iterator[Path | None]:
+    """Let Ray use a token inside the block, unless RAY_AUTH_MODE is `disabled`.
 
-    The token is the one that the variables name or else a new one, in a file that only this user can read and that goes
-    at the end. Ray is never left to make its own, which would lie in ~/.ray, readable for all.
+    The token is the one that the variables name. A cluster that this process starts takes a new one if they name none,
+    in a file that only this user can read and that goes at the end: Ray is never left to make its own, which would lie
+    in ~/.ray, readable for all. A cluster that is joined without a word about tokens is taken to demand none.
+
+    Args:
+        joins: Whether the cluster is there already.
 
     Yields:
         The file of the new token, None if there is none.
@@ -95,12 +99,13 @@ def guarded() -> Iterator[Path | None]:
     Raises:
         ValueError: As `check`.
     """
-    check(os.environ, joins=False)
+    check(os.environ, joins)
     mode = stated_mode(os.environ)
-    if mode == "disabled":
+    named = bool(os.environ.get(TOKEN)) or TOKEN_PATH in os.environ
+    if mode == "disabled" or (joins and mode is None and not named):
         yield None
         return
-    if os.environ.get(TOKEN) or TOKEN_PATH in os.environ or (mode == "token" and has_token(os.environ)):
+    if named or (mode == "token" and has_token(os.environ)):
         with _environment({MODE: "token"}):
             yield None
         return

@@ -68,7 +68,7 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
     check()
     with ExitStack() as stack:
         stack.callback(_remove_leftovers, {path for path, _ in owned_files()})
-        token = None if joins() else stack.enter_context(authentication.guarded())
+        token = stack.enter_context(authentication.guarded(joins()))
         if joins():
             os.environ.setdefault(_ATTEMPTS, "1")  # read at the first import; one takes some 40 s
         import ray

@@ -81,10 +81,17 @@ def test_a_token_that_is_given_is_used(home: Path, monkeypatch: pytest.MonkeyPat
     given = home / "given"
     given.write_text("secret")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(given))
-    with guarded() as path:
+    for joins in (False, True):
+        with guarded(joins) as path:
+            assert path is None
+            assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert "RAY_AUTH_MODE" not in os.environ
+
+
+def test_joining_without_a_word_about_tokens_takes_none(home: Path) -> None:
+    with guarded(joins=True) as path:
         assert path is None
-        assert os.environ["RAY_AUTH_MODE"] == "token"
-    assert "RAY_AUTH_MODE" not in os.environ
+        assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_no_token_where_none_is_wanted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
