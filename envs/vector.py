@@ -155,7 +155,7 @@ class SerialVectorEnv:
             try:
                 step = env.reset(seed=instance_seed(self._seeds[row], self._remakes[row]), options=options)
                 contract.write(out, row, *contract.fields(step))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a simulator raises)
+            except (Exception, SystemExit) as error:
                 if options and isinstance(error, ValueError):
                     raise  # it refuses the options
                 self._recover(out, row, error)
