@@ -161,6 +161,7 @@ class RolloutActor:
         """The version of the policy."""
         return self._loop.policy.version
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     def run(self, num_ticks: int, version: int | None = None) -> RolloutSummary:
         """Take `num_ticks` steps in every environment and push the full blocks; fewer if the run is to stop.
 
@@ -297,6 +298,7 @@ class ServingActor:
         """The carry of len(seeds) environments of one caller."""
         return self._policy.initial(seeds)
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     async def act(self, request: ActRequest) -> ActResult:
         """Act at the steps of one caller; (output, version of the weights)."""
         if self._poll is None or self._first_fetch is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -21,7 +20,7 @@ from typing import Any
 from actors.evaluate import EvaluationStopped
 from actors.rollout import next_incarnation
 from cluster import build
-from cluster.checkpoints import Checkpoints
+from cluster.checkpoints import Checkpoints, forget_tail, must_keep_tail
 from cluster.config import RunConfig
 from cluster.ending import Saved
 from cluster.offline import source_folders
@@ -31,6 +30,7 @@ from cluster.signals import StopFlag, StopLate
 from cluster.stages import Collect, Fit, Interleave, Stage
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
+from envs.registry import entry
 from learner.algorithms.base import Part
 from learner.learner import is_due
 from learner.nonfinite import NonFiniteError
@@ -58,11 +58,13 @@ class LocalRun:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.config, self.recorder, self.checkpoints = config, recorder, checkpoints
-        if state is None:
-            shutil.rmtree(directory, ignore_errors=True)  # of a run that died before its first checkpoint
+        # Steps after the checkpoint come again if the rollout loops go on from it, and are kept otherwise.
+        loops_continue = state is not None and "actors" in state and not must_keep_tail(directory)
+        tail = not (loops_continue and entry(config.env.name).repeatable)
+        self.directory = directory
         manifest = None if state is None else state["replay"]["manifest"]
         imported = source_folders(config) if state is None else ()
-        self.replay = build.replay(config, directory, manifest, imported=imported)
+        self.replay = build.replay(config, directory, manifest, tail, imported)
         batches = build.local_batches(config, self.replay)
         self.learner = build.learner(config, batches, self.replay.write_back, bundles=recorder.run_dir.bundles)
         self.policy = build.policy(config, config.learner.device)
@@ -77,14 +79,14 @@ class LocalRun:
         self.owes_evaluation = False  # whether the turn is whole but for the evaluation after it
         self.loops_are_whole = True
         self.turn_updates = 0  # made in the present turn
-        if state is None:
+        if state is not None:
+            self.learner.load_state_dict(state["learner"])
+            self.limiter.load_state_dict(state["limiter"])
+            self.restore_actors(state.get("actors"), tail)
+        if tail:
             inserted = int(self.replay.stats()["inserted_steps"])
             self.limiter.recovered(inserted)
             recorder.recovered(inserted)
-        else:
-            self.learner.load_state_dict(state["learner"])
-            self.limiter.load_state_dict(state["limiter"])
-            self.restore_actors(state["actors"])
 
     def run(self, stopping: StopFlag) -> Saved:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint; what the run leaves.
@@ -234,6 +236,7 @@ class LocalRun:
         }
         self.checkpoints.commit(self.recorder.steps, parts)
         self.replay.retain(self.checkpoints.names())
+        forget_tail(self.directory)
 
     def end(self, reason: str) -> None:
         """End the process at once: a simulator hangs in it, so nothing can be saved."""
@@ -249,17 +252,29 @@ class LocalRun:
             loop.env.close()
         self.replay.close()
 
-    def restore_actors(self, state: Mapping[str, Any]) -> None:
-        """Bring the policy and the rollout loops back to where they were."""
+    def restore_actors(self, state: Mapping[str, Any] | None, tail: bool = False) -> None:
+        """Bring the policy and the rollout loops back to where they were.
+
+        Args:
+            state: What a checkpoint says of them; that of a run on Ray says nothing.
+            tail: Whether the replay has gone on since then: the loops begin new streams.
+        """
+        if state is None:
+            self.publish()
+            return
         self.turn_updates = int(state.get("turn_updates", 0))
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)
         self.owes_evaluation = bool(state.get("owes_evaluation", False))
+        if tail:
+            return
         if len(state["loops"]) == len(self.loops):
             self.owed = list(state.get("owed", ()))
         for index, (loop, saved) in enumerate(zip(self.loops, state["loops"], strict=False)):  # there may be more now
             fresh = loop.incarnation
-            if not loop.load_state_dict(saved):
+            if len(saved["origins"]) != loop.env.num_envs:
+                logger.warning("rollout loop %d has another number of environments now: new streams", index)
+            elif not loop.load_state_dict(saved):
                 logger.warning("the simulators of rollout loop %d do not repeat themselves: new streams", index)
                 loop.restart(fresh)

@@ -59,7 +59,9 @@ class Metrics:
             try:
                 start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
             except OSError as error:
-                raise ValueError(f"metrics port {prometheus_port} cannot be served: {error.strerror}") from error
+                raise ValueError(
+                    f"cluster.metrics_port {prometheus_port} cannot be served: {error.strerror}"
+                ) from error
 
     @property
     def elapsed(self) -> float:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -33,13 +33,26 @@ class Recorder:
     What is due depends on the environment step alone (in a `Fit` on the updates of the stage) unless a time is given,
     so a run in one process repeats itself. A line of metrics tells the environment step and the updates.
 
+    Args:
+        config: The run.
+        run_dir: Where its metrics and events go.
+        progress: Shows them.
+        state: Of the run that goes on, None to start.
+        on_progress: Called whenever steps or updates are counted.
+
     Raises:
         ValueError: The stages of the configuration are not those that the state is from.
     """
 
     def __init__(
-        self, config: RunConfig, run_dir: RunDir, progress: Progress, state: Mapping[str, Any] | None = None
+        self,
+        config: RunConfig,
+        run_dir: RunDir,
+        progress: Progress,
+        state: Mapping[str, Any] | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_progress = on_progress
         self.schedule: ScheduleConfig = config.schedule
         self.run_dir = run_dir
         self.steps = int(state["steps"]) if state else 0
@@ -95,6 +108,7 @@ class Recorder:
 
     def rollout(self, steps: int, episodes: Sequence[Episode], metrics: Mapping[str, float]) -> None:
         """Count what a rollout loop did."""
+        self._on_progress()
         self.steps += steps
         self.episodes += len(episodes)
         for episode in episodes:
@@ -130,6 +144,8 @@ class Recorder:
 
     def learner(self, updates: int, metrics: Mapping[str, float | tuple[float, int]]) -> None:
         """Note `updates` learner updates in all, and metrics of the last batch, or sums over some and their number."""
+        if updates > self.updates:
+            self._on_progress()
         self.updates = updates
         for name, value in metrics.items():
             if name == "nonfinite":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 from envs.numbers import NonNegativeFloat, NonNegativeInt, PositiveInt, check_fields
 
@@ -30,13 +32,13 @@ class ActorConfig:
 class RoleConfig(ActorConfig):
     """A role whose number of actors is chosen here."""
 
-    count: PositiveInt = 1  # actors
+    count: Annotated[int, Ge(1), Le(1 << 16)] = 1  # actors
 
 
 @dataclass(frozen=True)
 class ServingConfig(RoleConfig):
     """A role that acts for rollout actors, in batches."""
 
-    count: NonNegativeInt = 1  # actors; 0 runs the policy inside the rollout actors
+    count: Annotated[int, Ge(0), Le(1 << 16)] = 1  # actors; 0 runs the policy inside the rollout actors
     max_rows: PositiveInt = 64  # environments that an actor gathers at most
     max_wait_ms: NonNegativeFloat = 2.0  # how long the first of them waits for more

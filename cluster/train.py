@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from cluster import build
-from cluster.checkpoints import Checkpoints
-from cluster.config import RunConfig, override
+from cluster.checkpoints import Checkpoints, keep_tail
+from cluster.config import ELASTIC, RunConfig, override
 from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
-from cluster.run_dir import RunDir
+from cluster.run_dir import RunDir, Start
 from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
 from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
+from envs.scratch import remove_abandoned
 from learner import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -40,50 +42,86 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
     """Train in `path`.
 
     Args:
-        config: A new run's configuration; None when resuming.
+        config: A new run's configuration. With `resume`, what the run in `path` must be one of, None for any.
         path: Run directory.
         resume: Continue from the newest checkpoint in `path`, or from the start if it has none.
-        overrides: `a.b=value` changes to the configuration of a run that continues.
+        overrides: `a.b=value` changes to the configuration of a run that continues; they are in that of a new one.
 
     Raises:
         ValueError: The directory is in use, not empty, of another version, or its checkpoint is damaged.
         RunFailed: A part died that the run cannot replace.
     """
-    state: dict[str, Any] | None = None
+    remove_abandoned()
     if resume:
-        run_dir, config = RunDir.open(path)
-        run_dir.acquire()
-        state = _load(run_dir)
-        if overrides:
-            before = config.schedule.from_replay
-            config = override(config, overrides)
-            if config.schedule.from_replay != before:
-                raise ValueError(
-                    f"schedule.from_replay is {before} and cannot become {config.schedule.from_replay}: "
-                    "a run keeps the steps that it began with"
-                )
-            if state is not None:  # refuse what the checkpoint cannot go on with before it is written down
-                StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
-            run_dir.write_config(config)
-            run_dir.event(event="changed", overrides=list(overrides))
-    else:
-        assert config is not None, "a new run needs a configuration"
-        build.check(config)
-        source_folders(config)
-        source = config.schedule.from_replay
-        if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
-            raise ValueError(f"the run directory {path} lies inside {source}, whose steps it reads and never changes")
-        if isinstance(config.stages.stage, Interleave) and config.replay.limiter.min_size > config.schedule.total_steps:
-            logger.warning(
-                "replay.limiter.min_size %d is above schedule.total_steps %d: nothing will be trained",
-                config.replay.limiter.min_size,
-                config.schedule.total_steps,
-            )
-        run_dir = RunDir.create(path, config)
+        return _resume(path, overrides, config)
+    assert config is not None, "a new run needs a configuration"
+    _check_new(config, path)
+    run_dir = RunDir.create(path, config)
+    return _run(config, run_dir, None)
+
+
+def _check_new(config: RunConfig, path: Path) -> None:
+    """Refuse what can be refused before anything is written."""
+    _check_place(config)
+    build.check(config)
+    source_folders(config)
+    source = config.schedule.from_replay
+    if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
+        raise ValueError(f"the run directory {path} lies inside {source}, whose steps it reads and never changes")
+    if isinstance(config.stages.stage, Interleave) and config.replay.limiter.min_size > config.schedule.total_steps:
+        logger.warning(
+            "replay.limiter.min_size %d is above schedule.total_steps %d: nothing will be trained",
+            config.replay.limiter.min_size,
+            config.schedule.total_steps,
+        )
+
+
+def _check_same(stored: RunConfig, asked: RunConfig, path: Path, overrides: Sequence[str]) -> list[str]:
+    """Refuse to continue a run as one of another kind; the overrides that a run which continues may have."""
+    for flag, kept, wanted in (
+        ("--algo", stored.algorithm.name, asked.algorithm.name),
+        ("--env", stored.env.name, asked.env.name),
+        ("--seed", str(stored.seed), str(asked.seed)),
+    ):
+        if kept != wanted:
+            raise ValueError(f"{path} holds a run with {flag} {kept}, not {wanted}; choose another --run-dir")
+    elastic = [text for text in overrides if text.partition("=")[0].strip().split(".")[0] in ELASTIC]
+    for text in overrides:
+        everything = [field.name for field in dataclasses.fields(RunConfig)]
+        if text not in elastic and override(stored, [text], everything) != stored:
+            raise ValueError(f"{path} holds a run without {text!r}, which cannot change; choose another --run-dir")
+    return elastic
+
+
+def _check_place(config: RunConfig) -> None:
+    if config.cluster.mode == "ray":
+        from cluster import connection
+
+        connection.check()
+
+
+def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None) -> Outcome:
+    run_dir, before = RunDir.open(path)
+    run_dir.acquire()
     try:
-        return _run(config, run_dir, state)
-    finally:
+        if asked is not None:
+            overrides = _check_same(before, asked, path, overrides)
+        state = _load(run_dir)
+        config = override(before, overrides)
+        if config.schedule.from_replay != before.schedule.from_replay:
+            raise ValueError(
+                f"schedule.from_replay is {before.schedule.from_replay} and cannot become "
+                f"{config.schedule.from_replay}: a run keeps the steps that it began with"
+            )
+        _check_place(config)
+        if config != before:
+            if state is not None:  # refuse what the checkpoint cannot go on with
+                StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
+            run_dir.event(event="changed", overrides=list(overrides))
+    except BaseException:
         run_dir.close()
+        raise
+    return _run(config, run_dir, state)
 
 
 def default_run_dir(algo: str, env: str, seed: int) -> Path:
@@ -92,7 +130,18 @@ def default_run_dir(algo: str, env: str, seed: int) -> Path:
 
 
 def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Outcome:
-    run_dir.clear_marks()
+    """Run to the end; a start that is refused, before the first step or update, leaves the directory as it was."""
+    start = Start(run_dir, config)
+    try:
+        return _attempt(config, run_dir, state, start)
+    except (ValueError, OSError, ImportError) as error:
+        start.refused(error)
+        raise
+    finally:
+        run_dir.close()
+
+
+def _attempt(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None, start: Start) -> Outcome:
     run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
     run_dir.write_spec(config, build.env_spec(config))
     backend = build.env_backend(config)
@@ -101,9 +150,10 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
         run_dir.event(event="backend", env=config.env.name, backend=backend)
     title = f"{config.algorithm.name} on {config.env.name}, seed {config.seed}: {run_dir.path}"
     with Progress(title) as progress:
-        recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)
+        recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None, start.confirm)
         try:
             reason, saved = _train_in_mode(config, run_dir, recorder, state)
+            start.confirm()
         except (RunFailed, SimulatorError) as error:
             run_dir.event(event="failed", step=recorder.steps, reason=str(error))
             raise RunFailed(f"{error}; continue with: worldfleet train --resume {run_dir.path}") from error
@@ -142,9 +192,10 @@ def _train_in_mode(
             with closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
                 flag.saved = run.run(flag)
         else:
-            from cluster.connection import connected
+            from cluster.connection import connected, namespace
 
-            with connected(run_dir.path.name, config.reserved_cpus):
+            keep_tail(run_dir.replay)
+            with connected(namespace(run_dir.path), config.reserved_cpus):
                 flag.install()  # ray.init has taken the signals
                 from cluster import launch
                 from cluster.node_guard import NodeGuard

@@ -90,6 +90,7 @@ class LearnerActor:
             self._publish()
         return self._learner.updates
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     def train(self, num_batches: int, part: Part | None = None) -> tuple[int, MetricSums]:
         """Make the updates of `num_batches` batches, of `part` alone if given.
 

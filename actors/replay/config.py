@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 from actors.replay.draw.kinds import SelectorConfig, UniformConfig, takes_priorities
 from envs.numbers import PositiveFloat, PositiveInt, check_fields
@@ -73,8 +75,8 @@ class ReplayConfig:
         limiter: Ratio of trained to inserted steps.
     """
 
-    num_shards: PositiveInt = 2
-    max_bytes: PositiveInt = 1 << 30
+    num_shards: Annotated[int, Ge(1), Le(4096)] = 2
+    max_bytes: Annotated[int, Ge(1), Le(1 << 50)] = 1 << 30
     chunk_steps: PositiveInt = 1024
     selector: SelectorConfig = field(default_factory=UniformConfig)
     mixed_batches: bool = False

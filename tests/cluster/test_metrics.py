@@ -58,7 +58,7 @@ def test_prometheus_endpoint_and_a_taken_port(tmp_path: Path) -> None:
     metrics.write(4, {"loss": 0.5})
     page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'worldfleet_metric{name="loss"} 0.5' in page
-    with pytest.raises(ValueError, match=f"metrics port {port} cannot be served: .*in use"):
+    with pytest.raises(ValueError, match=f"cluster.metrics_port {port} cannot be served: .*in use"):
         Metrics(tmp_path / "other.jsonl", prometheus_port=port)
     metrics.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from actors.planning import PlannerPolicy
 from actors.rollout import RolloutLoop, RolloutResult
 from cluster import build
 from cluster.bundle import replay_update
+from cluster.checkpoints import keep_tail, must_keep_tail
 from cluster.config import RunConfig, build_run, override, preset_names, resolve
 from cluster.evaluation import evaluate_run
 from cluster.local import LocalRun
@@ -356,6 +358,43 @@ def test_a_run_continues_with_other_shards_and_actors(
     assert len(replay.shards) == 3
     assert replay.num_steps == outcome.steps > before
     replay.close()
+
+
+def test_a_run_continues_with_other_environments(
+    config: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    stop_after(1)
+    before = train(config, tmp_path / "run").steps
+    stop_after(0)
+    outcome = train(None, tmp_path / "run", resume=True, overrides=["actors.envs_per_actor=3"])
+    assert stored_steps(tmp_path / "run") == outcome.steps > before
+
+
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_what_was_stored_on_ray_is_kept_in_one_process(
+    checkpointed: bool, config: RunConfig, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    run = tmp_path / "run"
+    stop_after(2)
+    before = train(config, run)
+    newest = _newest(run)
+    parts = checkpoint.load(newest)
+    del parts["actors"]  # as a run on Ray leaves it
+    shutil.rmtree(run / "checkpoints")
+    if checkpointed:
+        checkpoint.save(run / "checkpoints", before.steps, parts, 2)
+    keep_tail(run / "replay")
+    stop_after(0)
+    outcome = train(None, run, resume=True)
+    assert outcome.reason == "done"
+    assert stored_steps(run) == outcome.steps > before.steps
+    assert not must_keep_tail(run / "replay")
+
+
+def stored_steps(run: Path) -> int:
+    replay = build.replay(RunDir.open(run)[1], run / "replay", None)
+    replay.close()
+    return replay.num_steps
 
 
 @pytest.fixture

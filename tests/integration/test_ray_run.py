@@ -14,7 +14,8 @@ import pytest
 
 from cluster.audit import audit_run
 from learner import checkpoint
-from tests.chaos.monkey import actor_pids
+from tests.chaos.leftovers import left_by
+from tests.chaos.monkey import actor_pids, descendants
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -92,9 +93,12 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     run_dir = tmp_path / "run"
     process = start(run_dir, "schedule.total_steps=6000", "actors.restarts=0")
     wait_for(run_dir / "metrics.jsonl", 1536, process)
+    pids = {process.pid, *descendants(process.pid)}
+    assert left_by(pids)  # the token and the shared memory of a run that lives
     os.kill(actor_pids(process.pid, "ReplayShardActor")[0], 9)
     _, log = process.communicate(timeout=200)
     assert process.returncode == 1, log
+    assert left_by(pids) == []
     complaint = log.splitlines()[-1]
     assert complaint.startswith("worldfleet: error: replay-")
     assert "died 1 times, 0 restarts are allowed" in complaint

@@ -24,14 +24,13 @@ from actors.replay.flow.routing import route
 from actors.replay.shard import ReplayShard
 from actors.replay.wire.blocks import encode_blocks
 from actors.replay.wire.buffers import SharedBuffer, SharedBufferPool
-from actors.replay.wire.shared import SHARED_MEMORY
 from actors.rollout import RolloutLoop, pack_stream_id
+from envs.scratch import SHARED_MEMORY
 from envs.testing.counter import CounterVectorEnv
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import CheckingPolicy, check_sequences, counter_blocks
 
-os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
 from actors.replay.flow.service import RayInserts, RemoteBatches  # noqa: E402
