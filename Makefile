@@ -11,6 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 SEED ?= 0
 RUN_DIR ?= runs/demo
 PYTEST_ARGS ?=
+TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
 SANITIZERS ?= address,undefined thread
 
 VENV := .venv
@@ -54,8 +55,9 @@ demo: setup  ## train the demo agent (SEED, RUN_DIR), evaluate it, write its rep
 	$(BIN)/worldfleet eval --run-dir $(RUN_DIR) --episodes 100 --seed 0
 	$(BIN)/worldfleet report --run-dir $(RUN_DIR)
 
-test: setup  ## run the test suite (PYTEST_ARGS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A file of tests stays in one process: those of a file may share a cluster.
+test: setup  ## run the test suite (PYTEST_ARGS) in TEST_JOBS processes
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import directions, clang-format
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -122,7 +123,11 @@ def check_project(home: Path, scratch: Path) -> None:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text(text)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
-    environment |= {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1", "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
+    token = scratch / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
 
     def worldfleet(*words: str) -> str:
         command = [str(home / "bin" / "worldfleet"), *words]

@@ -37,6 +37,21 @@ def concatenate_rows(trees: Sequence[Any]) -> Any:
     return _map(concatenate, *trees)
 
 
+def put_rows(carry: Any, index: NDArray[np.int64] | slice, rows: Any) -> Any:
+    """A copy of the tree in which the rows `index` are those of the tree `rows`.
+
+    Raises:
+        TypeError: A leaf has no rows.
+    """
+
+    def put(leaf: Any, part: Any) -> Any:
+        changed = leaf.copy() if isinstance(leaf, np.ndarray) else leaf.clone()
+        changed[index] = part
+        return changed
+
+    return _map(put, carry, rows)
+
+
 def leaves(carry: Any) -> list[NDArray[Any]]:
     """Copies of the leaves as NumPy arrays, in a fixed order.
 

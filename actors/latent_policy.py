@@ -62,7 +62,7 @@ class LatentPolicy:
     ) -> None:
         self.version = 0
         self._config, self._device = config, torch.device(device)
-        self._random = RandomPolicy(spec.action)
+        self._random = RandomPolicy(spec.action, f"the action of {spec.name}")
         with torch.random.fork_rng(devices=[]):  # initial weights are never used: leave the process's numbers alone
             self._model = LatentModel(config.world_model, spec).to(self._device)
             self._heads = self._make_heads(spec).to(self._device)
@@ -70,8 +70,8 @@ class LatentPolicy:
         self._planner: Planner | None = None
         if config.acting == "planner":
             latents = SearchedLatents(config.name, self._model, dict(self._heads.items()))
-            box = np.ones(self._action.size, np.float32)
-            self._planner = make_planner(planner, latents, -box, box)
+            high = self._action.reach.cpu().numpy()  # 0 where the action is fixed
+            self._planner = make_planner(planner, latents, -high, high)
         self._action_draws = 1 if spec.action.is_discrete else self._action.size
         self._generator = RowGenerator(config.rssm.groups + 2 * self._action_draws)
 

@@ -65,7 +65,7 @@ class PlannerPolicy:
         self.version = 0
         self.extras: dict[str, ArraySpec] = {}
         self._keys = tuple(observation_keys)
-        self._low, self._high = action_box(spec.action)
+        self._low, self._high = spec.action.box(f"the action of {spec.name}")
         self._shape = spec.action.shape
         self._noise_scale = np.float32(0.5 * exploration_std) * (self._high - self._low)
         self._model = EnsembleModel(len(self._low))
@@ -115,17 +115,3 @@ class PlannerPolicy:
         """The model's state [N, S]."""
         parts = [step.observation[key] for key in self._keys]
         return np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], axis=1)
-
-
-def action_box(action: ArraySpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The flattened bounds [A] of a continuous action.
-
-    Raises:
-        ValueError: The action is discrete or unbounded.
-    """
-    if action.is_discrete:
-        raise ValueError(f"planners need a continuous action, not {action.num_values} discrete values")
-    low, high = (bound.reshape(-1) for bound in action.bounds())
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError(f"planners need a bounded action, not [{action.low}, {action.high}]")
-    return low, high

@@ -20,23 +20,21 @@ class RandomPolicy:
 
     Args:
         action: Spec of the action.
+        what: The action, for errors.
 
     Raises:
         ValueError: The action is continuous and unbounded.
     """
 
-    def __init__(self, action: ArraySpec) -> None:
+    def __init__(self, action: ArraySpec, what: str = "the action") -> None:
         self.version = 0
         self.extras: dict[str, ArraySpec] = {}
         self._action = action
         self._generator = RowGenerator(action.size)
         if not action.is_discrete:
-            low, high = action.bounds()
-            if not np.isfinite(low).all() or not np.isfinite(high).all():
-                raise ValueError(f"a random policy needs a bounded action, got low {action.low} and high {action.high}")
             # float64, so that rounding to the action's dtype cannot leave the box.
-            self._low = low.reshape(-1).astype(np.float64)
-            self._scale = (high.reshape(-1) - self._low) * 2.0**-24
+            self._low, high = (bound.astype(np.float64) for bound in action.box(what))
+            self._scale = (high - self._low) * 2.0**-24
 
     def initial(self, seeds: NDArray[np.uint64]) -> RandomCarry:
         """Every row starts at its seed."""

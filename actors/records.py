@@ -39,6 +39,8 @@ class Episode:
     length: int
     policy_version: int
     metrics: dict[str, float]  # EnvSpec.metrics, added up as declared
+    cut: bool = False  # ended by the limit of an evaluation, not by the environment
+    faults: int = 0  # of the simulator, by which the episode ended
 
 
 @dataclass(frozen=True)

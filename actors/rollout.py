@@ -4,13 +4,16 @@ One tick acts in all N environments and stores one step of each: observation_t, 
 step at hand, with the action that is taken after it and the policy's extras. Steps are written into arrays
 [N, T, ...], so a block of one environment is a contiguous view and costs nothing.
 
+A simulator that fails ends its stream: the steps before the failing one are a block of their own, and its row goes on
+as a new stream, whose number of the environment is row + N * how often the row was made again.
+
 Letters: N environments, T steps per block, A action size.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Annotated, Any
@@ -19,9 +22,10 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from actors.carry import leaves, with_leaves
+from actors.carry import leaves, put_rows, with_leaves
 from actors.episode_metrics import EpisodeMetrics
 from actors.records import Block, Episode, Policy, PolicyOutput
+from envs.faults import Fault
 from envs.numbers import check_fields
 from envs.specs import RESERVED_KEYS, ArraySpec, StepBatch, VectorEnv
 
@@ -56,6 +60,8 @@ class RolloutResult:
     metrics: dict[str, float] = field(default_factory=dict)  # means of the policy's metrics
     env_seconds: float = 0.0
     policy_seconds: float = 0.0
+    faults: list[Fault] = field(default_factory=list)  # of simulators; their steps are in no block
+    ticks: int = 0  # steps of every environment
 
 
 def pack_stream_id(actor: int, incarnation: int, env: int) -> int:
@@ -121,6 +127,9 @@ class RolloutLoop:
         self._length = self._config.block_steps
         self._buffers: dict[str, NDArray[Any]] = {}
         self._priority: NDArray[np.float32] | None = None  # [N, T] if the policy gives priorities
+        self._opened: list[int] = []  # environments whose stream begins with the next row
+        self._blocks: list[Block] = []  # not handed over yet
+        self._faults: list[Fault] = []  # that no result has told yet
         self.restart(incarnation)
 
     @property
@@ -130,15 +139,23 @@ class RolloutLoop:
     def restart(self, incarnation: int) -> None:
         """Drop what is not in a block yet, reset the environments and open the streams of `incarnation`."""
         num_envs = self.env.num_envs
-        self._streams = [pack_stream_id(self._actor, incarnation, n) for n in range(num_envs)]
         self._incarnation = incarnation
         seeds = np.random.SeedSequence([self._seed, self._actor, incarnation])
         env_seeds, policy_seeds = seeds.generate_state(2 * num_envs, np.uint64).astype(np.uint64).reshape(2, num_envs)
         self._carry = self.policy.initial(policy_seeds)
         self._step = self.env.reset([int(s >> np.uint64(33)) for s in env_seeds])
-        self._first_step = 0  # stream index of the first row of the buffers
+        self._faults += self.env.take_faults()
+        self._remakes = list(self.env.remakes)
+        self._streams = [self._stream(n) for n in range(num_envs)]
+        self._first_steps = [0] * num_envs  # stream index of the first row of each stream's next block
+        self._begins = [0] * num_envs  # that row in the buffers
         self._filled = 0  # rows written
-        self._block_version = self.policy.version
+        self._block_versions = [self.policy.version] * num_envs
+        self._opened, self._blocks = [], []
+        self._buffers, self._priority = {}, None
+        self._broken = False  # a simulator cannot be made again
+        for n in np.flatnonzero(self._remakes).tolist():
+            self._renew_carry(n)
         self._episode = np.full(num_envs, -1, np.int64)
         self._return = np.zeros(num_envs, np.float64)
         self._episode_steps = np.zeros(num_envs, np.int64)
@@ -160,7 +177,10 @@ class RolloutLoop:
             "is_first": self._step.is_first.copy(),
             "buffers": {key: buffer[:, : self._filled].copy() for key, buffer in self._buffers.items()},
             "priority": None if self._priority is None else self._priority[:, : self._filled].copy(),
-            "rows": [self._first_step, self._filled, self._block_version],
+            "rows": [self._first_steps, self._filled, self._block_versions],
+            "begins": list(self._begins),
+            "remakes": list(self._remakes),
+            "broken": self._broken,
             "books": {name: getattr(self, f"_{name}").copy() for name in _BOOKS},
             "metrics": {name: sums.copy() for name, sums in self._metrics.sums.items()},
         }
@@ -175,7 +195,7 @@ class RolloutLoop:
         Raises:
             ValueError: The state is of another number of environments or of another policy.
         """
-        if not self._config.repeatable:
+        if not self._config.repeatable or state.get("broken", False):
             return False
         self.restart(int(state["incarnation"]))
         self._carry = with_leaves(self._carry, state["carry"])
@@ -188,7 +208,15 @@ class RolloutLoop:
             return False
         self._actions.load(state["actions"])
         self._step = replace(step, is_first=np.array(state["is_first"]))
-        self._first_step, self._filled, self._block_version = state["rows"]
+        first_steps, self._filled, versions = state["rows"]
+        num_envs = self.env.num_envs
+        self._first_steps = [first_steps] * num_envs if isinstance(first_steps, int) else list(first_steps)
+        self._block_versions = [versions] * num_envs if isinstance(versions, int) else list(versions)
+        self._begins = list(state.get("begins", [0] * num_envs))  # a checkpoint of an earlier version has none
+        self._remakes = list(state.get("remakes", [0] * num_envs))
+        self._streams = [self._stream(n) for n in range(num_envs)]
+        self._opened = [n for n in range(num_envs) if 0 < self._begins[n] == self._filled]
+        self._faults = []  # that the reset above repeated
         if self._filled:
             self._buffers = self._allocate(step)
             for key, buffer in self._buffers.items():
@@ -201,19 +229,26 @@ class RolloutLoop:
         self._metrics.sums = {name: np.array(state["metrics"][name]) for name in self._metrics.sums}
         return True
 
-    def collect(self, num_ticks: int) -> RolloutResult:
+    def collect(self, num_ticks: int, stopping: Callable[[], bool] = lambda: False) -> RolloutResult:
         """Take `num_ticks` steps in every environment.
+
+        Args:
+            num_ticks: Steps per environment.
+            stopping: Asked before every tick; the call ends early when it says so.
 
         Raises:
             ValueError: `num_ticks` is not positive.
+            SimulatorError: An environment fails however often it is made again; `flush` has the steps before, and
+                `restart` may follow.
         """
         if num_ticks < 1:
             raise ValueError(f"num_ticks must be at least 1, got {num_ticks}")
-        blocks: list[Block] = []
         episodes: list[Episode] = []
         sums: defaultdict[str, float] = defaultdict(float)
         env_seconds = policy_seconds = 0.0
-        for _ in range(num_ticks):
+        ticks = 0
+        while ticks < num_ticks and not stopping():
+            ticks += 1
             step = self._step
             start = perf_counter()
             output = self.policy.act(step, self._carry, True)
@@ -225,24 +260,36 @@ class RolloutLoop:
             self._write(step, output)
             self._track(step, episodes)
             if self._filled == self._length:
-                blocks += self._take_blocks()
+                self._blocks += self._take_blocks()
             start = perf_counter()
+            self._broken = True  # unless the step comes
             self._step = self.env.step(output.action)
+            self._broken = False
             env_seconds += perf_counter() - start
             self._actions.took(output.action, self._step.is_first)
-        means = {name: value / num_ticks for name, value in sums.items()}
-        return RolloutResult(blocks, episodes, num_ticks * self.env.num_envs, means, env_seconds, policy_seconds)
+            if failed := self.env.take_faults():
+                self._faults += failed
+                self._blocks += self._open_streams()
+        means = {name: value / ticks for name, value in sums.items()}
+        steps = ticks * self.env.num_envs
+        blocks, self._blocks = self._blocks, []
+        faults, self._faults = self._faults, []
+        return RolloutResult(blocks, episodes, steps, means, env_seconds, policy_seconds, faults, ticks)
 
     def flush(self) -> list[Block]:
         """The steps that fill no block yet, as shorter blocks; the streams go on behind them."""
-        return self._take_blocks() if self._filled else []
+        blocks, self._blocks = self._blocks + self._take_blocks(), []
+        return blocks
 
     def _write(self, step: StepBatch, output: PolicyOutput) -> None:
         row = self._filled
         if not self._buffers:
             self._buffers = self._allocate(step)
         if row == 0:
-            self._block_version = self.policy.version
+            self._block_versions = [self.policy.version] * self.env.num_envs
+        for n in self._opened:
+            self._block_versions[n] = self.policy.version
+        self._opened = []
         buffers = self._buffers
         for key, value in step.observation.items():
             buffers[key][:, row] = value
@@ -284,20 +331,53 @@ class RolloutLoop:
 
     def _take_blocks(self) -> list[Block]:
         """Hand the buffers over as one block per environment; new buffers come with the next step."""
-        blocks = [
-            Block(
-                stream,
-                self._first_step,
-                self._block_version,
-                {key: buffer[n, : self._filled] for key, buffer in self._buffers.items()},
-                None if self._priority is None else self._priority[n, : self._filled],
-            )
-            for n, stream in enumerate(self._streams)
-        ]
-        self._first_step += self._filled
+        blocks = [block for n in range(self.env.num_envs) for block in self._take_block(n)]
+        self._begins = [0] * self.env.num_envs
         self._filled = 0
         self._buffers, self._priority = {}, None
         return blocks
+
+    def _take_block(self, n: int) -> list[Block]:
+        """What is in the buffers of the present stream of environment `n`, if anything."""
+        rows = slice(self._begins[n], self._filled)
+        if rows.start == rows.stop:
+            return []
+        block = Block(
+            self._streams[n],
+            self._first_steps[n],
+            self._block_versions[n],
+            {key: buffer[n, rows] for key, buffer in self._buffers.items()},
+            None if self._priority is None else self._priority[n, rows],
+        )
+        self._first_steps[n] += rows.stop - rows.start
+        self._begins[n] = self._filled
+        return [block]
+
+    def _open_streams(self) -> list[Block]:
+        """End the streams of the environments that were made again, and open others; their last blocks."""
+        blocks: list[Block] = []
+        remakes = self.env.remakes
+        for n in range(self.env.num_envs):
+            if remakes[n] == self._remakes[n]:
+                continue
+            blocks += self._take_block(n)
+            self._remakes[n] = remakes[n]
+            self._streams[n] = self._stream(n)
+            self._first_steps[n] = 0
+            self._episode[n] = -1
+            self._opened.append(n)
+            self._renew_carry(n)
+        return blocks
+
+    def _stream(self, n: int) -> int:
+        """Id of the present stream of environment `n`."""
+        return pack_stream_id(self._actor, self._incarnation, n + self.env.num_envs * self._remakes[n])
+
+    def _renew_carry(self, n: int) -> None:
+        """Give the policy a memory of its own for the present stream of environment `n`."""
+        number = n + self.env.num_envs * self._remakes[n]
+        seed = np.random.SeedSequence([self._seed, self._actor, self._incarnation, number]).generate_state(1, np.uint64)
+        self._carry = put_rows(self._carry, slice(n, n + 1), self.policy.initial(seed.astype(np.uint64)))
 
     def _allocate(self, step: StepBatch) -> dict[str, NDArray[Any]]:
         spec = self.env.spec

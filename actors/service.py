@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -35,7 +35,9 @@ from actors.replay.flow.service import RayInserts
 from actors.replay.wire.buffers import make_buffer_pool
 from actors.rollout import RolloutLoop
 from actors.serving import ActRequest, ActResult, act_together
+from envs.faults import Fault, SimulatorError
 from envs.specs import ArraySpec
+from envs.vector import SerialVectorEnv
 from learner.broadcast import unpack_weights
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
@@ -58,6 +60,29 @@ class RolloutSummary:
     env_seconds: float
     policy_seconds: float
     push_seconds: float  # encoding, sending and waiting for acknowledgements
+    faults: list[Fault] = field(default_factory=list)  # failures of simulators
+
+
+class Pulse(Protocol):
+    """Signs of life of an actor whose calls take long."""
+
+    def tick(self) -> bool:
+        """Count a step of work; whether the run is to stop."""
+        ...
+
+    def follow(self, place: Callable[[], object]) -> None:
+        """Count as a step also each time that `place` has changed; it is asked in another thread."""
+        ...
+
+
+class NoPulse:
+    """The pulse of an actor that nobody watches."""
+
+    def tick(self) -> bool:
+        return False
+
+    def follow(self, place: Callable[[], object]) -> None:
+        pass
 
 
 def pull_weights(store: Any, policy: Policy) -> int:
@@ -89,6 +114,7 @@ class RolloutActor:
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
         num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
         ledger: Where acknowledgements are written down, if they are.
+        make_pulse: Starts the signs of life of this process.
     """
 
     def __init__(
@@ -101,35 +127,57 @@ class RolloutActor:
         unapplied_bytes: int = 256 << 20,
         num_actors: int = 1,
         ledger: Path | None = None,
+        make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
+        self._pulse = make_pulse()
         share = max(1, unapplied_bytes // num_actors)
         note = None if ledger is None else partial(_note, Ledger(ledger))
         box = make_buffer_pool()
         self._ports = [RayInserts(shard, box) for shard in shards]
         self._windows = [MessageWindow(port, max_pending, share, note) for port in self._ports]
-        self._loop = make_loop()
+        self._made: RolloutLoop | None = None
+        self._failure: Exception | None = None
+        try:
+            self._made = make_loop()
+        except (SimulatorError, ValueError, ImportError) as error:
+            self._failure = error  # for the first call: an actor that dies here is started again, and fails again
+        if self._made is not None and isinstance(self._made.env, SerialVectorEnv):  # others limit their steps
+            progress = self._made.env.progress
+            self._pulse.follow(lambda: progress.place)
         self._weights = weights
         self._actor = actor
         self._metrics = _RolloutMetrics(actor)
+
+    @property
+    def _loop(self) -> RolloutLoop:
+        if self._made is None:
+            assert self._failure is not None
+            raise self._failure
+        return self._made
 
     def ping(self) -> int:
         """The version of the policy."""
         return self._loop.policy.version
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     def run(self, num_ticks: int, version: int | None = None) -> RolloutSummary:
-        """Take `num_ticks` steps in every environment and push the full blocks.
+        """Take `num_ticks` steps in every environment and push the full blocks; fewer if the run is to stop.
 
         Args:
             num_ticks: Steps per environment.
             version: Newest published version if the caller knows it; saves asking the store.
+
+        Raises:
+            SimulatorError: An environment fails however often it is made again, or cannot be made at all.
+            ValueError: The loop was refused; a ContractError if an environment is not of its spec.
         """
         policy = self._loop.policy
         lag = 0 if version is None else max(0, version - policy.version)
         if self._weights is not None and (version is None or lag):
             lag = pull_weights(self._weights, policy)
-        result = self._loop.collect(num_ticks)
+        result = self._loop.collect(num_ticks, self._pulse.tick)
         start = perf_counter()
         acknowledged = self._push(result.blocks)
         summary = RolloutSummary(
@@ -145,13 +193,15 @@ class RolloutActor:
             env_seconds=result.env_seconds,
             policy_seconds=result.policy_seconds,
             push_seconds=perf_counter() - start,
+            faults=result.faults,
         )
         self._metrics.record(summary)
         return summary
 
     def flush(self) -> int:
         """Push the unfinished blocks and wait for every acknowledgement; the steps acknowledged."""
-        return self._push(self._loop.flush()) + sum(window.settle(wait=True) for window in self._windows)
+        blocks = [] if self._made is None else self._made.flush()
+        return self._push(blocks) + sum(window.settle(wait=True) for window in self._windows)
 
     def restart(self, incarnation: int) -> None:
         """Push everything, then go on with new streams; see `RolloutLoop.restart`."""
@@ -160,7 +210,8 @@ class RolloutActor:
 
     def close(self) -> None:
         """Close the environments; no other call may follow."""
-        self._loop.env.close()
+        if self._made is not None:
+            self._made.env.close()
 
     def _push(self, blocks: list[Block]) -> int:
         """Send one message per shard; the steps acknowledged meanwhile."""
@@ -186,12 +237,16 @@ class _RolloutMetrics:
         self._rate = Gauge("worldfleet_rollout_steps_per_second", "Steps per second inside a lease", tag_keys=keys)
         for metric in (self._steps, self._episodes, self._return, self._lag, self._rate):
             metric.set_default_tags(tags)
+        self._faults = Counter("worldfleet_rollout_faults", "Failures of simulators", tag_keys=("actor", "kind"))
+        self._tags = tags
 
     def record(self, summary: RolloutSummary) -> None:
         self._steps.inc(summary.steps)
         if summary.episodes:
             self._episodes.inc(len(summary.episodes))
             self._return.set(summary.episodes[-1].episode_return)
+        for fault in summary.faults:
+            self._faults.inc(1, {**self._tags, "kind": fault.kind})
         self._lag.set(summary.policy_lag)
         seconds = summary.env_seconds + summary.policy_seconds + summary.push_seconds
         self._rate.set(summary.steps / max(seconds, 1e-9))
@@ -243,6 +298,7 @@ class ServingActor:
         """The carry of len(seeds) environments of one caller."""
         return self._policy.initial(seeds)
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     async def act(self, request: ActRequest) -> ActResult:
         """Act at the steps of one caller; (output, version of the weights)."""
         if self._poll is None or self._first_fetch is None:
@@ -326,6 +382,7 @@ class EvaluatorActor:
         make_policy: Builds the policy.
         weights: Handle of the weight store, None if the policy needs no weights.
         algorithm: Name for the summary.
+        make_pulse: Starts the signs of life of this process.
     """
 
     def __init__(
@@ -334,7 +391,9 @@ class EvaluatorActor:
         make_policy: Callable[[], Policy],
         weights: Any | None = None,
         algorithm: str = "",
+        make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
+        self._pulse = make_pulse()
         self._evaluator = make_evaluator()
         self._policy = make_policy()
         self._weights = weights
@@ -350,7 +409,7 @@ class EvaluatorActor:
         """Pull the newest weights and evaluate them."""
         if self._weights is not None:
             pull_weights(self._weights, self._policy)
-        evaluation = self._evaluator.evaluate(self._policy, self._algorithm)
+        evaluation = self._evaluator.evaluate(self._policy, self._algorithm, self._pulse.tick)
         self._return.set(evaluation.summary.return_mean)
         if evaluation.summary.success_rate is not None:
             self._success.set(evaluation.summary.success_rate)

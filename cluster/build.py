@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -90,36 +91,78 @@ def observation_keys(config: RunConfig) -> Sequence[str]:
     return family(config).observation_keys(config.algorithm, config)
 
 
-def rollout_loop(config: RunConfig, policy: Policy, index: int = 0, incarnation: int = 0) -> RolloutLoop:
-    """The rollout loop of actor `index`."""
+def rollout_loop(
+    config: RunConfig,
+    policy: Policy,
+    index: int = 0,
+    incarnation: int = 0,
+    hung: Callable[[str], None] | None = None,
+) -> RolloutLoop:
+    """The rollout loop of actor `index`; `hung` is told of an environment that hangs in this process, see `envs.watch`.
+
+    Raises:
+        SimulatorError: An environment fails however often it is made again.
+        ValueError: The environment cannot be made, or not be stepped as it is configured.
+    """
     from actors.rollout import RolloutConfig, RolloutLoop
     from envs.registry import entry, make_vector_env
+    from envs.watch import watch
 
     env = make_vector_env(
         config.env.name,
         config.actors.envs_per_actor,
         mode=config.env.mode,
         check_share=config.env.check_share,
+        step_timeout_seconds=config.env.step_timeout_seconds,
         **config.env.options,
     )
     seed = derive_seed(config.seed, "rollout")
     settings = RolloutConfig(config.actors.block_steps, entry(config.env.name).repeatable)
-    return RolloutLoop(env, policy, seed, index, incarnation, settings)
+    if hung is not None:
+        watch(env, config.env.step_timeout_seconds, hung)
+    try:
+        return RolloutLoop(env, policy, seed, index, incarnation, settings)
+    except BaseException:
+        env.close()
+        raise
 
 
 def evaluator(
-    config: RunConfig, episodes: int, seed: int, record_episodes: int = 0, keep_episodes: int = 0, num_envs: int = 50
+    config: RunConfig,
+    episodes: int,
+    seed: int,
+    record_episodes: int = 0,
+    keep_episodes: int = 0,
+    num_envs: int = 50,
+    max_steps: int | None = None,
 ) -> Evaluator:
-    """An evaluator whose episodes depend on `seed` alone, never on the run's."""
-    from actors.evaluate import EvalConfig, Evaluator
-    from envs.registry import make_vector_env
+    """An evaluator whose episodes depend on `seed` alone, never on the run's; see `actors.evaluate.EvalConfig`.
 
-    held_out = derive_seed(seed, "evaluation")
+    Of simulators that need processes of their own it starts no more at once than a rollout actor does.
+    """
+    from actors.evaluate import EvalConfig, Evaluator
+    from envs.registry import entry, make_vector_env
+
+    if entry(config.env.name).envs_per_process is not None:
+        num_envs = min(num_envs, config.actors.envs_per_actor)
     settings = EvalConfig(
-        episodes, min(num_envs, episodes), held_out, None, record_episodes, record_stride=2, keep_episodes=keep_episodes
+        episodes=episodes,
+        num_envs=min(num_envs, episodes),
+        seed=derive_seed(seed, "evaluation"),
+        max_steps=max_steps or config.schedule.eval_max_steps or None,
+        record_episodes=record_episodes,
+        record_stride=2,
+        keep_episodes=keep_episodes,
     )
-    options = {**config.env.options, **config.env.eval_options, "check_share": config.env.check_share}
-    return Evaluator(lambda n: make_vector_env(config.env.name, n, **options), settings)
+    make_env = partial(
+        make_vector_env,
+        config.env.name,
+        mode=config.env.mode,
+        check_share=config.env.check_share,
+        step_timeout_seconds=config.env.step_timeout_seconds,
+        **{**config.env.options, **config.env.eval_options},
+    )
+    return Evaluator(make_env, settings)
 
 
 def replay(
@@ -153,11 +196,34 @@ def algorithm(config: RunConfig) -> Algorithm:
     return family(config).algorithm(config.algorithm, config)
 
 
-def learner(config: RunConfig, batches: Iterator[SequenceBatch], write_back: ResultSink) -> Learner:
-    """The learner of this rank, training on `batches`; `write_back` takes priorities and write-backs to the replay."""
+def learner(
+    config: RunConfig,
+    batches: Iterator[SequenceBatch],
+    write_back: ResultSink,
+    rank: int = 0,
+    bundles: Path | None = None,
+) -> Learner:
+    """The learner of a rank.
+
+    Args:
+        config: The run.
+        batches: What it trains on.
+        write_back: Takes priorities and write-backs to the replay.
+        rank: Its place among the ranks.
+        bundles: Folder for updates that were not finite, None to keep none.
+    """
+    from cluster.bundle import Bundles
     from learner.learner import Learner
 
-    return Learner(algorithm(config), batches, config.learner, derive_seed(config.seed, "learner"), write_back)
+    return Learner(
+        algorithm(config),
+        batches,
+        config.learner,
+        derive_seed(config.seed, "learner"),
+        write_back,
+        derive_seed(config.seed, "torch", rank),
+        None if bundles is None else Bundles(config, bundles),
+    )
 
 
 def stages(config: RunConfig) -> Sequence[Stage]:
@@ -200,6 +266,10 @@ def local_batches(config: RunConfig, replay: ShardedReplay) -> Iterator[Sequence
         yield replay.sample(config.learner.batch_size, config.replayed_length)
 
 
+SHARD_START_SECONDS = 300.0
+"""How long a learner waits for a shard that starts again."""
+
+
 def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
     """Batches of rank `rank` from shard actors."""
     from actors.replay.flow.service import RemoteBatches
@@ -212,6 +282,7 @@ def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBat
         config.cluster.sample_in_flight,
         config.replay.mixed_batches,
         config.replay.transport,
+        wait_seconds=config.roles["replay"].timeout_seconds + SHARD_START_SECONDS,  # one that hangs is started again
     )
 
 

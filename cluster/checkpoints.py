@@ -3,19 +3,25 @@
 A checkpoint `step_<n>` holds the learner, the books and the rollout loops; the replay keeps a manifest of the same
 name over steps that are on disk once, whatever the number of checkpoints. The manifest is committed first,
 so a checkpoint that exists always has one, and old manifests go only when no checkpoint needs them.
+
+What the replay's log holds after the newest manifest is its tail. A run in one process that continues takes the same
+steps again and leaves the tail out; one on Ray never does, so that a folder whose tail comes from Ray is marked.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.ending import Saved
 from learner import checkpoint
 
 logger = logging.getLogger(__name__)
+
+_TAIL = "KEEP_TAIL"
 
 
 class Checkpoints:
@@ -44,6 +50,13 @@ class Checkpoints:
         path = checkpoint.save(self._directory, step, parts, self._keep)
         logger.info("checkpoint %s in %.1f s", path.name, time.monotonic() - started)
 
+    def saved(self, left_out: Sequence[str] = ()) -> Saved:
+        """What a run that ends now leaves."""
+        newest = checkpoint.latest(self._directory)
+        if newest is None:
+            return Saved(None, 0, tuple(left_out))
+        return Saved(newest.name, checkpoint.step_of(newest), tuple(left_out))
+
     def names(self) -> list[str]:
         """Names of the checkpoints that are there, oldest first."""
         return checkpoint.names(self._directory)
@@ -57,3 +70,19 @@ class Checkpoints:
         newest = checkpoint.latest(self._directory)
         state: dict[str, Any] | None = None if newest is None else checkpoint.load(newest)["learner"]
         return state
+
+
+def keep_tail(replay: Path) -> None:
+    """Mark the folder of a replay: what is stored from now on does not come again."""
+    replay.mkdir(parents=True, exist_ok=True)
+    (replay / _TAIL).touch()
+
+
+def must_keep_tail(replay: Path) -> bool:
+    """Whether the tail of the replay in a folder does not come again."""
+    return (replay / _TAIL).exists()
+
+
+def forget_tail(replay: Path) -> None:
+    """Take the mark away: a checkpoint holds everything, and what follows comes again."""
+    (replay / _TAIL).unlink(missing_ok=True)

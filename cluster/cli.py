@@ -12,11 +12,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
-from envs.numbers import read_value
+from envs.numbers import NonNegativeInt, PositiveFloat, PositiveInt, read_value
+
+if TYPE_CHECKING:
+    from cluster.config import RunConfig
 
 logger = logging.getLogger("worldfleet")
 
@@ -29,8 +32,15 @@ BENCHES = {
     "replay-memory": "cluster.bench.replay_memory",
     "scale": "cluster.bench.scale",
     "learner": "cluster.bench.learner",
+    "precision": "cluster.bench.precision",
 }
 """Topics of `worldfleet bench` and the modules whose `run()` yields their rows."""
+
+SELECTION = {"algo": "pets", "env": "nav3d", "scale": "laptop"}
+"""Presets of a run that says nothing else."""
+
+NEW_RUN_FLAGS = ("--algo", "--env", "--scale", "--config", "--seed", "--run-dir", "--from-replay")
+"""Flags of `worldfleet train` that say what a new run is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,39 +81,63 @@ def _describe(error: Exception) -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from cluster.config import resolve
     from cluster.train import default_run_dir, train
 
     if options.resume is not None:
-        if options.config is not None:
-            raise ValueError("--resume takes the configuration of the run; change keys of it with --set")
-        if options.from_replay is not None:
-            raise ValueError("--from-replay starts a run: one that is resumed has its replay")
+        given = [flag for flag in NEW_RUN_FLAGS if getattr(options, flag.strip("-").replace("-", "_")) is not None]
+        if given or options.resume_auto:
+            raise ValueError(
+                f"--resume continues a run as it is stored and takes no {', '.join(given) or '--resume-auto'}; "
+                "change keys of its configuration with --set"
+            )
         return train(None, options.resume, resume=True, overrides=options.set).exit_code
-    config = resolve(options.algo, options.env, options.scale, options.config, options.set)
+    config = _resolve(options)
     if options.seed is not None:
         config = dataclasses.replace(config, seed=options.seed)
     if options.from_replay is not None:
         schedule = dataclasses.replace(config.schedule, from_replay=str(options.from_replay.resolve()))
         config = dataclasses.replace(config, schedule=schedule)
-    run_dir = options.run_dir or default_run_dir(options.algo, options.env, config.seed)
-    return train(config, run_dir, resume=options.resume_auto and (run_dir / "config.yaml").exists()).exit_code
+    algo, env, _ = _selection(options)
+    run_dir = options.run_dir or default_run_dir(algo, env, config.seed)
+    goes_on = options.resume_auto and (run_dir / "config.yaml").exists()
+    return train(config, run_dir, resume=goes_on, overrides=options.set).exit_code
+
+
+def _selection(options: argparse.Namespace) -> tuple[str, str, str]:
+    """The algorithm, environment and scale that are asked for."""
+    chosen = {
+        name: default if getattr(options, name) is None else getattr(options, name)
+        for name, default in SELECTION.items()
+    }
+    return chosen["algo"], chosen["env"], chosen["scale"]
+
+
+def _resolve(options: argparse.Namespace) -> RunConfig:
+    from cluster.config import resolve
+
+    return resolve(*_selection(options), options.config, options.set)
 
 
 def _eval(options: argparse.Namespace) -> int:
     from cluster.evaluation import evaluate_run
 
     summary = evaluate_run(
-        options.run_dir, options.episodes, options.seed, options.gif_episodes, options.precision, options.set
+        options.run_dir,
+        options.episodes,
+        options.seed,
+        options.gif_episodes,
+        options.precision,
+        options.set,
+        options.max_steps,
     )
     sys.stdout.write(json.dumps(summary) + "\n")
     return 0
 
 
 def _config(options: argparse.Namespace) -> int:
-    from cluster.config import resolve, to_yaml
+    from cluster.config import to_yaml
 
-    sys.stdout.write(to_yaml(resolve(options.algo, options.env, options.scale, options.config, options.set)))
+    sys.stdout.write(to_yaml(_resolve(options)))
     return 0
 
 
@@ -122,7 +156,12 @@ def _presets(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from cluster.doctor import collect, render
+    from envs.scratch import remove_abandoned
 
+    if options.clean:
+        removed = remove_abandoned()
+        sys.stdout.write("".join(f"removed {path}\n" for path in removed) or "nothing to remove\n")
+        return 0
     report = collect()
     sys.stdout.write(render(report, as_json=options.json))
     return 0
@@ -166,6 +205,15 @@ def _audit(options: argparse.Namespace) -> int:
     result = audit_run(options.run_dir)
     sys.stdout.write(json.dumps(result) + "\n")
     return 1 if result["lost"] or result["doubled"] else 0
+
+
+def _replay_update(options: argparse.Namespace) -> int:
+    from cluster.bundle import replay_update
+
+    replayed = replay_update(options.bundle)
+    record = {**dataclasses.asdict(replayed), "verdict": replayed.verdict}
+    sys.stdout.write(json.dumps(record) + "\n" if options.json else replayed.text())
+    return 0
 
 
 def _fidelity(options: argparse.Namespace) -> int:
@@ -239,20 +287,50 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_complain(f"{message} (see {self.prog} --help)", 2))
+
+
+def _number(hint: Any) -> Callable[[str], Any]:
+    """Reads the value of an option as that of a key of the configuration, for argparse: 1e3 is an integer."""
+
+    def read(text: str) -> Any:
+        try:
+            return read_value(hint, read_yaml(text, "the value"), "")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return read
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a path is wanted, got an empty text")
+    return Path(text)
+
+
 def _add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--algo", default="pets", help="algorithm preset (default: pets)")
-    parser.add_argument(
-        "--env", default="nav3d", help="environment preset, gym:<id> or dmc:<domain>-<task> (default: nav3d)"
-    )
-    parser.add_argument("--scale", default="laptop", help="scale preset (default: laptop)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file merged over the presets")
+    parser.add_argument("--algo", help="algorithm preset (default: pets)")
+    parser.add_argument("--env", help="environment preset, gym:<id> or dmc:<domain>-<task> (default: nav3d)")
+    parser.add_argument("--scale", help="scale preset (default: laptop)")
+    parser.add_argument("--config", type=_path, metavar="FILE", help="YAML file merged over the presets")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. learner.batch_size=32"
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses bad input in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_complain(f"{message}; see {self.prog} --help", 2))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="worldfleet", description="World models at fleet scale.")
+    parser = _Parser(prog="worldfleet", description="World models at fleet scale.")
     parser.add_argument("--debug", action="store_true", help="log tracebacks and debug messages")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -263,24 +341,30 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("train", _train, "Train an agent; on Ray, or in one process with --set cluster.mode=local.")
     _add_selection(sub)
-    sub.add_argument("--seed", type=int, help="root seed (default: the configuration's)")
+    sub.add_argument("--seed", type=_number(NonNegativeInt), help="root seed (default: the configuration's)")
     sub.add_argument(
-        "--run-dir", type=Path, help="new directory for the run (default: runs/<algo>-<env>-<seed>-<time>)"
+        "--run-dir", type=_path, help="new directory for the run (default: runs/<algo>-<env>-<seed>-<time>)"
     )
-    sub.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run from its last checkpoint")
+    sub.add_argument("--resume", type=_path, metavar="RUN_DIR", help="continue a run from its last checkpoint")
     sub.add_argument(
         "--from-replay",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="train on the steps that another run has stored, without actors; schedule.fit_updates says how much",
     )
     sub.add_argument("--resume-auto", action="store_true", help="continue --run-dir if it holds a run, else start it")
 
     sub = add("eval", _eval, "Evaluate a run on held-out seeds; one JSON object on stdout.")
-    sub.add_argument("--run-dir", type=Path, required=True)
-    sub.add_argument("--episodes", type=int, default=100)
-    sub.add_argument("--seed", type=int, default=0, help="chooses the held-out episodes")
-    sub.add_argument("--gif-episodes", type=int, default=2, help="episodes drawn into eval/*.gif")
+    sub.add_argument("--run-dir", type=_path, required=True)
+    sub.add_argument("--episodes", type=_number(PositiveInt), default=100)
+    sub.add_argument("--seed", type=_number(NonNegativeInt), default=0, help="chooses the held-out episodes")
+    sub.add_argument(
+        "--max-steps",
+        type=_number(PositiveInt),
+        help="steps after which an episode is cut (default: the run's schedule.eval_max_steps, or else the limit that "
+        "the environment declares, or else 5,000)",
+    )
+    sub.add_argument("--gif-episodes", type=_number(NonNegativeInt), default=2, help="episodes drawn into eval/*.gif")
     sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
     sub.add_argument(
         "--set",
@@ -292,35 +376,48 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_selection(add("config", _config, "Print the resolved configuration."))
     add("presets", _presets, "List the presets.")
-    add("doctor", _doctor, "Say what this machine offers and what will be used.").add_argument(
-        "--json", action="store_true"
+    sub = add("doctor", _doctor, "Say what this machine offers and what will be used.")
+    sub.add_argument("--json", action="store_true")
+    sub.add_argument(
+        "--clean",
+        action="store_true",
+        help="remove what your killed processes left in /tmp and /dev/shm, and say what",
     )
     sub = add("check-env", _check_env, "Check whether an environment does what training needs; docs/check_env.md.")
     sub.add_argument("env", metavar="ID", help="environment preset, gym:<id>, gym:<module>:<id> or dmc:<domain>-<task>")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. env.options.wind_std=1")
     sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
-    sub.add_argument("--seconds", type=float, default=60.0, help="time limit of each check (default: 60)")
+    sub.add_argument(
+        "--seconds", type=_number(PositiveFloat), default=60.0, help="time limit of each check (default: 60)"
+    )
 
     sub = add("report", _report, "Write report.html of a run.")
-    sub.add_argument("--run-dir", type=Path, required=True)
+    sub.add_argument("--run-dir", type=_path, required=True)
     sub.add_argument("--recorded", action="store_true", help="show what the run has written; start no simulator")
 
     sub = add("compare", _compare, "Draw the learning curves of runs into one picture, with their points as CSV.")
-    sub.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
-    sub.add_argument("--output", type=Path, default=Path("curves.png"), help="picture to write (default: curves.png)")
+    sub.add_argument("run_dirs", type=_path, nargs="+", metavar="RUN_DIR")
+    sub.add_argument("--output", type=_path, default=Path("curves.png"), help="picture to write (default: curves.png)")
 
     audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
-    add("audit", _audit, audit).add_argument("--run-dir", type=Path, required=True)
+    add("audit", _audit, audit).add_argument("--run-dir", type=_path, required=True)
+
+    again = "Run an update that was not finite again, with anomaly detection, and name the first bad tensor."
+    sub = add("replay-update", _replay_update, again)
+    sub.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder RUN_DIR/bundles/update_<n>")
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
     fidelity = "Measure open-loop model error against horizon: of a run's world model, or of ensembles trained for it."
     sub = add("fidelity", _fidelity, fidelity)
-    sub.add_argument("--run-dir", type=Path, help="study the newest checkpoint of this run, into its directory")
-    sub.add_argument("--horizon", type=int, help="longest horizon, with --run-dir (default: 30 steps)")
-    sub.add_argument("--steps", type=int, help="steps of each test set, with --run-dir (default: 4000)")
+    sub.add_argument("--run-dir", type=_path, help="study the newest checkpoint of this run, into its directory")
+    sub.add_argument("--horizon", type=_number(PositiveInt), help="longest horizon, with --run-dir (default: 30 steps)")
+    sub.add_argument(
+        "--steps", type=_number(PositiveInt), help="steps of each test set, with --run-dir (default: 4000)"
+    )
     sub.add_argument("--algo", default="pets", help="algorithm preset (default: pets, the only one it can train)")
     sub.add_argument("--env", default="nav3d")
-    sub.add_argument("--output", type=Path, default=Path("docs/results"))
-    sub.add_argument("--seeds", type=int, default=3)
+    sub.add_argument("--output", type=_path, default=Path("docs/results"))
+    sub.add_argument("--seeds", type=_number(PositiveInt), default=3)
     sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
 
     sub = add("tree", _tree, "Write the searches of one episode as a page to step through, as JSON and for Graphviz.")

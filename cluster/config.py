@@ -29,6 +29,7 @@ from cluster.roles import ROLES
 from cluster.stages import StageCursor
 from cluster.tree import build, drop_others, merge, to_tree
 from envs.contract import CHECK_SHARE
+from envs.faults import STEP_TIMEOUT_SECONDS
 from envs.names import nearest
 from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, OneOf, PositiveFloat, PositiveInt, check_fields
 from envs.registry import is_prefixed_name, known_spec, remember_spec
@@ -79,6 +80,8 @@ class EnvConfig:
     options: dict[str, Any] = field(default_factory=dict)  # passed to the environment, checked by it
     eval_options: dict[str, Any] = field(default_factory=dict)  # replace options of the same name in evaluations
     check_share: Fraction = CHECK_SHARE  # share of later steps whose ranges are checked; 0 for none
+    fault_budget: NonNegativeInt = 20  # failures of simulators in 10,000 steps of a rollout actor; 0 allows none
+    step_timeout_seconds: NonNegativeFloat = STEP_TIMEOUT_SECONDS  # of one reset or step; 0 for any time
 
     def __getstate__(self) -> tuple[dict[str, Any], EnvSpec | None]:
         """A configuration takes the spec along to other processes, which then start no simulator for it."""
@@ -122,7 +125,7 @@ class ClusterConfig:
     updates_per_lease: PositiveInt = 16  # learner updates between two reports to the driver
     sample_in_flight: PositiveInt = 2  # batches a rank requests ahead
     wait_for_resources_seconds: NonNegativeFloat = 600.0  # how long a run waits for room on a cluster that it joins
-    stop_budget_seconds: NonNegativeFloat = 20.0  # time the calls in flight may take before the last checkpoint
+    stop_budget_seconds: NonNegativeFloat = 20.0  # within which a run that is stopped has ended, whatever hangs
     stop_exit_code: Annotated[int, Ge(0), Le(255)] = (
         0  # of a run that a signal stopped; non-zero where a stop is to be retried
     )
@@ -148,6 +151,8 @@ class ScheduleConfig:
     log_every: PositiveInt = 500  # environment steps between two lines of metrics.jsonl
     eval_every: NonNegativeInt = 0  # environment steps between evaluations, 0 for one at the end only
     eval_episodes: PositiveInt = 20  # episodes of an evaluation during the run
+    eval_max_steps: NonNegativeInt = 0  # steps after which an episode of an evaluation is cut; 0 for the limit that the
+    # environment declares, or 5,000 where it declares none
     checkpoint_every: PositiveInt = 5_000  # environment steps between checkpoints
     checkpoint_seconds: PositiveFloat = 300.0  # a checkpoint is also taken when the last one is older
     keep_checkpoints: PositiveInt = 2  # checkpoints kept
@@ -265,8 +270,11 @@ def build_run(tree: Mapping[str, Any]) -> RunConfig:
     return build(RunConfig, {**tree, "roles": read_roles(tree.get("roles", {}))})
 
 
-ELASTIC = ("actors", "cluster", "replay", "roles", "schedule")
-"""Sections that may change when a run continues; the others would not fit what was trained."""
+ELASTIC = (
+    "actors", "cluster", "replay", "roles", "schedule",
+    "env.mode", "env.check_share", "env.fault_budget", "env.step_timeout_seconds",
+)  # fmt: skip
+"""Sections and keys that may change when a run continues; the others would not fit what was trained."""
 
 
 def override(

@@ -25,6 +25,9 @@ from typing import Literal
 
 import numpy as np
 
+from cluster import authentication
+from envs.scratch import owned_files
+
 Status = Literal["ok", "warn", "missing"]
 
 GIBIBYTE = 2**30
@@ -276,20 +279,33 @@ def _gpus() -> Iterator[Check]:
 
 def _ray(environment: os._Environ[str] | dict[str, str]) -> Iterator[Check]:
     address = environment.get("RAY_ADDRESS")
-    mode = environment.get("RAY_AUTH_MODE")
-    token = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    has_token = "RAY_AUTH_TOKEN" in environment or token.is_file()
-    if mode == "token" and not has_token:
-        hint = "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or create one with: ray get-auth-token --generate"
-        yield Check("ray", "authentication", "warn", "token, but there is none", hint)
-    elif mode is not None:
-        yield Check("ray", "authentication", "ok", mode)
-    elif address:
-        hint = "set RAY_AUTH_MODE to what the cluster demands, token or disabled"
-        yield Check("ray", "authentication", "warn", "not stated", hint)
-    else:
-        yield Check("ray", "authentication", "ok", "a token of the run's own")
+    yield _authentication(environment, address)
+    token = authentication.token_file(environment)
+    if authentication.others_can_read(token):
+        yield Check("ray", "token file", "warn", f"{token} can be read by other users", f"chmod 600 {token}")
     yield Check("ray", "cluster", "ok", f"joins {address}" if address else "starts its own on this machine")
+
+
+def _authentication(environment: os._Environ[str] | dict[str, str], address: str | None) -> Check:
+    try:
+        mode = authentication.stated_mode(environment)
+        authentication.check(environment, joins=False)
+    except ValueError as error:
+        return Check("ray", "authentication", "warn", str(error), "no run starts on Ray like this")
+    if mode == "disabled":
+        hint = (
+            "whoever reaches these addresses may run code in a Ray started from here, whatever the dashboard's host; "
+            f"use a token: {authentication.MAKE_TOKEN}"
+        )
+        addresses = ", ".join(authentication.interface_addresses())
+        return Check("ray", "authentication", "warn", f"disabled; every port of Ray is open on {addresses}", hint)
+    if mode == "token" and address and not authentication.has_token(environment):
+        return Check("ray", "authentication", "warn", "token, but there is none", authentication.MAKE_TOKEN)
+    if mode is None and address:
+        hint = "set RAY_AUTH_MODE to what the cluster demands, token or disabled"
+        return Check("ray", "authentication", "warn", "not stated", hint)
+    own = mode is None or not authentication.has_token(environment)
+    return Check("ray", "authentication", "ok", "a token of the run's own" if own else "token")
 
 
 # Simulators
@@ -352,6 +368,10 @@ def _finish_gl_probes(probes: dict[str, subprocess.Popen[str]], timeout_s: float
 
 
 def _storage(run_root: Path) -> Iterator[Check]:
+    left = [path for path, alive in owned_files() if not alive]
+    if left:
+        hint = "the next run removes it, or: worldfleet doctor --clean"
+        yield Check("storage", "left by killed processes", "warn", f"{len(left)} files or folders, {left[0]}", hint)
     yield _space("disk for runs", run_root, MIN_DISK_GIB * GIBIBYTE, "checkpoints and replay logs need room")
     yield _space("temporary", Path(tempfile.gettempdir()), MIN_DISK_GIB * GIBIBYTE, "Ray keeps its session there")
     shm = Path("/dev/shm")

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,15 @@ from cluster.config import RunConfig, override
 from cluster.report import imagination
 from cluster.report.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
+from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
+from envs.numbers import NonNegativeInt, PositiveInt, read_value
 from learner import checkpoint
 from learner.algorithms.base import Algorithm
 from planners.config import Precision, SequenceConfig
 
 if TYPE_CHECKING:
+    from actors.evaluate import Evaluation
     from actors.records import Episode, Policy
 
 logger = logging.getLogger(__name__)
@@ -97,11 +102,13 @@ def evaluate_run(
     gif_episodes: int = 2,
     precision: Precision | None = None,
     overrides: Sequence[str] = (),
+    max_steps: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run without exploration.
 
     Writes `eval/step<...>_seed<...>.json`, its episodes as JSON lines, a GIF of the first ones and the models; for a
-    latent world model also what it imagines of them, see `cluster.report.imagination`.
+    latent world model also what it imagines of them, see `cluster.report.imagination`. Where the environment draws no
+    pictures there is no GIF, and a warning says so.
 
     Args:
         path: Run directory; a run that is going on may be evaluated.
@@ -110,36 +117,54 @@ def evaluate_run(
         gif_episodes: Leading episodes drawn into the GIF, 0 for none.
         precision: Planner arithmetic instead of the run's.
         overrides: `a.b=value` changes to the run's configuration; the names of the files tell them.
+        max_steps: Steps after which an episode is cut; None for `schedule.eval_max_steps`.
 
     Returns:
         The summary, with `steps` as environment steps trained and `run_dir`.
 
     Raises:
-        ValueError: No run, no checkpoint or a damaged one, or no episodes asked for.
+        ValueError: No run, no checkpoint or a damaged one, or a number that is none.
+        RunFailed: No simulator can be made.
     """
-    if episodes < 1:
-        raise ValueError(f"--episodes must be at least 1, got {episodes}")
+    read_value(PositiveInt, episodes, "episodes")
+    read_value(NonNegativeInt, seed, "seed")
+    read_value(NonNegativeInt, gif_episodes, "gif_episodes")
+    read_value(PositiveInt | None, max_steps, "max_steps")
     trained = load_trained(path, precision, overrides)
     run_dir, config = trained.run_dir, trained.config
     models = run_dir.path / "models"
     models.mkdir(exist_ok=True)
     trained.algorithm.save_artifacts(models)
     keep = imagination.EPISODES if imagination.applies(config) else 0
-    evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep)
     try:
-        evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
-    finally:
-        evaluator.close()
+        evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep, max_steps=max_steps)
+        with closing(evaluator):
+            evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
+    except SimulatorError as error:
+        raise RunFailed(f"no evaluation of {config.env.name}: {error}") from error
     summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": trained.steps, "run_dir": str(path)}
-    changes = [re.sub(r"[^\w.=-]+", "-", change) for change in ([precision] if precision else []) + [*overrides]]
+    asked = [*([precision] if precision else []), *([f"max_steps={max_steps}"] if max_steps else []), *overrides]
+    changes = [re.sub(r"[^\w.=-]+", "-", change) for change in asked]
     name = "_".join([f"step{trained.steps}", f"seed{seed}", *changes])
     write_atomic(run_dir.eval / f"{name}.json", json.dumps(summary, indent=1) + "\n")
     records = map(episode_record, evaluator.env_seeds, evaluation.episodes)
     write_atomic(run_dir.eval / f"{name}.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
-    if evaluation.frames:
-        write_gif(run_dir.eval / f"{name}.gif", np.concatenate(evaluation.frames))
-    build.study(config, run_dir, trained.algorithm, evaluation.streams, trained.steps)
+    _write_film(run_dir.eval / f"{name}.gif", evaluation)
+    if evaluation.streams:
+        build.study(config, run_dir, trained.algorithm, evaluation.streams, trained.steps)
     return summary
+
+
+def _write_film(path: Path, evaluation: Evaluation) -> None:
+    """The recorded episodes as a GIF, or one line why there is none."""
+    reason = evaluation.no_frames
+    if evaluation.frames:
+        try:
+            write_gif(path, np.concatenate(evaluation.frames))
+        except ValueError as error:
+            reason = str(error)
+    if reason:
+        logger.warning("no GIF of %s: %s", evaluation.summary.env, " ".join(reason.split()))
 
 
 def study_imagination(path: Path) -> None:
@@ -158,7 +183,8 @@ def study_imagination(path: Path) -> None:
         streams = evaluator.evaluate(trained.policy, trained.config.algorithm.name).streams
     finally:
         evaluator.close()
-    build.study(trained.config, trained.run_dir, trained.algorithm, streams, trained.steps)
+    if streams:
+        build.study(trained.config, trained.run_dir, trained.algorithm, streams, trained.steps)
 
 
 def episode_record(seed: int, episode: Episode) -> dict[str, Any]:
@@ -174,6 +200,7 @@ def episode_record(seed: int, episode: Episode) -> dict[str, Any]:
         "return": episode.episode_return,
         "length": episode.length,
         "success": None if success is None else success > 0,
-        "faults": 0,
+        "faults": episode.faults,
+        "cut": episode.cut,
         "metrics": episode.metrics,
     }

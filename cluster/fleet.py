@@ -6,15 +6,15 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.replay.service import begin_checkpoint, retain_checkpoints
 from actors.replay.store.layout import open_layout
@@ -22,15 +22,19 @@ from actors.rollout import next_incarnation
 from cluster.config import RunConfig
 from cluster.leases import Task
 from cluster.placement import Placement
+from cluster.pulse import forget_pulses
 from cluster.roles import ROLES, Death, Role
 from cluster.run_dir import RunDir
 from cluster.stages import StageCursor
-from cluster.supervise import BudgetSpent, RestartBudget
+from cluster.supervise import RestartBudget, plain
 
 logger = logging.getLogger(__name__)
 
 STATS_SECONDS = 2.0
 """How long the driver waits for a shard's figures before it goes on with the last ones."""
+
+GROUP_DEATH_SECONDS = 20.0
+"""How long after a failed call of one actor of a group the death of another may come to light."""
 
 CLOSE_SECONDS = 5.0
 """How long all actors together may take to close their simulators before they are killed."""
@@ -56,8 +60,11 @@ class Fleet:
         stages: Where the run is: actors that collect are made only if it still collects.
         imported: Shard folders of another replay that a new run begins with.
 
+    Those that collect start with `start_collecting`, when the shards have said what they hold.
+
     Attributes:
         actors: Handles by role and index; None for an actor that is to start yet.
+        ray_names: Of the actors that were started, by role and index.
         incarnation: Of the rollout actors that start next; no stored stream has it.
     """
 
@@ -72,6 +79,7 @@ class Fleet:
     ) -> None:
         self.config, self.learner_state = config, learner_state
         self.ledgers = run_dir.ledgers if config.cluster.ledger else None
+        self.bundles = run_dir.bundles.absolute()
         self.layout = open_layout(run_dir.replay, config.replay, imported)
         self.actors: dict[str, list[Any]] = {
             name: [] if role.collects and not stages.collects else [None] * config.count(name)
@@ -81,12 +89,12 @@ class Fleet:
         self._starts: Counter[tuple[str, int]] = Counter()
         self._budgets: dict[str, RestartBudget] = {}
         self._restarts: list[Restart] = []
-        joining = []
+        self.ray_names: dict[tuple[str, int], str] = {}
+        self._joining: list[tuple[Task, Any]] = []
+        self._stats: list[dict[str, float]] = []
         for role in ROLES.values():
-            if role.death is not Death.DROP:
-                joining += self._start(role, range(len(self.actors[role.name])))
-        self._stats: list[dict[str, float]] = ray.get([shard.stats.remote() for shard in self.actors["replay"]])
-        ray.get([call for _, call in joining])
+            if role.death is not Death.DROP and not role.collects:
+                self._joining += self._start(role, range(len(self.actors[role.name])))
 
     @property
     def weights(self) -> Any:
@@ -98,9 +106,21 @@ class Fleet:
         """Steps that shards have stored since the beginning of the run, as last known."""
         return int(sum(row["inserted_steps"] for row in self._stats))
 
-    @cached_property
-    def incarnation(self) -> int:
-        return next_incarnation(chain(*ray.get([shard.next_steps.remote() for shard in self.actors["replay"]])))
+    def ask_shards(self) -> list[Any]:
+        """Calls that end when every shard has recovered what it holds; see `recover`."""
+        return [call for shard in self.actors["replay"] for call in (shard.stats.remote(), shard.next_steps.remote())]
+
+    def start_collecting(self, recovered: Sequence[Any]) -> None:
+        """Start the actors that collect and those that act for them.
+
+        Args:
+            recovered: The answers to `ask_shards`.
+        """
+        self._stats = list(recovered[::2])
+        self.incarnation = next_incarnation(chain(*recovered[1::2]))
+        for role in ROLES.values():
+            if role.collects:
+                self._joining += self._start(role, range(len(self.actors[role.name])))
 
     def actor(self, name: str, index: int) -> Any:
         """An actor, started if it is not there."""
@@ -111,35 +131,44 @@ class Fleet:
     def died(self, role: Role, index: int, reason: str) -> None:
         """Do what the death of an actor means: forget it, and perhaps its group, and note when to start it again.
 
+        Args:
+            role: Its role.
+            index: Its index.
+            reason: What is said of it: "died (...)", "has not answered for 60 s".
+
         Raises:
             BudgetSpent: It died too often.
         """
-        if role.death is Death.RESTART:
-            raise BudgetSpent(f"{role.name}-{index} died more often than its {self.config.actors.restarts} restarts")
         group = role.death is Death.GROUP
         lost = tuple(range(len(self.actors[role.name]))) if group else (index,)
         self._kill([self.actors[role.name][each] for each in lost])
         for each in lost:
             self.actors[role.name][each] = None
-        name = role.name if group else f"{role.name}-{index}"
+        self._joining = [
+            (task, call) for task, call in self._joining if task.role is not role or task.index not in lost
+        ]
+        part = f"{role.name}-{index}"
+        name = role.name if group else part
         if role.death is Death.DROP:
-            logger.warning("%s died (%s); its work is dropped", name, reason)
+            logger.warning("%s %s; its work is dropped", part, reason)
             return
         wait = self._budgets.setdefault(name, RestartBudget(name, self.config.actors.restarts)).spend(reason)
-        logger.warning("%s died (%s); it starts again in %.1f s", name, reason, wait)
+        whole = f"all of {name} are replaced" if group and len(lost) > 1 else "it is replaced"
+        logger.warning("%s %s; %s in %.1f s", part, reason, whole, wait)
         self._restarts.append(Restart(role, lost, time.monotonic() + wait))
 
     def restart_due(self) -> list[tuple[Task, Any]]:
-        """Start the actors that are due; the calls that make them ready for work, if any."""
+        """Start the actors that are due; the calls that make those just started ready for work, if any."""
         now = time.monotonic()
+        joining, self._joining = self._joining, []
         due = [restart for restart in self._restarts if restart.due <= now]
         self._restarts = [restart for restart in self._restarts if restart.due > now]
         if due:
             self.incarnation += 1
-        return [call for restart in due for call in self._start(restart.role, restart.indices)]
+        return joining + [call for restart in due for call in self._start(restart.role, restart.indices)]
 
     def seconds_to_restart(self) -> float:
-        """Until the next restart is due; infinite if none is."""
+        """Until the next actor is to start; infinite if none is."""
         return min((max(0.0, restart.due - time.monotonic()) for restart in self._restarts), default=math.inf)
 
     def complete(self, name: str) -> bool:
@@ -150,10 +179,8 @@ class Fleet:
         """Sums of the shards' figures; a shard that is being restarted counts with its last ones."""
         calls = {shard.stats.remote(): index for index, shard in enumerate(self.actors["replay"])}
         for call in ray.wait(list(calls), num_returns=len(calls), timeout=STATS_SECONDS)[0]:
-            try:
+            with suppress(RayActorError):  # the watch says so
                 self._stats[calls[call]] = ray.get(call)
-            except RayActorError as error:
-                logger.warning("replay-%d does not answer: %s", calls[call], first_line(error))
         return {f"replay/{name}": sum(row[name] for row in self._stats) for name in self._stats[0]}
 
     def begin_checkpoint(self, name: str) -> list[Any]:
@@ -165,6 +192,30 @@ class Fleet:
         self.layout.drop_older()  # the checkpoint that was just committed holds what was imported
         return retain_checkpoints(self.actors["replay"], names)
 
+    def part_of(self, error: RayActorError) -> str | None:
+        """Name of the actor that an error is about, None if it is none of ours that is there."""
+        for name, actors in self.actors.items():
+            for index, actor in enumerate(actors):
+                if actor is not None and actor._actor_id.hex() == error.actor_id:
+                    return f"{name}-{index}"
+        return None
+
+    def another_died(self, role: Role) -> bool:
+        """Whether the failed call of an actor came from the death of another of its group."""
+        actors = self.actors[role.name]
+        if len(actors) == 1:
+            return False
+        pings = [actor.ping.remote() for actor in actors]
+        deadline = time.monotonic() + GROUP_DEATH_SECONDS
+        for ping in pings:
+            try:
+                ray.get(ping, timeout=max(0.0, deadline - time.monotonic()))
+            except RayActorError:
+                return True
+            except GetTimeoutError:
+                continue
+        return False
+
     def names(self) -> list[str]:
         """Names of the actors, for people."""
         return [f"{name}-{index}" for name, actors in self.actors.items() for index, one in enumerate(actors) if one]
@@ -172,6 +223,7 @@ class Fleet:
     def stop(self) -> None:
         """End every actor of the run; those that hold simulators close them first."""
         self._end(ROLES.values())
+        forget_pulses()
 
     def stop_collecting(self) -> None:
         """End the actors that collect and those that act for them."""
@@ -200,6 +252,7 @@ class Fleet:
             starts = self._starts[role.name, index]
             self._starts[role.name, index] += 1
             name = f"{role.name}-{index}.{starts}" if starts else f"{role.name}-{index}"
+            self.ray_names[role.name, index] = name
             options = {"name": name, **self._placement.options(role.name, index)}
             if role.death is Death.RESTART:
                 options |= {"max_restarts": self.config.actors.restarts, "max_task_retries": -1}
@@ -208,6 +261,8 @@ class Fleet:
         return [(Task(role, index), call) for index, call in enumerate(calls)]
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text."""
-    return str(error).strip().partition("\n")[0]
+def in_words(error: BaseException) -> str:
+    """The first line of an error's text, for people; of what a call raised, not of how it travelled."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    text = plain(str(cause or error))
+    return f"{type(cause).__name__}: {text}" if cause is not None else text

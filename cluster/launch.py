@@ -34,47 +34,48 @@ are taken in passing, and the shards write while everything goes on. What happen
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.replay.flow.limiter import SampleLimiter
 from cluster import build
 from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
-from cluster.fleet import Fleet, first_line
+from cluster.ending import Saved
+from cluster.fleet import Fleet, in_words
 from cluster.leases import Task
+from cluster.liveness import Liveness
 from cluster.offline import source_folders
 from cluster.placement import Placement
+from cluster.pulse import ask_to_stop
 from cluster.recorder import Recorder
 from cluster.roles import ROLES, Death, Role
 from cluster.run_dir import RunDir
+from cluster.saving import Saving
+from cluster.signals import StopFlag
 from cluster.stages import Interleave
 from cluster.supervise import RunFailed
 from envs.contract import ContractError
+from envs.faults import SimulatorError
+from learner.nonfinite import NonFiniteError
 
 logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 600.0
-"""How long the last checkpoint may take."""
+"""How long the last checkpoint of a run that has reached its end may take."""
+
+CALLS_SHARE, FLUSH_SHARE = 0.4, 0.15
+"""Shares of the stop budget for the calls in flight, and for storing what rollout actors hold."""
+
+END_SECONDS, END_SHARE = 6.0, 0.3
+"""What a stop leaves of its budget, at most this share, to end the actors and Ray."""
 
 GROUP_DEATH_SECONDS = 20.0
 """How long after a failed update of one rank the death of another may come to light."""
-
-
-@dataclass(frozen=True)
-class PendingCheckpoint:
-    """A checkpoint on its way to the disk."""
-
-    name: str
-    step: int
-    books: dict[str, Any]  # limiter and recorder when it was begun
-    calls: list[Any]  # the learner's state, then the shards' manifests
 
 
 class Run:
@@ -94,24 +95,39 @@ class Run:
         self.pending: dict[Any, Task] = {}
         self.collect_steps = build.collect_steps(config)
         self.lease_steps = lease_steps(config)
+        self.liveness = Liveness(config, fleet, self._note_death)
+        self.saving = Saving(checkpoints, fleet)
+        self.ending = False  # whether the run is to stop, and calls end early
         self._filled = False
-        self._pending_checkpoint: PendingCheckpoint | None = None
-        self._retaining: list[Any] = []
 
-    def loop(self, stopping: Callable[[], bool]) -> None:
+    def start(self, stopping: StopFlag) -> bool:
+        """Wait for what the shards recover, then start who collects; False if the run is to stop before."""
+        calls = self.fleet.ask_shards()
+        if not self.wait(calls, stopping):
+            return False
+        self.fleet.start_collecting(ray.get(calls))
+        self.limiter.recovered(self.fleet.inserted_steps)  # all that was acknowledged, also after the checkpoint
+        self.recorder.recovered(self.fleet.inserted_steps)
+        return True
+
+    def loop(self, stopping: StopFlag) -> Saved:
         """Run until the schedule is done or `stopping` says so, then save a last checkpoint."""
         schedule, recorder = self.config.schedule, self.recorder
-        while not recorder.finished and not stopping():
+        while not recorder.finished and recorder.failure is None and not stopping:
             self.issue()
             self.take(timeout=0.5)
             if recorder.advance():
-                self.settle()
+                self.settle(stopping)
             if recorder.due("log"):
                 recorder.log({**self.fleet.replay_stats(), **self.limiter.metrics()})
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
                 self.begin_checkpoint()
-            self.end_checkpoint(timeout=0.0)
-        self.finish(self.config.cluster.stop_budget_seconds if stopping() else math.inf)
+            self.saving.end()
+        if recorder.failure is not None:
+            until = time.monotonic() + self.config.cluster.stop_budget_seconds
+            self.stop(lambda: until - time.monotonic())
+            raise RunFailed(recorder.failure)
+        return self.stop(stopping.left) if stopping else self.finish()
 
     def issue(self) -> None:
         """Give every role the work that the stage and the limiter allow now."""
@@ -121,13 +137,42 @@ class Run:
         if isinstance(self.recorder.stage, Interleave):
             self.limiter.watch(self.collect_steps, self.lease_steps, idle=not self.pending)
 
-    def settle(self) -> None:
+    def settle(self, stopping: StopFlag) -> None:
         """Wait until the replay holds what was collected; let actors go that no later stage needs."""
-        flushes = [call for role in ROLES.values() if role.work is not None for call in role.work.flush(self, ())]
-        if flushes:
-            ray.wait(flushes, num_returns=len(flushes))
+        self.wait(self.flush(()), stopping)
         if not self.recorder.stages.collects:
             self.fleet.stop_collecting()
+
+    def flush(self, busy: Collection[tuple[str, int]]) -> list[Any]:
+        """Calls that end when the replay holds what the actors have collected that are not busy."""
+        flushes = []
+        for role in ROLES.values():
+            if role.work is not None:
+                flushes += role.work.flush(self, {index for name, index in busy if name == role.name})
+        return flushes
+
+    def wait(self, calls: list[Any], enough: Callable[[], bool]) -> bool:
+        """Wait for calls, while the watch goes on; whether they have ended before `enough` said so."""
+        while calls and len(ray.wait(calls, num_returns=len(calls), timeout=0.2)[0]) < len(calls):
+            if enough():
+                return False
+            self.look_after()
+        return True
+
+    def look_after(self) -> None:
+        """Replace the actors that hang as those that die.
+
+        Raises:
+            BudgetSpent: One of them too often, or one that Ray restarts has died too often.
+        """
+        for hang in self.liveness.look(self.busy):
+            if self.fleet.actors[hang.role.name][hang.index] is not None:  # not gone with its group
+                self.died(hang.role, hang.index, hang.reason)
+
+    @property
+    def busy(self) -> set[tuple[str, int]]:
+        """Role and index of the actors with calls in flight."""
+        return {(task.role.name, task.index) for task in self.pending.values()}
 
     def tasks(self, role: str) -> Iterator[Task]:
         """The calls of a role in flight."""
@@ -150,11 +195,12 @@ class Run:
             RunFailed: A part died more often than it may, or a call failed.
             ContractError: An environment returned what its spec rules out.
         """
+        self.look_after()
         self.pending.update((call, task) for task, call in self.fleet.restart_due())
-        if not self.pending:
-            time.sleep(0.01)
-            return
         timeout = min(timeout, self.fleet.seconds_to_restart())
+        if not self.pending:
+            time.sleep(min(timeout, 0.01))
+            return
         if not ray.wait(list(self.pending), num_returns=1, timeout=timeout)[0]:
             return
         for reference in ray.wait(list(self.pending), num_returns=len(self.pending), timeout=0)[0]:
@@ -163,127 +209,142 @@ class Run:
                 continue
             try:
                 result = ray.get(reference)
-            except RayActorError as error:
-                self.died(task, first_line(error))
-            except RayTaskError as error:
-                if isinstance(error.cause, ContractError):  # the environment is wrong: no other actor would do better
-                    raise error.cause from None
-                if task.role.death is not Death.GROUP or not self.another_died(task.role):
-                    cause = error.cause
-                    raise RunFailed(f"{task.role.name}-{task.index} failed: {type(cause).__name__}: {cause}") from error
-                self.died(task, f"another of its group died: {type(error.cause).__name__}")
+            except RayTaskError as error:  # before the next: it may be of that kind, too
+                self.failed(task, error)
+            except RayError as error:
+                self.died(task.role, task.index, f"died ({in_words(error)})", task)
             else:
                 assert task.role.work is not None
                 task.role.work.book(self, task, result)
 
-    def died(self, task: Task, reason: str) -> None:
-        """React to the death of an actor, see `cluster.supervise`.
+    def failed(self, task: Task, error: RayTaskError) -> None:
+        """React to an exception of a call: of another actor's death, or of its own.
+
+        Raises:
+            ContractError: An environment is wrong: no other actor would do better.
+            RunFailed: The call would fail again, or what it called is dead for good.
+        """
+        cause, part = error.cause, f"{task.role.name}-{task.index}"
+        if isinstance(cause, ContractError):
+            raise cause from None
+        if isinstance(cause, NonFiniteError):
+            raise RunFailed(str(cause)) from None
+        if isinstance(cause, SimulatorError):
+            self.recorder.fail(f"{part}: {cause}")
+        elif isinstance(cause, RayActorError):
+            self.liveness.check_restarted()
+            name = self.fleet.part_of(cause) or "an actor that it called"
+            self.died(task.role, task.index, f"lost {name}", task)
+        elif task.role.death is Death.GROUP and self.fleet.another_died(task.role):
+            self.died(task.role, task.index, f"failed with another of its group ({in_words(error)})", task)
+        else:
+            raise RunFailed(f"{part} failed: {in_words(error)}") from error
+
+    def died(self, role: Role, index: int, reason: str, *calls: Task) -> None:
+        """React to the end of an actor, see `cluster.supervise`.
+
+        Args:
+            role: Its role.
+            index: Its index.
+            reason: What is said of it.
+            calls: Calls to it that are not pending any more.
 
         Raises:
             BudgetSpent: It died too often.
         """
-        role, name = task.role, f"{task.role.name}-{task.index}"
-        self.run_dir.event(event="died", part=name, reason=reason, step=self.recorder.steps)
-        lost = [task, *self.forget(role, None if role.death is Death.GROUP else task.index)]
-        self.fleet.died(role, task.index, reason)
+        self._note_death(f"{role.name}-{index}", reason)
+        lost = [*calls, *self.forget(role, None if role.death is Death.GROUP else index)]
+        self.fleet.died(role, index, reason)
         assert role.work is not None
         role.work.lose(self, lost)
+
+    def _note_death(self, part: str, reason: str) -> None:
+        self.run_dir.event(event="died", part=part, reason=reason, step=self.recorder.steps)
 
     def forget(self, role: Role, index: int | None = None) -> list[Task]:
         """Take the calls of a part out of the books, of all actors of the role by default."""
         lost = [ref for ref, task in self.pending.items() if task.role is role and index in (None, task.index)]
         return [self.pending.pop(reference) for reference in lost]
 
-    def another_died(self, role: Role) -> bool:
-        """Whether the failed call of an actor came from the death of another of its group."""
-        actors = self.fleet.actors[role.name]
-        if len(actors) == 1:
-            return False
-        pings = [actor.ping.remote() for actor in actors]
-        deadline = time.monotonic() + GROUP_DEATH_SECONDS
-        for ping in pings:
-            try:
-                ray.get(ping, timeout=max(0.0, deadline - time.monotonic()))
-            except RayActorError:
-                return True
-            except ray.exceptions.GetTimeoutError:
-                continue
-        return False
+    def begin_checkpoint(self) -> bool:
+        """Begin a checkpoint of now, if that can be; whether one is pending."""
+        books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
+        return self.saving.begin(self.recorder.steps, books)
 
-    def begin_checkpoint(self) -> None:
-        """Begin a checkpoint, unless one is pending or the learner is to start again."""
-        if self._pending_checkpoint is None and self.fleet.complete("learner"):
-            name = self.checkpoints.next_name(self.recorder.steps)
-            books = {"limiter": self.limiter.state_dict(), "recorder": self.recorder.state_dict()}
-            self._pending_checkpoint = PendingCheckpoint(
-                name, self.recorder.steps, books, self.fleet.begin_checkpoint(name)
-            )
-
-    def give_up_checkpoint(self) -> None:
-        """Forget the pending checkpoint, if there is one."""
-        self._pending_checkpoint = None
-
-    def end_checkpoint(self, timeout: float) -> bool:
-        """Commit the pending checkpoint if its calls have ended within the timeout; whether there is none left.
-
-        A pending checkpoint whose learner or shard has died is given up: the next one is due later.
-        """
-        pending = self._pending_checkpoint
-        if pending is None or len(ray.wait(pending.calls, num_returns=len(pending.calls), timeout=timeout)[0]) < len(
-            pending.calls
-        ):
-            return pending is None
-        self._pending_checkpoint = None
-        try:
-            learner, *_ = ray.get(pending.calls)
-        except RayActorError as error:
-            logger.warning("checkpoint %s is given up: %s", pending.name, first_line(error))
-            return False
-        self.checkpoints.commit(
-            pending.step, {"learner": learner, "replay": {"manifest": pending.name}, **pending.books}
-        )
-        self._retaining = self.fleet.retain(self.checkpoints.names())
-        return True
-
-    def finish(self, budget_seconds: float) -> None:
+    def finish(self) -> Saved:
         """Let the calls in flight end, store what rollout actors hold, and save a last checkpoint.
-
-        Rollout actors that are not done within the budget are left out: what they hold no shard has acknowledged.
 
         Raises:
             RunFailed: The checkpoint could not be written.
         """
-        deadline = time.monotonic() + budget_seconds
         for role in ROLES.values():
             if role.death is Death.DROP:
                 self.forget(role)
-        while self.pending and time.monotonic() < deadline:
+        while self.pending:
             self.take(timeout=0.5)
-        flushes = []
-        for role in ROLES.values():
-            if role.work is not None:
-                busy = {task.index for task in self.forget(role)}
-                flushes += role.work.flush(self, busy)
-        ray.wait(flushes, num_returns=len(flushes), timeout=None if math.isinf(budget_seconds) else budget_seconds)
+        self.wait(self.flush(()), lambda: False)
         for _ in range(1 + self.config.actors.restarts):
-            self.give_up_checkpoint()
-            while not self.fleet.complete("learner"):
-                self.take(timeout=0.5)
-            self.begin_checkpoint()
-            if self.end_checkpoint(timeout=SAVE_SECONDS):
-                ray.wait(self._retaining, num_returns=len(self._retaining), timeout=SAVE_SECONDS)
-                return
+            if self.save(SAVE_SECONDS):
+                return self.checkpoints.saved()
         raise RunFailed("the last checkpoint could not be written: learner or shards do not answer")
+
+    def stop(self, left: Callable[[], float]) -> Saved:
+        """As `finish`, but within what is `left` of the stop budget, and without what does not answer until then."""
+        budget = left()
+        reserve = min(END_SECONDS, END_SHARE * budget)
+        self.ending = True
+        ask_to_stop()
+        for role in ROLES.values():
+            if role.death is Death.DROP:
+                self.forget(role)
+        left_out: list[str] = []
+        try:
+            while self.pending and left() > (1 - CALLS_SHARE) * budget:
+                self.take(timeout=0.2)
+            busy = self.busy
+            self.pending.clear()
+            left_out += [f"{name}-{index}: its call has not ended" for name, index in sorted(busy)]
+            if not self.wait(self.flush(busy), lambda: left() < (1 - CALLS_SHARE - FLUSH_SHARE) * budget):
+                left_out.append("rollout actors: not all that they hold is stored")
+            if self.save(left() - reserve):
+                return self.checkpoints.saved(left_out)
+        except RunFailed as error:
+            left_out.append(str(error))
+        silent = self.liveness.silent(2.0)
+        left_out.append(f"all since that checkpoint: {', '.join(silent) or 'learner or shards'} did not answer")
+        for line in left_out:
+            logger.warning("the stop leaves out %s", line)
+        return self.checkpoints.saved(left_out)
+
+    def save(self, seconds: float) -> bool:
+        """Save a checkpoint of now; whether that was possible within so many seconds."""
+        self.saving.give_up()
+        until = time.monotonic() + seconds
+
+        def late() -> bool:
+            return time.monotonic() >= until
+
+        while not self.begin_checkpoint():
+            if late():
+                return False
+            self.take(timeout=0.2)
+        pending = self.saving.pending
+        assert pending is not None
+        if self.wait(pending.calls, late) and self.saving.end():
+            self.wait(self.saving.retaining, late)
+            return True
+        self.saving.give_up()
+        return False
 
 
 def run(
     config: RunConfig,
     recorder: Recorder,
     checkpoints: Checkpoints,
-    stopping: Callable[[], bool],
+    stopping: StopFlag,
     state: Mapping[str, Any] | None,
     run_dir: RunDir,
-) -> None:
+) -> Saved:
     """Train on the connected Ray cluster until the schedule is done or `stopping` says so.
 
     Args:
@@ -306,21 +367,22 @@ def run(
     placement = Placement(config)
     try:
         if not placement.wait(stopping):
-            return
+            return checkpoints.saved()
         state_of_learner = None if state is None else state["learner"]
         imported = source_folders(config) if state is None else ()
         fleet = Fleet(config, run_dir, state_of_learner, placement, recorder.stages, imported)
-        recovered = fleet.inserted_steps  # all that was acknowledged, also after the checkpoint
-        limiter.recovered(recovered)
-        recorder.recovered(recovered)
+        run = Run(config, recorder, checkpoints, fleet, limiter, run_dir)
+        if not run.start(stopping):
+            return checkpoints.saved()
         logger.info("Ray: %d node(s); actors: %s", len(ray.nodes()), " ".join(fleet.names()))
-        Run(config, recorder, checkpoints, fleet, limiter, run_dir).loop(stopping)
-    except RayActorError as error:
-        raise RunFailed(f"an actor died: {first_line(error)}") from error
+        return run.loop(stopping)
     except RayTaskError as error:
         if isinstance(error.cause, (ValueError, OSError)):  # bad input or a full disk that only the actor could see
             raise error.cause from None
-        raise RunFailed(f"an actor failed: {type(error.cause).__name__}: {error.cause}") from error
+        raise RunFailed(f"an actor failed: {in_words(error)}") from error
+    except RayActorError as error:
+        part = fleet.part_of(error) if fleet is not None else None
+        raise RunFailed(f"{part or 'an actor'} died: {in_words(error)}") from error
     finally:
         if fleet is not None:
             fleet.stop()

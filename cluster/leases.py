@@ -75,7 +75,11 @@ def issue_collects(run: Run) -> None:
 def book_collect(run: Run, task: Task, summary: Any) -> None:
     """Count the steps of a `RolloutSummary`."""
     seconds = {"env": summary.env_seconds, "policy": summary.policy_seconds, "push": summary.push_seconds}
+    run.limiter.release(task.steps - summary.steps)  # fewer when the run is to stop
+    if not summary.steps:
+        return
     run.recorder.rollout(summary.steps, summary.episodes, summary.metrics)
+    run.recorder.faults(summary.actor, summary.steps, summary.faults)
     lag = max(0, run.recorder.updates - summary.policy_version)  # updates newer than the actions' weights
     run.recorder.add({"policy_lag": lag, "policy_version": summary.policy_version}, "rollout/")
     run.recorder.add({name: value / summary.steps * 1e6 for name, value in seconds.items()}, "timing/us_per_step_")
@@ -114,13 +118,19 @@ def issue_updates(run: Run) -> None:
 
 def book_updates(run: Run, task: Task, result: Any) -> None:
     """Note the metrics of rank 0; a rank that has joined its group answers without steps."""
-    if task.index == 0 and task.steps:
-        run.recorder.learner(*result)
+    if task.index or not task.steps:
+        return
+    updates, metrics = result
+    if run.ending and isinstance(run.recorder.stage, Interleave):  # it may have done less than it was to
+        batches = (updates - run.recorder.updates) // run.config.learner.updates_per_step
+        undone = run.lease_steps - batches * run.lease_steps // run.config.cluster.updates_per_lease
+        run.limiter.redo(run.limiter.num_sampled - max(0, undone))
+    run.recorder.learner(updates, metrics)
 
 
 def lose_updates(run: Run, lost: Collection[Task]) -> None:
     """The group will go on from the newest checkpoint; the limiter takes back the updates since then."""
-    run.give_up_checkpoint()  # it waits for a learner that is gone
+    run.saving.give_up()  # it waits for a learner that is gone
     state = run.fleet.learner_state = run.checkpoints.newest_learner()
     updates = int(state["updates"]) if state is not None else 0
     again = run.recorder.updates - updates

@@ -59,7 +59,9 @@ class Metrics:
             try:
                 start_http_server(prometheus_port, addr="127.0.0.1", registry=registry)
             except OSError as error:
-                raise ValueError(f"metrics port {prometheus_port} cannot be served: {error.strerror}") from error
+                raise ValueError(
+                    f"cluster.metrics_port {prometheus_port} cannot be served: {error.strerror}"
+                ) from error
 
     @property
     def elapsed(self) -> float:
@@ -75,15 +77,19 @@ class Metrics:
         """[sum, count] of every value gathered since the last line."""
         return {name: [total, self._counts[name]] for name, total in self._sums.items()}
 
-    def add(self, values: Mapping[str, float], prefix: str = "") -> None:
-        """Gather values; the mean over the interval is written. NaN is kept out and counted."""
+    def add(self, values: Mapping[str, float | tuple[float, int]], prefix: str = "") -> None:
+        """Gather values, each one or the sum of some and their number; the mean over the interval is written.
+
+        NaN is kept out and counted.
+        """
         for name, value in values.items():
-            if math.isnan(value):
-                self._sums[f"nan/{prefix}{name}"] += 1.0
+            total, count = value if isinstance(value, tuple) else (value, 1)
+            if math.isnan(total):
+                self._sums[f"nan/{prefix}{name}"] += float(count)
                 self._counts[f"nan/{prefix}{name}"] = 1
                 continue
-            self._sums[prefix + name] += value
-            self._counts[prefix + name] += 1
+            self._sums[prefix + name] += total
+            self._counts[prefix + name] += count
 
     def write(self, step: int, values: Mapping[str, float], fitted: int | None = None) -> dict[str, float]:
         """Write one line: the means gathered since the last one and `values` as they are.

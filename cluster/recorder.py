@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from actors.episode_metrics import reported_name
@@ -17,6 +19,9 @@ from cluster.metrics import Metrics
 from cluster.progress import Progress
 from cluster.run_dir import RunDir
 from cluster.stages import Fit, Stage, StageCursor
+from envs.faults import Fault, FaultBudget, FaultsSpent
+
+logger = logging.getLogger(__name__)
 
 RECENT_EPISODES = 50
 """Episodes over which running means are taken."""
@@ -28,18 +33,32 @@ class Recorder:
     What is due depends on the environment step alone (in a `Fit` on the updates of the stage) unless a time is given,
     so a run in one process repeats itself. A line of metrics tells the environment step and the updates.
 
+    Args:
+        config: The run.
+        run_dir: Where its metrics and events go.
+        progress: Shows them.
+        state: Of the run that goes on, None to start.
+        on_progress: Called whenever steps or updates are counted.
+
     Raises:
         ValueError: The stages of the configuration are not those that the state is from.
     """
 
     def __init__(
-        self, config: RunConfig, run_dir: RunDir, progress: Progress, state: Mapping[str, Any] | None = None
+        self,
+        config: RunConfig,
+        run_dir: RunDir,
+        progress: Progress,
+        state: Mapping[str, Any] | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_progress = on_progress
         self.schedule: ScheduleConfig = config.schedule
         self.run_dir = run_dir
         self.steps = int(state["steps"]) if state else 0
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0
+        self.nonfinite = int(state.get("nonfinite", 0)) if state else 0
         cursor = state.get("stages") if state else None
         self.stages = StageCursor(build.stages(config), self.schedule.total_steps, cursor)
         self._recent: deque[dict[str, float]] = deque(state["recent"] if state else (), maxlen=RECENT_EPISODES)
@@ -48,6 +67,13 @@ class Recorder:
         gathered = state["gathered"] if state else None
         self._metrics = Metrics(run_dir.metrics_file, resumed, config.cluster.metrics_port, gathered)
         self._progress = progress
+        self._env = config.env
+        self._faults: Counter[str] = Counter(state.get("faults", {}) if state else {})  # by kind
+        budgets = state.get("fault_budgets", {}) if state else {}
+        self._fault_budgets = {
+            int(actor): FaultBudget(self._env.fault_budget, saved) for actor, saved in budgets.items()
+        }
+        self.failure: str | None = None  # why the run has to end after a checkpoint
         self._rates_from = (time.monotonic(), self.steps, self.updates)
         self._times = dict.fromkeys(self._done, time.monotonic())
 
@@ -82,6 +108,7 @@ class Recorder:
 
     def rollout(self, steps: int, episodes: Sequence[Episode], metrics: Mapping[str, float]) -> None:
         """Count what a rollout loop did."""
+        self._on_progress()
         self.steps += steps
         self.episodes += len(episodes)
         for episode in episodes:
@@ -90,17 +117,48 @@ class Recorder:
         for name, value in metrics.items():
             self._metrics.add({name: value}, "timing/" if name.endswith("_ms") else "policy/")
 
+    def faults(self, actor: int, steps: int, faults: Sequence[Fault]) -> None:
+        """Count the failures of simulators in `steps` steps of a rollout actor, and write each down.
+
+        More than `env.fault_budget` allows are a `failure`.
+        """
+        for fault in faults:
+            self._faults[fault.kind] += 1
+            fields = {**asdict(fault), "episode_step": fault.step, "step": self.steps}
+            self.run_dir.event(event="fault", actor=actor, name=self._env.name, **fields)
+            logger.warning("rollout-%d, %s: %s; it is made again", actor, self._env.name, fault.describe())
+        budget = self._fault_budgets.setdefault(actor, FaultBudget(self._env.fault_budget))
+        try:
+            budget.spend(steps, len(faults))
+        except FaultsSpent as spent:
+            self.fail(f"rollout-{actor}, {self._env.name}: {spent}; the last one: {faults[-1].describe()}")
+
+    def fail(self, reason: str) -> None:
+        """Have the run end with a checkpoint and this reason, unless it has one already."""
+        self.failure = self.failure or reason
+
     def recovered(self, steps: int) -> None:
         """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
         self.steps = steps
         self._rates_from = (time.monotonic(), steps, self.updates)
 
-    def learner(self, updates: int, metrics: Mapping[str, float]) -> None:
-        """Note `updates` learner updates in all, and the mean metrics of the last ones."""
+    def learner(self, updates: int, metrics: Mapping[str, float | tuple[float, int]]) -> None:
+        """Note `updates` learner updates in all, and metrics of the last batch, or sums over some and their number."""
+        if updates > self.updates:
+            self._on_progress()
         self.updates = updates
         for name, value in metrics.items():
+            if name == "nonfinite":
+                self._skipped(int(value[0] if isinstance(value, tuple) else value))
+                continue
             timing = name.startswith("time/")
             self._metrics.add({name.removeprefix("time/"): value}, "timing/learner_" if timing else "learner/")
+
+    def _skipped(self, count: int) -> None:
+        """Count updates that were skipped because they were not finite."""
+        self.nonfinite += count
+        if count:
+            self.run_dir.event(event="nonfinite", skipped=count, updates=self.updates, step=self.steps)
 
     def add(self, metrics: Mapping[str, float], prefix: str) -> None:
         """Gather other metrics."""
@@ -124,6 +182,7 @@ class Recorder:
     def evaluation(self, summary: EvalSummary) -> None:
         """Put an evaluation of the run's own schedule into the next line of metrics."""
         values = {"return_mean": summary.return_mean, "length_mean": summary.length_mean}
+        values |= {"cut": float(summary.cut), "faults": float(summary.faults)}
         metrics = {reported_name(name): value for name, value in summary.metrics.items()}
         self._metrics.add(values | metrics, "eval/")
 
@@ -135,6 +194,9 @@ class Recorder:
         values = {
             "rollout/episodes": float(self.episodes),
             "learner/updates": float(self.updates),
+            "env/faults": float(self._faults.total()),
+            **{f"env/faults_{kind}": float(count) for kind, count in sorted(self._faults.items())},
+            "learner/nonfinite": float(self.nonfinite),
             "timing/env_steps_per_second": (self.steps - steps) / seconds,
             "timing/updates_per_second": (self.updates - updates) / seconds,
             **extra,
@@ -152,9 +214,12 @@ class Recorder:
             "steps": self.steps,
             "episodes": self.episodes,
             "updates": self.updates,
+            "nonfinite": self.nonfinite,
             "recent": list(self._recent),
             "done": dict(self._done),
             "gathered": self._metrics.gathered(),
+            "faults": dict(self._faults),
+            "fault_budgets": {actor: budget.state_dict() for actor, budget in self._fault_budgets.items()},
             "stages": self.stages.state_dict(),
         }
 

@@ -6,6 +6,9 @@ what they need when they are called: configurations read this table in processes
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -47,6 +50,9 @@ class Role:
         join: Calls that make a group of started actors ready for work, if that takes any.
         closes: Whether `close` is to be called before it is killed: it holds simulators.
         collects: Whether it is there for collecting alone, and ends when no later stage collects.
+        pulse: Whether it tells by itself that it lives (`cluster.pulse`); if not, it is pinged. Both as the section's
+            `timeout_seconds` demands.
+        step_seconds: How long one step of its work may take beside that, if it has a pulse; infinity for no limit.
     """
 
     name: str
@@ -58,6 +64,12 @@ class Role:
     join: Callable[[Fleet], list[Any]] | None = None
     closes: bool = False
     collects: bool = False
+    pulse: bool = False
+    step_seconds: Callable[[RunConfig], float] = lambda config: 0.0
+
+
+UPDATE_SECONDS = 600.0
+"""How long one update of the learner may take."""
 
 
 def serving_role(config: RunConfig) -> str:
@@ -98,12 +110,13 @@ def _start_learner(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
     import ray
 
     from cluster import build
+    from cluster.pulse import start_pulse
     from learner.service import LearnerActor
 
     config = fleet.config
     actor: Any = ray.remote(LearnerActor)
     return actor.options(**options).remote(
-        partial(build.learner, config),
+        partial(build.learner, config, rank=index, bundles=fleet.bundles),
         partial(build.remote_batches, config, fleet.actors["replay"], index),
         fleet.weights,
         config.schedule.publish_every,
@@ -111,6 +124,7 @@ def _start_learner(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
         config.count("learner"),
         config.cluster.broadcast,
         config.learner.device,
+        partial(start_pulse, options["name"]),
     )
 
 
@@ -146,6 +160,7 @@ def _start_rollout(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
     import ray
 
     from actors.service import RolloutActor
+    from cluster.pulse import start_pulse
 
     config, servers = fleet.config, fleet.actors[serving_role(fleet.config)]
     server = servers[index % len(servers)] if servers else None
@@ -158,6 +173,7 @@ def _start_rollout(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
         unapplied_bytes=config.replay.unapplied_bytes,
         num_actors=config.count("rollout"),
         ledger=fleet.ledgers and fleet.ledgers / f"rollout-{index}.{fleet.incarnation}.txt",
+        make_pulse=partial(start_pulse, options["name"]),
     )
 
 
@@ -167,7 +183,14 @@ def make_loop(config: RunConfig, server: Any | None, index: int, incarnation: in
     from cluster import build
 
     policy = build.policy(config) if server is None else build.remote_policy(config, RayPolicyServer(server))
-    return build.rollout_loop(config, policy, index, incarnation)
+    return build.rollout_loop(config, policy, index, incarnation, _end_process)
+
+
+def _end_process(reason: str) -> None:
+    """End the process of an actor, which is then replaced."""
+    sys.stderr.write(f"{reason}; its actor ends and is replaced\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _start_evaluator(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
@@ -175,6 +198,7 @@ def _start_evaluator(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
 
     from actors.service import EvaluatorActor
     from cluster import build
+    from cluster.pulse import start_pulse
 
     config = fleet.config
     actor: Any = ray.remote(EvaluatorActor)
@@ -183,7 +207,16 @@ def _start_evaluator(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
         partial(build.policy, config),
         fleet.weights,
         config.algorithm.name,
+        partial(start_pulse, options["name"]),
     )
+
+
+def _tick_seconds(config: RunConfig) -> float:
+    """How long an actor may be heard of no step of an environment, or of all where workers have limits themselves."""
+    env = config.env
+    if env.step_timeout_seconds == 0:
+        return math.inf
+    return env.step_timeout_seconds * (1 if env.mode == "serial" else config.actors.envs_per_actor)
 
 
 def _serving(name: str, section: ServingConfig) -> Role:
@@ -206,6 +239,8 @@ _TABLE = (
         Death.GROUP,
         Work(leases.issue_updates, leases.book_updates, leases.lose_updates),
         _join_learners,
+        pulse=True,
+        step_seconds=lambda config: UPDATE_SECONDS,
     ),
     _serving("planner", ServingConfig()),
     _serving("inference", ServingConfig(count=0, gpus=None, max_rows=256, max_wait_ms=1.0)),
@@ -218,6 +253,8 @@ _TABLE = (
         Work(leases.issue_collects, leases.book_collect, leases.lose_collects, leases.flush_collects),
         closes=True,
         collects=True,
+        pulse=True,
+        step_seconds=_tick_seconds,
     ),
     Role(
         "evaluator",
@@ -227,6 +264,8 @@ _TABLE = (
         Death.DROP,
         Work(leases.issue_evaluation, leases.book_evaluation),
         closes=True,
+        pulse=True,
+        step_seconds=_tick_seconds,
     ),
 )
 

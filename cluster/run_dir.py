@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,7 +36,8 @@ _SPEC = TypeAdapter(_KnownSpec)
 
 class RunDir:
     """`config.yaml`, `spec.json`, `metrics.jsonl`, `events.jsonl`, `tensorboard/`, `checkpoints/`, `replay/`,
-    `ledgers/`, `eval/`, `imagination/`, `fidelity/`.
+    `ledgers/`, `eval/`, `imagination/`, `fidelity/`,
+    `bundles/`.
 
     One process at a time holds a run directory: a lock is taken on creation and released by `close`.
     """
@@ -51,8 +54,11 @@ class RunDir:
         self.eval = path / "eval"
         self.imagination = path / "imagination"
         self.fidelity = path / "fidelity"
+        self.bundles = path / "bundles"  # of updates that were not finite
         self.stop_marker = path / "STOPPED.json"
         self.done_marker = path / "DONE.json"
+        self.new = False  # whether this object has created it
+        self._made: list[Path] = []  # folders made for it, the innermost first
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -65,11 +71,25 @@ class RunDir:
         run_dir = cls(path)
         if path.exists() and any(path.iterdir()):
             raise ValueError(f"{path} is not empty; continue it with --resume {path}, or choose another --run-dir")
+        run_dir._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         for folder in (path, run_dir.checkpoints, run_dir.eval):
             folder.mkdir(parents=True, exist_ok=True)
         run_dir.acquire()
+        run_dir.new = True
         run_dir.write_config(config)
         return run_dir
+
+    def undo(self) -> None:
+        """Remove a run that has just been created and holds nothing yet, with the folders that were made for it."""
+        assert self.new
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink()
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # another one uses it too
+                folder.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> tuple[RunDir, RunConfig]:
@@ -143,6 +163,36 @@ class RunDir:
         """Remove the marks of an earlier end."""
         for marker in (self.stop_marker, self.done_marker):
             marker.unlink(missing_ok=True)
+
+
+class Start:
+    """The beginning of a run or of its continuation: what it changes in the directory counts once it makes progress.
+
+    Args:
+        run_dir: The directory.
+        config: What the run is started with.
+    """
+
+    def __init__(self, run_dir: RunDir, config: RunConfig) -> None:
+        self._run_dir, self._config, self._confirmed = run_dir, config, False
+
+    def confirm(self) -> None:
+        """The run makes progress: its configuration is that of the directory, and earlier ends are no longer true."""
+        if self._confirmed:
+            return
+        self._confirmed = True
+        self._run_dir.clear_marks()
+        if not self._run_dir.new:
+            self._run_dir.write_config(self._config)
+
+    def refused(self, error: Exception) -> None:
+        """The run was refused before it made any progress: remove it if it is new, leave it as it was if not."""
+        if self._confirmed:
+            return
+        if self._run_dir.new:
+            self._run_dir.undo()
+        else:
+            self._run_dir.event(event="refused", reason=" ".join(str(error).split()))
 
 
 def write_atomic(path: Path, text: str) -> None:

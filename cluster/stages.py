@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cluster.role_config import RoleConfig
 from envs.numbers import PositiveInt, check_fields
 from learner.algorithms.base import Part
 
@@ -83,7 +84,7 @@ def scheduled(config: RunConfig) -> Sequence[Stage]:
 
     `from_replay` or `fit_updates` split collecting from training: `[Collect(total_steps), Fit(fit_updates)]`, without
     the first from a stored replay. `pretrain_updates` put a `Fit` of the world model between the first data and the
-    rest.
+    rest: `replay.limiter.min_size` steps, or more until some stream must hold a whole sequence.
 
     Raises:
         ValueError: The number of updates is neither given nor follows from the limiter.
@@ -94,10 +95,19 @@ def scheduled(config: RunConfig) -> Sequence[Stage]:
     if schedule.from_replay is None and split:
         stages.append(Collect(schedule.total_steps))
     elif schedule.from_replay is None and schedule.pretrain_updates > 0:
-        stages.append(Collect(config.replay.limiter.min_size))
+        stages.append(Collect(max(config.replay.limiter.min_size, _sequence_steps(config))))
     if schedule.pretrain_updates > 0:
         stages.append(Fit(schedule.pretrain_updates, "world_model"))
     return [*stages, Fit(schedule.fit_updates or _usual_updates(config)) if split else Interleave()]
+
+
+def _sequence_steps(config: RunConfig) -> int:
+    """Environment steps of which some stream holds a sequence, however they are spread over the streams."""
+    section = config.roles["rollout"]
+    assert isinstance(section, RoleConfig)
+    streams = section.count * config.actors.envs_per_actor
+    blocks = math.ceil(config.replayed_length / config.actors.block_steps)
+    return streams * (blocks - 1) * config.actors.block_steps + 1
 
 
 def _usual_updates(config: RunConfig) -> int:

@@ -1,4 +1,4 @@
-"""What a run does when one of its processes dies.
+"""What a run does when one of its processes dies or hangs.
 
 | part           | what happens                                                                     | bounded by       |
 |----------------|----------------------------------------------------------------------------------|------------------|
@@ -14,18 +14,29 @@
 |                | the updates since then, so they are done again                                   | (the group)      |
 | weight store   | restarted by Ray, empty; actors keep the weights they have until the learner     | actors.restarts  |
 |                | publishes again                                                                  |                  |
+| environment    | made again as a new stream; the step that failed is not stored (docs/envs.md);   | env.fault_budget |
+|                | hanging in its actor's own process: the actor is replaced                        | (each rollout)   |
 | evaluator      | replaced; the evaluation it ran is dropped                                       | never            |
 | driver         | its actors die with it; `--resume RUN_DIR` continues from the last checkpoint,   |                  |
 |                | with every step that a shard had acknowledged (as above)                         |                  |
 
 `cluster.roles` says which role has which of these. A part whose budget is spent ends the run with exit code 1 and one
-line that says how to resume. Waits between restarts grow exponentially; the others go on meanwhile. SIGTERM and
-SIGINT are no deaths: the run finishes its step, stores what rollout actors hold, checkpoints within
-`cluster.stop_budget_seconds`, leaves STOPPED.json and exits.
+line that says how to resume. Waits between restarts grow exponentially; the others go on meanwhile.
+
+A process that hangs is as dead as one that was killed. `cluster.liveness` asks and hears every actor; one that has not
+answered for `roles.<role>.timeout_seconds`, or whose environments have not finished a step for
+`env.step_timeout_seconds` more than that, is told of in one line, killed, and handled as above, out of the same budget.
+Who waits for a part that hangs is not blamed for it (`cluster.watch`).
+
+Without its raylet or Ray's GCS a driver can do nothing more: `cluster.node_guard` sees their end and ends the process
+with exit code 1 and one line. SIGTERM and SIGINT are no deaths: the run finishes its step, stores what rollout actors
+hold, checkpoints, leaves STOPPED.json and has exited within `cluster.stop_budget_seconds`, whatever hangs; STOPPED.json
+names the checkpoint that it continues from and what that does not hold. A second SIGINT ends the process at once.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,3 +94,11 @@ class RestartBudget:
         self._streak += 1
         self._started = self.clock() + wait
         return wait
+
+
+def plain(text: str) -> str:
+    """The first line of an error's text, without colours."""
+    return _COLOURS.sub("", text).strip().partition("\n")[0]
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Sequence
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from cluster import build
-from cluster.checkpoints import Checkpoints
-from cluster.config import RunConfig, override
+from cluster.checkpoints import Checkpoints, keep_tail
+from cluster.config import ELASTIC, RunConfig, override
+from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
-from cluster.run_dir import RunDir
-from cluster.signals import StopFlag, stop_on_signals
+from cluster.run_dir import RunDir, Start
+from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
 from cluster.supervise import RunFailed
+from envs.faults import SimulatorError
+from envs.scratch import remove_abandoned
 from learner import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -38,50 +42,86 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
     """Train in `path`.
 
     Args:
-        config: A new run's configuration; None when resuming.
+        config: A new run's configuration. With `resume`, what the run in `path` must be one of, None for any.
         path: Run directory.
         resume: Continue from the newest checkpoint in `path`, or from the start if it has none.
-        overrides: `a.b=value` changes to the configuration of a run that continues.
+        overrides: `a.b=value` changes to the configuration of a run that continues; they are in that of a new one.
 
     Raises:
         ValueError: The directory is in use, not empty, of another version, or its checkpoint is damaged.
         RunFailed: A part died that the run cannot replace.
     """
-    state: dict[str, Any] | None = None
+    remove_abandoned()
     if resume:
-        run_dir, config = RunDir.open(path)
-        run_dir.acquire()
-        state = _load(run_dir)
-        if overrides:
-            before = config.schedule.from_replay
-            config = override(config, overrides)
-            if config.schedule.from_replay != before:
-                raise ValueError(
-                    f"schedule.from_replay is {before} and cannot become {config.schedule.from_replay}: "
-                    "a run keeps the steps that it began with"
-                )
-            if state is not None:  # refuse what the checkpoint cannot go on with before it is written down
-                StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
-            run_dir.write_config(config)
-            run_dir.event(event="changed", overrides=list(overrides))
-    else:
-        assert config is not None, "a new run needs a configuration"
-        build.check(config)
-        source_folders(config)
-        source = config.schedule.from_replay
-        if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
-            raise ValueError(f"the run directory {path} lies inside {source}, whose steps it reads and never changes")
-        if isinstance(config.stages.stage, Interleave) and config.replay.limiter.min_size > config.schedule.total_steps:
-            logger.warning(
-                "replay.limiter.min_size %d is above schedule.total_steps %d: nothing will be trained",
-                config.replay.limiter.min_size,
-                config.schedule.total_steps,
-            )
-        run_dir = RunDir.create(path, config)
+        return _resume(path, overrides, config)
+    assert config is not None, "a new run needs a configuration"
+    _check_new(config, path)
+    run_dir = RunDir.create(path, config)
+    return _run(config, run_dir, None)
+
+
+def _check_new(config: RunConfig, path: Path) -> None:
+    """Refuse what can be refused before anything is written."""
+    _check_place(config)
+    build.check(config)
+    source_folders(config)
+    source = config.schedule.from_replay
+    if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
+        raise ValueError(f"the run directory {path} lies inside {source}, whose steps it reads and never changes")
+    if isinstance(config.stages.stage, Interleave) and config.replay.limiter.min_size > config.schedule.total_steps:
+        logger.warning(
+            "replay.limiter.min_size %d is above schedule.total_steps %d: nothing will be trained",
+            config.replay.limiter.min_size,
+            config.schedule.total_steps,
+        )
+
+
+def _check_same(stored: RunConfig, asked: RunConfig, path: Path, overrides: Sequence[str]) -> list[str]:
+    """Refuse to continue a run as one of another kind; the overrides that a run which continues may have."""
+    for flag, kept, wanted in (
+        ("--algo", stored.algorithm.name, asked.algorithm.name),
+        ("--env", stored.env.name, asked.env.name),
+        ("--seed", str(stored.seed), str(asked.seed)),
+    ):
+        if kept != wanted:
+            raise ValueError(f"{path} holds a run with {flag} {kept}, not {wanted}; choose another --run-dir")
+    elastic = [text for text in overrides if text.partition("=")[0].strip().split(".")[0] in ELASTIC]
+    for text in overrides:
+        everything = [field.name for field in dataclasses.fields(RunConfig)]
+        if text not in elastic and override(stored, [text], everything) != stored:
+            raise ValueError(f"{path} holds a run without {text!r}, which cannot change; choose another --run-dir")
+    return elastic
+
+
+def _check_place(config: RunConfig) -> None:
+    if config.cluster.mode == "ray":
+        from cluster import connection
+
+        connection.check()
+
+
+def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None) -> Outcome:
+    run_dir, before = RunDir.open(path)
+    run_dir.acquire()
     try:
-        return _run(config, run_dir, state)
-    finally:
+        if asked is not None:
+            overrides = _check_same(before, asked, path, overrides)
+        state = _load(run_dir)
+        config = override(before, overrides)
+        if config.schedule.from_replay != before.schedule.from_replay:
+            raise ValueError(
+                f"schedule.from_replay is {before.schedule.from_replay} and cannot become "
+                f"{config.schedule.from_replay}: a run keeps the steps that it began with"
+            )
+        _check_place(config)
+        if config != before:
+            if state is not None:  # refuse what the checkpoint cannot go on with
+                StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
+            run_dir.event(event="changed", overrides=list(overrides))
+    except BaseException:
         run_dir.close()
+        raise
+    return _run(config, run_dir, state)
 
 
 def default_run_dir(algo: str, env: str, seed: int) -> Path:
@@ -90,7 +130,18 @@ def default_run_dir(algo: str, env: str, seed: int) -> Path:
 
 
 def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Outcome:
-    run_dir.clear_marks()
+    """Run to the end; a start that is refused, before the first step or update, leaves the directory as it was."""
+    start = Start(run_dir, config)
+    try:
+        return _attempt(config, run_dir, state, start)
+    except (ValueError, OSError, ImportError) as error:
+        start.refused(error)
+        raise
+    finally:
+        run_dir.close()
+
+
+def _attempt(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None, start: Start) -> Outcome:
     run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
     run_dir.write_spec(config, build.env_spec(config))
     backend = build.env_backend(config)
@@ -99,39 +150,67 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
         run_dir.event(event="backend", env=config.env.name, backend=backend)
     title = f"{config.algorithm.name} on {config.env.name}, seed {config.seed}: {run_dir.path}"
     with Progress(title) as progress:
-        recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None)
+        recorder = Recorder(config, run_dir, progress, state["recorder"] if state else None, start.confirm)
         try:
-            reason = _train_in_mode(config, run_dir, recorder, state)
-        except RunFailed as error:
+            reason, saved = _train_in_mode(config, run_dir, recorder, state)
+            start.confirm()
+        except (RunFailed, SimulatorError) as error:
             run_dir.event(event="failed", step=recorder.steps, reason=str(error))
             raise RunFailed(f"{error}; continue with: worldfleet train --resume {run_dir.path}") from error
         finally:
             recorder.close()
-    run_dir.mark(run_dir.stop_marker if reason != "done" else run_dir.done_marker, reason=reason, step=recorder.steps)
+    if reason == "done":
+        run_dir.mark(run_dir.done_marker, reason=reason, step=recorder.steps)
+    else:
+        _mark_stop(run_dir, reason, recorder.steps, saved)
     run_dir.event(event="end", step=recorder.steps, reason=reason)
     logger.info("%s after %d steps; %s", reason, recorder.steps, run_dir.path)
     return Outcome(recorder.steps, reason, 0 if reason == "done" else config.cluster.stop_exit_code)
 
 
-def _train_in_mode(config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None) -> str:
+def _train_in_mode(
+    config: RunConfig, run_dir: RunDir, recorder: Recorder, state: dict[str, Any] | None
+) -> tuple[str, Saved]:
+    """Train until the end or a signal; why the run ended, and the checkpoint that it leaves."""
     checkpoints = Checkpoints(run_dir.checkpoints, config.schedule.keep_checkpoints)
-    if config.cluster.mode == "local":
-        from cluster.local import LocalRun
 
-        with stop_on_signals() as flag, closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
-            run.run(lambda: bool(flag))
-    else:
-        from cluster.connection import connected
+    def overdue() -> None:
+        known = flag.saved or checkpoints.saved(["all since that checkpoint: something hangs"])
+        _mark_stop(run_dir, str(flag.reason), recorder.steps, known)
+        run_dir.event(event="end", step=recorder.steps, reason=flag.reason)
+        logger.warning("%s: ended after %g s, as something hangs", flag.reason, config.cluster.stop_budget_seconds)
+        end_now(config.cluster.stop_exit_code)
 
-        with connected(run_dir.path.name, config.reserved_cpus), stop_on_signals() as flag:
-            from cluster import launch
+    def lost(reason: str) -> None:
+        run_dir.event(event="failed", step=recorder.steps, reason=reason)
+        end_now(1, f"{reason}; continue with: worldfleet train --resume {run_dir.path}")
 
-            launch.run(config, recorder, checkpoints, lambda: bool(flag), state, run_dir)
-    return _reason(flag)
+    with StopFlag(config.cluster.stop_budget_seconds, overdue) as flag:
+        if config.cluster.mode == "local":
+            from cluster.local import LocalRun
+
+            with closing(LocalRun(config, recorder, checkpoints, run_dir.replay, state)) as run:
+                flag.saved = run.run(flag)
+        else:
+            from cluster.connection import connected, namespace
+
+            keep_tail(run_dir.replay)
+            with connected(namespace(run_dir.path), config.reserved_cpus):
+                flag.install()  # ray.init has taken the signals
+                from cluster import launch
+                from cluster.node_guard import NodeGuard
+
+                with NodeGuard(lost):
+                    flag.saved = launch.run(config, recorder, checkpoints, flag, state, run_dir)
+        assert flag.saved is not None
+        return flag.reason or "done", flag.saved
 
 
-def _reason(flag: StopFlag) -> str:
-    return flag.reason or "done"
+def _mark_stop(run_dir: RunDir, reason: str, step: int, saved: Saved) -> None:
+    """Leave STOPPED.json, which says what the run continues from and what that does not hold."""
+    left_out = list(saved.left_out)
+    names = {"checkpoint": saved.checkpoint, "checkpoint_step": saved.checkpoint_step, "left_out": left_out}
+    run_dir.mark(run_dir.stop_marker, reason=reason, step=step, **names)
 
 
 def _load(run_dir: RunDir) -> dict[str, Any] | None:

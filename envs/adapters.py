@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -220,14 +222,19 @@ class GymnasiumEnv:
             ValueError: If the action is not one; nothing has changed then.
             RuntimeError: If the episode is over.
         """
+        if not self._trusted:
+            self._check(np.asarray(action))
         observation, reward, is_first, is_last, is_terminal, info = self.advance(action)
         arrays = to_arrays(observation, self.spec.observation, self.spec.name)
         return TimeStep(arrays, self._contract.reward(reward), is_first, is_last, is_terminal, dict(info))
 
     def advance(self, action: NDArray[Any]) -> StepFields:
-        """`step` without a TimeStep, for vector environments: its fields, observation and reward not checked yet."""
+        """`step` for vector environments: the fields of a TimeStep, observation and reward not checked yet; they have
+        checked the action."""
         if not self._trusted:
-            action = self._checked(np.asarray(action))
+            if not self._running:
+                raise RuntimeError(f"the episode of {self.spec.name} is over; call reset first")
+            action = self._decoder.decode(np.asarray(action))
         result: Any = self._env.step(action)
         try:
             observation, reward, terminated, truncated, info = result
@@ -245,23 +252,21 @@ class GymnasiumEnv:
             observation = self._encoder.leaves(observation)
         return observation, reward, False, is_last, terminated, info
 
-    def _checked(self, action: NDArray[Any]) -> Any:
-        """The action as the environment wants it."""
-        self._check(action)
-        if not self._running:
-            raise RuntimeError(f"the episode of {self.spec.name} is over; call reset first")
-        return self._decoder.decode(action)
-
     def render(self) -> NDArray[np.uint8]:
-        """A picture [height, width, 3].
+        """A picture [height, width, 3]; grey ones get three channels, and an alpha channel is left out.
 
         Raises:
             RuntimeError: If the environment draws no pictures.
         """
         picture: Any = self._env.render()
         if not isinstance(picture, np.ndarray):
-            raise RuntimeError(f"{self.spec.name} draws no pictures")
-        return picture
+            raise RuntimeError(f"{self.spec.name} draws no pictures: render gives a {type(picture).__name__}")
+        if picture.dtype != np.uint8 or not picture.size or picture.ndim not in (2, 3):
+            raise RuntimeError(f"{self.spec.name} draws no pictures: render gives {picture.dtype} {picture.shape}")
+        coloured = picture if picture.ndim == 3 else picture[:, :, None]
+        if coloured.shape[2] not in _IMAGE_CHANNELS:
+            raise RuntimeError(f"{self.spec.name} draws no pictures: render gives {picture.shape[2]} channels")
+        return np.repeat(coloured, 3, axis=2) if coloured.shape[2] == 1 else coloured[:, :, :3]
 
     def close(self) -> None:
         self._env.close()  # type: ignore[no-untyped-call]
@@ -294,23 +299,28 @@ def make_gym(name: str, **options: Any) -> gym.Env[Any, Any]:
     import envs.nav3d.registration  # noqa: F401 (registers its ids)
 
     gymnasium_id = name.removeprefix("gym:")
+    options = {"disable_env_checker": True, **options}  # what the environment returns is checked by envs.contract
     try:
-        if "render_mode" not in options and "rgb_array" in _render_modes(gymnasium_id):
-            options = {**options, "render_mode": "rgb_array"}
-        # What the environment returns is checked by envs.contract.
-        return gym.make(gymnasium_id, **{"disable_env_checker": True, **options})
+        if "render_mode" not in options and _may_draw(gymnasium_id):
+            with contextlib.suppress(gym.error.Error, AssertionError, TypeError, ValueError):  # it takes no such mode
+                return gym.make(gymnasium_id, **options, render_mode="rgb_array")
+        return gym.make(gymnasium_id, **options)
     except (gym.error.Error, ModuleNotFoundError, TypeError) as error:
         raise ValueError(f"cannot make {name!r}: {error}") from error
 
 
-def _render_modes(gymnasium_id: str) -> list[str]:
+def _may_draw(gymnasium_id: str) -> bool:
+    """Whether an environment says that it draws arrays; what a function makes is asked by its argument."""
     module, colon, registered = gymnasium_id.rpartition(":")
     if colon:
         importlib.import_module(module)
     entry_point = gym.spec(registered).entry_point
     creator = gym.envs.registration.load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    modes: list[str] = getattr(creator, "metadata", {}).get("render_modes", [])
-    return modes
+    metadata = getattr(creator, "metadata", None)
+    if metadata is not None or creator is None:
+        return "rgb_array" in (metadata or {}).get("render_modes", ())
+    parameters = inspect.signature(creator).parameters
+    return "render_mode" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _observation_specs(space: spaces.Space[Any]) -> dict[str, ArraySpec]:

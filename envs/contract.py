@@ -1,15 +1,23 @@
-"""What an environment returns, checked against its spec: the one place that refuses it."""
+"""What an environment returns, checked against its spec: the one place that refuses it.
+
+A wrong key, shape, dtype, id or flag is a broken contract (`ContractError`). A number that is not finite, and a reward
+that is no number, are faults of the simulator (`StepFault`), which another instance may not have.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.faults import StepFault
 from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep
+
+logger = logging.getLogger(__name__)
 
 ALWAYS_CHECKED_TICKS = 100
 """Ticks of a new vector environment at which ranges are checked, whatever the share of later ones."""
@@ -67,8 +75,9 @@ def _to_array(value: Any, spec: ArraySpec, what: str) -> NDArray[Any]:
 class Contract:
     """Takes the steps of environments of one spec, and refuses those that are not of it.
 
-    In every step keys, shapes, dtypes, rewards and flags are checked, and that the numbers are finite; that they are in
-    range in the first ticks of a vector environment, and then at a share of them.
+    In every step keys, shapes, dtypes, rewards and flags are checked, and that the numbers are finite (`nonfinite`);
+    that they are in range in the first ticks of a vector environment, and then at a share of them. Floats that leave
+    their range only later are told once and taken: they can be learned from, and many a box is not meant so exactly.
 
     Args:
         spec: What the environments say they return.
@@ -115,6 +124,7 @@ class Contract:
 
         Raises:
             ContractError: They are not of the spec.
+            StepFault: The reward is no finite number, or a metric is not finite.
         """
         arrays = out.observation
         if len(observation) != len(arrays):
@@ -134,45 +144,74 @@ class Contract:
             try:
                 if value := info.get(key):
                     if not math.isfinite(value):
-                        raise ValueError
+                        raise StepFault("nonfinite", f"metric {key!r} is {value!r:.200}, no finite number")
                     values[row] = value
+            except StepFault:
+                raise
             except (TypeError, ValueError):
-                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no finite number") from None
+                raise ContractError(f"{self._spec.name}: metric {key!r} is {value!r:.200}, no number") from None
+            except AttributeError:
+                raise ContractError(f"{self._spec.name}: info is {info!r:.200}, Gymnasium says a dict") from None
         return is_last
 
-    def end(self, out: StepBatch) -> None:
-        """Check what is faster for all environments together: that numbers are finite and, where due, in range.
+    def nonfinite(self, out: StepBatch, rows: Sequence[int] | None = None) -> list[tuple[int, StepFault]]:
+        """Rows of a batch with NaN or infinity in an observation; faster for all environments together.
 
-        Raises:
-            ContractError: One is not.
+        Args:
+            out: The batch.
+            rows: Look at these alone.
         """
+        found: dict[int, StepFault] = {}
         for key in self._floats:
             values = out.observation[key]
-            if not _all_finite(values):
-                row = int(np.isfinite(values.reshape(len(values), -1)).all(1).argmin())
-                raise ContractError(f"{self._spec.name}: {key!r} is {brief(values[row])}, its spec says finite numbers")
-        if self._ticks < ALWAYS_CHECKED_TICKS or (self._every and self._ticks % self._every == 0):
-            for key, (low, high) in self._ranges.items():
+            if rows is None and _all_finite(values):
+                continue
+            for row in range(len(values)) if rows is None else rows:
+                if row not in found and not np.isfinite(values[row]).all():
+                    found[row] = StepFault(
+                        "nonfinite", f"{key!r} is {brief(values[row])}, its spec says finite numbers"
+                    )
+        return sorted(found.items())
+
+    def clear(self, out: StepBatch, row: int) -> None:
+        """Forget what was written of a row."""
+        out.is_first[row] = out.is_last[row] = out.is_terminal[row] = False
+        for values in out.info.values():
+            values[row] = 0.0
+
+    def end(self, out: StepBatch) -> None:
+        """Check, where it is due, that finite numbers are in range; faster for all environments together.
+
+        Raises:
+            ContractError: One is not, and it is an integer or an early one.
+        """
+        early = self._ticks < ALWAYS_CHECKED_TICKS
+        if early or (self._every and self._ticks % self._every == 0):
+            for key, (low, high) in list(self._ranges.items()):
                 values = out.observation[key]
                 if not ((values >= low) & (values <= high)).all():
-                    self._refuse_range(key, values, low, high)
+                    text = self._out_of_range(key, values, low, high)
+                    if early or key not in self._floats:
+                        raise ContractError(f"{text}; env.check_share=0 checks no ranges")
+                    logger.warning("%s; it is not looked at any more", text)
+                    del self._ranges[key]
         self._ticks += 1
 
     def reward(self, value: Any) -> float:
         """A reward as a number; an array of one element is one.
 
         Raises:
-            ContractError: It is anything else, or not finite as float32.
+            StepFault: It is anything else, or not finite as float32.
         """
         try:
             array = np.asarray(value)
         except ValueError:  # rows of different lengths
             array = np.empty(0)
         if array.size != 1 or array.dtype.kind not in "fiub":
-            raise ContractError(f"{self._spec.name}: reward is {value!r:.200}, its spec says one number")
+            raise StepFault("reward", f"reward is {value!r:.200}, its spec says one number")
         number = float(array.item())
         if not -_MOST <= number <= _MOST:
-            raise ContractError(f"{self._spec.name}: reward is {number}, its spec says a finite float32")
+            raise StepFault("reward", f"reward is {number}, its spec says a finite float32")
         return number
 
     def flag(self, key: str, value: Any) -> bool:
@@ -185,20 +224,18 @@ class Contract:
             raise ContractError(f"{self._spec.name}: {key} is {value!r:.200}, its spec says true or false")
         return bool(value)
 
-    def _refuse_range(self, key: str, values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
+    def _out_of_range(self, key: str, values: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> str:
+        """One line about the first value that is outside."""
         row, *index = np.argwhere((values < low) | (values > high))[0].tolist()
         at = tuple(index)
-        raise ContractError(
-            f"{self._spec.name}: {key!r}{index or ''} is {values[(row, *at)]}, its spec says [{low[at]}, {high[at]}]; "
-            "env.check_share=0 checks no ranges"
-        )
+        value = values[(row, *at)]
+        return f"{self._spec.name}: {key!r}{index or ''} is {value}, its spec says [{low[at]}, {high[at]}]"
 
 
 def _all_finite(values: NDArray[Any]) -> bool:
     """Whether no number is NaN or infinite, with one pass of the fastest kind where all are well."""
-    flat = values.reshape(-1)
-    total = sum(flat.tolist()) if flat.size <= _FEW else flat.dot(flat)
-    return math.isfinite(total) or bool(np.isfinite(flat).all())
+    total = sum(values.ravel().tolist()) if values.size <= _FEW else np.vdot(values, values)
+    return math.isfinite(total) or bool(np.isfinite(values).all())
 
 
 def _bounds(spec: ArraySpec) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from envs.contract import CHECK_SHARE, ContractError
+from envs.faults import STEP_TIMEOUT_SECONDS, one_line
 from envs.names import unknown_name
 from envs.options import require_extra
 from envs.specs import Env, EnvSpec, VectorEnv
@@ -120,14 +122,19 @@ def make_env(name: str, **options: Any) -> Env:
     (`EnvSpec.metrics`), beside what it declares itself.
 
     Raises:
-        ValueError: As for `make_bare_env`.
+        ValueError: As for `make_bare_env`, or whatever else the simulator raises while it is made.
     """
     from envs.adapters import GymnasiumEnv
 
     metrics = options.pop("metrics", None) if entry(name).spec is None else None
     if metrics is not None and not isinstance(metrics, Mapping):
         raise ValueError(f"option metrics of {name} must map names to last, sum or mean, got {metrics!r}")
-    return GymnasiumEnv(make_bare_env(name, **options), name, metrics)
+    try:
+        return GymnasiumEnv(make_bare_env(name, **options), name, metrics)
+    except (ValueError, ImportError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"cannot make {name!r}: {one_line(error)}") from error
 
 
 def make_vector_env(
@@ -136,6 +143,7 @@ def make_vector_env(
     mode: VectorMode = "serial",
     num_workers: int | None = None,
     check_share: float = CHECK_SHARE,
+    step_timeout_seconds: float = STEP_TIMEOUT_SECONDS,
     **options: Any,
 ) -> VectorEnv:
     """`num_envs` equal environments stepped together.
@@ -148,13 +156,17 @@ def make_vector_env(
         num_workers: Workers of mode "subprocess"; None takes one per core, at most one per environment, and enough for
             the entry's `envs_per_process`.
         check_share: Share of steps whose ranges are checked after the first ones, see `envs.contract.Contract`.
+        step_timeout_seconds: How long one reset or step may take in mode "subprocess", 0 for any time.
         options: As for `make_env`.
 
     Raises:
-        ValueError: As for `make_env`, and for an invalid `num_envs`, `mode`, `num_workers` or `check_share`.
+        ValueError: As for `make_env`, and for an invalid `num_envs`, `mode`, `num_workers`, `check_share` or
+            `step_timeout_seconds`.
         ContractError: The environment is not of the spec that `env_spec` gave.
+        SimulatorError: A worker process dies while it makes its environments.
     """
-    from envs.vector import SerialVectorEnv, SubprocessVectorEnv
+    from envs.subprocess_vector import SubprocessVectorEnv
+    from envs.vector import SerialVectorEnv
 
     found = entry(name)
     if num_envs < 1:
@@ -165,6 +177,8 @@ def make_vector_env(
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
     if not 0.0 <= check_share <= 1.0:
         raise ValueError(f"check_share must be in [0, 1], got {check_share}")
+    if not 0.0 <= step_timeout_seconds < math.inf:
+        raise ValueError(f"step_timeout_seconds must not be negative, got {step_timeout_seconds}")
     workers = num_workers or len(os.sched_getaffinity(0))
     if found.make_vector is not None:
         num_threads = min(workers, num_envs) if mode == "subprocess" else 1
@@ -175,7 +189,7 @@ def make_vector_env(
     factories = [partial(make_env, name, **options)] * num_envs
     env: VectorEnv
     if mode == "subprocess":
-        env = SubprocessVectorEnv(factories, max(workers, processes), check_share)
+        env = SubprocessVectorEnv(factories, max(workers, processes), check_share, step_timeout_seconds)
     elif processes == 1:
         env = SerialVectorEnv(factories, check_share)
     else:

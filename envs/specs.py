@@ -18,14 +18,18 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from envs.faults import Fault
+
 RESERVED_KEYS = frozenset({"action", "reward", "is_first", "is_last", "is_terminal", "episode"})
 """Names of stored step fields that no observation may use."""
 RESERVED_METRICS = frozenset(
     {"episodes", "episode_return", "episode_length", "success_rate", "policy_version", "policy_lag", "return_mean"}
-    | {"length_mean"}
+    | {"length_mean", "cut", "faults"}
 )
 """Names of metrics of rollouts and evaluations that no environment may use."""
 
+ACTION_LIMIT = float(np.finfo(np.float32).max) / 4
+"""Largest magnitude of an action's bounds: sums and differences of two such numbers are finite in float32."""
 
 MetricKind = Literal["last", "sum", "mean"]
 """How the values of a metric in the steps after an episode's first one become one of the episode."""
@@ -66,6 +70,35 @@ class ArraySpec:
             for b in (self.low, self.high)
         )
         return low, high
+
+    def box(self, what: str = "the action") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Bounds [A] of a continuous action as policies take them: flat, float32, and inside the true ones.
+
+        A dimension without a second float32 between its bounds is fixed: both are the same, the nearest number.
+
+        Args:
+            what: The action, for errors.
+
+        Raises:
+            ValueError: The action is discrete, unbounded or empty, or its range is too wide for float32.
+        """
+        if self.is_discrete:
+            raise ValueError(f"{what} must be a box, not one of {self.num_values} discrete ids")
+        exact_low, exact_high = (bound.reshape(-1) for bound in self.bounds(np.float64))
+        for index, (lowest, highest) in enumerate(zip(exact_low.tolist(), exact_high.tolist(), strict=True)):
+            bounds = f"dimension {index} of {what} is in [{lowest:g}, {highest:g}]"
+            if not (np.isfinite(lowest) and np.isfinite(highest)):
+                raise ValueError(f"{bounds}: it must be bounded (gymnasium.wrappers.RescaleAction, or finite bounds)")
+            if lowest > highest:
+                raise ValueError(f"{bounds}: it is empty")
+            if max(abs(lowest), abs(highest)) > ACTION_LIMIT:
+                raise ValueError(f"{bounds}: its range overflows float32, bounds must be within {ACTION_LIMIT:.3g}")
+        low, high = exact_low.astype(np.float32), exact_high.astype(np.float32)
+        low = np.where(low < exact_low, np.nextafter(low, np.float32(np.inf)), low)
+        high = np.where(high > exact_high, np.nextafter(high, np.float32(-np.inf)), high)
+        middle = (0.5 * (exact_low + exact_high)).astype(np.float32)
+        fixed = low >= high
+        return np.where(fixed, middle, low), np.where(fixed, middle, high)
 
 
 @dataclass(frozen=True)
@@ -163,11 +196,22 @@ class VectorEnv(Protocol):
 
     After a step with `is_last`, the next call of `step` ignores that environment's action, resets it
     and returns its `is_first` step: the true last observation is always seen and stored.
+
+    An environment that fails in a reset or step is made again with a seed of its own: its row is then the `is_first`
+    step of a new instance, whatever came before, its count in `remakes` is higher, and `take_faults` tells of it. A row
+    whose process is lost with another row's is made again too, without a fault of its own.
+
+    Raises:
+        SimulatorError: From `reset` and `step`, if an environment fails however often it is made again.
+        ContractError: From both, if an environment returns what its spec rules out.
     """
 
     spec: EnvSpec
     num_envs: int
 
+    @property
+    def remakes(self) -> Sequence[int]: ...  # [N] how often each was made again since `reset`, or as `origins` say
+    def take_faults(self) -> list[Fault]: ...  # those since the last call
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch: ...
     def origins(self) -> list[dict[str, Any]]: ...  # of the present episodes, see Env
     def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch: ...

@@ -26,9 +26,16 @@ def allocate(spec: EnvSpec, num_envs: int) -> StepBatch:
     )
 
 
-def allocate_like(batch: StepBatch) -> StepBatch:
-    """New arrays like those of `batch`, not filled."""
-    return _map(np.empty_like, batch)
+def begin_like(batch: StepBatch) -> StepBatch:
+    """New arrays like those of `batch`: flags and metrics as there, the others not filled."""
+    return StepBatch(
+        {key: np.empty_like(array) for key, array in batch.observation.items()},
+        np.empty_like(batch.reward),
+        batch.is_first.copy(),
+        batch.is_last.copy(),
+        batch.is_terminal.copy(),
+        {key: array.copy() for key, array in batch.info.items()},
+    )
 
 
 def copy_batch(batch: StepBatch) -> StepBatch:

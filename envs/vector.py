@@ -1,36 +1,31 @@
-"""Many environments as one: in this process, or spread over worker processes.
+"""Many environments as one, in this process; `envs.workers` spreads them over others.
 
-Both reset an environment in the step after its last one (see `envs.specs.VectorEnv`), and both give the same streams
-for the same seeds: a worker process runs the same code as `SerialVectorEnv` on its share, writing to shared memory.
+Both reset an environment in the step after its last one, and make it again where it fails (see `envs.specs.VectorEnv`),
+and both give the same streams for the same seeds: a worker process runs the same code as `SerialVectorEnv` on its
+share, writing to shared memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import mmap
-import os
-import pickle
-import signal
-import traceback
+import time
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import reduction
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import spawn
 from envs.adapters import ActionCheck, GymnasiumEnv
-from envs.contract import CHECK_SHARE, Contract
-from envs.specs import Env, EnvSpec, StepBatch
-from envs.step_arrays import allocate, allocate_like, copy_batch, memory_size, rows_of, shared_views
+from envs.contract import CHECK_SHARE, Contract, ContractError
+from envs.faults import REMAKE_WAITS, Fault, SimulatorError, instance_seed, note, one_line
+from envs.progress import Progress
+from envs.specs import Env, StepBatch
+from envs.step_arrays import allocate, begin_like
 
 EnvFactory = Callable[[], Env]
-_CLOSE_SECONDS = 5.0
-_Answer = tuple[Any, Exception | None, str]
-"""A worker's answer: the result, or the exception and its traceback."""
+
+INSTANCE = "instance"
+"""Key that a vector environment adds to an origin: [seed of the row, remakes, episodes of the instance before]."""
 
 
 class SerialVectorEnv:
@@ -39,25 +34,51 @@ class SerialVectorEnv:
     Args:
         factories: One per environment.
         check_share: See `envs.contract.Contract`, by which all that the environments return is checked.
+        first_row: Row of the first one where this is a share of a larger vector; faults tell it.
+        progress: Where it says which environment is at work.
 
     Raises:
         ContractError: From any method that steps or resets, if an environment returns what its spec rules out.
+        SimulatorError: From `reset` and `step`, if an environment fails however often it is made again.
         ValueError: If there is none, or their specs differ.
     """
 
-    def __init__(self, factories: Sequence[EnvFactory], check_share: float = CHECK_SHARE) -> None:
+    def __init__(
+        self,
+        factories: Sequence[EnvFactory],
+        check_share: float = CHECK_SHARE,
+        first_row: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
         if not factories:
             raise ValueError("a vector environment needs at least one environment")
+        self._factories = factories
         self._envs = [factory() for factory in factories]
         self.spec = self._envs[0].spec
         if any(env.spec != self.spec for env in self._envs):
             raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
         self.num_envs = len(self._envs)
+        self.progress = progress or Progress(self.num_envs)
         self._check = ActionCheck(self.spec.action)
         self._contract = Contract(self.spec, check_share)
         self._template = allocate(self.spec, self.num_envs)
+        self._contract.begin(self._template)
+        self._first_row = first_row
+        self._seeds = [0] * self.num_envs
+        self._remakes = [0] * self.num_envs
+        self._faults: list[Fault] = []
         self._ended: list[bool] | None = None
         self._options: Mapping[str, Any] | None = None
+
+    @property
+    def remakes(self) -> Sequence[int]:
+        """As `envs.specs.VectorEnv`."""
+        return tuple(self._remakes)
+
+    def take_faults(self) -> list[Fault]:
+        """As `envs.specs.VectorEnv`."""
+        taken, self._faults = self._faults, []
+        return taken
 
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
         """Start an episode everywhere.
@@ -65,14 +86,21 @@ class SerialVectorEnv:
         Args:
             seeds: One per environment.
             options: Passed to every reset, also to those of later episodes, until the next call.
+
+        Raises:
+            ValueError: An environment refuses the options.
         """
-        out = allocate_like(self._template)
+        check_seeds(seeds, self.num_envs)
+        out = begin_like(self._template)
         self.reset_into(out, seeds, options)
         return out
 
     def origins(self) -> list[dict[str, Any]]:
         """What the present episodes were made from, see `envs.specs.Env`."""
-        return [env.origin for env in self._envs]
+        return [
+            {**env.origin, INSTANCE: [self._seeds[row], self._remakes[row], self.progress.episode(row)]}
+            for row, env in enumerate(self._envs)
+        ]
 
     def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
         """Go to the middle of an episode everywhere, by playing it again.
@@ -85,9 +113,10 @@ class SerialVectorEnv:
             The step after the last action; for a deterministic simulator the same as the first time.
 
         Raises:
-            ValueError: If an action is invalid, or an episode ends before its last action.
+            ValueError: If an action is invalid, an episode ends before its last action, or a simulator fails; `reset`
+                is to follow.
         """
-        out = allocate_like(self._template)
+        out = begin_like(self._template)
         self.redo_into(out, origins, actions)
         return out
 
@@ -102,54 +131,112 @@ class SerialVectorEnv:
         """
         actions = np.asarray(actions)
         self._check(actions, (self.num_envs,))
-        out = allocate_like(self._template)
+        out = begin_like(self._template)
         self.step_into(out, actions)
         return out
 
-    def reset_into(self, out: StepBatch, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
-        """`reset`, written into the arrays of `out`."""
-        _check_seeds(seeds, self.num_envs)
-        self._ended = None
+    def begin(self, out: StepBatch) -> None:
+        """Make arrays ready that are used again."""
         self._contract.begin(out)
-        for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            self._contract.write(out, row, *self._contract.fields(env.reset(seed=int(seed), options=options)))
-        self._contract.end(out)
+
+    def reset_into(
+        self,
+        out: StepBatch,
+        seeds: Sequence[int],
+        options: Mapping[str, Any] | None,
+        remakes: Sequence[int] | None = None,
+    ) -> None:
+        """`reset`, written into the arrays of `out`, after `begin`; each was made again `remakes` times elsewhere."""
+        self._ended = None
+        self._seeds = [int(seed) for seed in seeds]
+        self._remakes = [0] * self.num_envs if remakes is None else list(remakes)
         self._options = options
-        self._ended = [False] * self.num_envs
+        self.progress.tick()
+        try:
+            self._reset_all(out)
+        finally:
+            self.progress.at(-1)
+
+    def _reset_all(self, out: StepBatch) -> None:
+        contract, progress, options = self._contract, self.progress, self._options
+        for row, env in enumerate(self._envs):
+            progress.at(row)
+            progress.begin(row, instance=True)
+            try:
+                step = env.reset(seed=instance_seed(self._seeds[row], self._remakes[row]), options=options)
+                contract.write(out, row, *contract.fields(step))
+            except (Exception, SystemExit) as error:
+                if options and isinstance(error, ValueError):
+                    raise  # it refuses the options
+                self._recover(out, row, error)
+        self._finish(out, [False] * self.num_envs)
 
     def redo_into(self, out: StepBatch, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
-        """`redo`, written into the arrays of `out`."""
+        """`redo`, written into the arrays of `out`, after `begin`."""
         self._ended = None
+        self.progress.tick()
+        try:
+            self._redo_all(out, origins, actions)
+        finally:
+            self.progress.at(-1)
+
+    def _redo_all(self, out: StepBatch, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
         ended = [False] * self.num_envs
-        self._contract.begin(out)
+        contract, progress = self._contract, self.progress
         for row, (env, origin, taken) in enumerate(zip(self._envs, origins, actions, strict=True)):
             self._check(taken, (len(taken),))
-            step = env.redo(origin)
-            for action in taken:
-                if step.is_last:
-                    raise ValueError(f"the episode of environment {row} ends before the last of {len(taken)} actions")
-                step = env.step(action)
-            ended[row] = self._contract.write(out, row, *self._contract.fields(step))
-        self._contract.end(out)
+            progress.at(row)
+            self._seeds[row], self._remakes[row], episode = origin.get(INSTANCE, (0, 0, 0))
+            progress.set_episode(row, len(taken), episode)
+            try:
+                step = env.redo(origin)
+                for action in taken:
+                    if step.is_last:
+                        raise ValueError(
+                            f"the episode of environment {row} ends before the last of {len(taken)} actions"
+                        )
+                    progress.alive()
+                    step = env.step(action)
+                ended[row] = contract.write(out, row, *contract.fields(step))
+            except ValueError:  # among them a broken contract
+                raise
+            except (Exception, SystemExit) as error:
+                self._note(row, error)
+                raise ValueError(f"environment {row} cannot be played again: {one_line(error)}") from error
+        if contract.nonfinite(out):
+            raise ValueError("an episode that is played again is not finite")
+        contract.end(out)
         self._ended = ended
 
     def step_into(self, out: StepBatch, actions: NDArray[Any]) -> None:
-        """`step` with checked actions, written into the arrays of `out`."""
+        """`step` with checked actions, written into the arrays of `out`, after `begin`."""
         ended = self._ended
         if ended is None:
             raise RuntimeError("call reset before step, also after an error")
         self._ended = None
-        contract = self._contract
-        contract.begin(out)
+        self.progress.tick()
+        try:
+            self._step_all(out, actions, ended)
+        finally:
+            self.progress.at(-1)
+
+    def _step_all(self, out: StepBatch, actions: NDArray[Any], ended: list[bool]) -> None:
+        contract, progress = self._contract, self.progress
+        cells = progress.cells
         for row, env in enumerate(self._envs):
-            if ended[row]:
-                ended[row] = contract.write(out, row, *contract.fields(env.reset(options=self._options)))
-            elif isinstance(env, GymnasiumEnv):
-                ended[row] = contract.write(out, row, *env.advance(actions[row]))
-            else:
-                ended[row] = contract.write(out, row, *contract.fields(env.step(actions[row])))
-        contract.end(out)
-        self._ended = ended
+            cells[0] = row  # as `progress.at` does
+            try:
+                if ended[row]:
+                    progress.begin(row, instance=False)
+                    ended[row] = contract.write(out, row, *contract.fields(env.reset(options=self._options)))
+                elif isinstance(env, GymnasiumEnv):
+                    ended[row] = contract.write(out, row, *env.advance(actions[row]))
+                else:
+                    ended[row] = contract.write(out, row, *contract.fields(env.step(actions[row])))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever a simulator raises)
+                self._recover(out, row, error)
+                ended[row] = False
+        self._finish(out, ended)
 
     def render(self, index: int = 0) -> NDArray[np.uint8]:
         """A picture of environment `index`."""
@@ -159,245 +246,63 @@ class SerialVectorEnv:
         for env in self._envs:
             env.close()
 
+    def _finish(self, out: StepBatch, ended: list[bool]) -> None:
+        """The end of a tick: what is checked for all environments together."""
+        for row, fault in self._contract.nonfinite(out):
+            self._recover(out, row, fault)
+            ended[row] = False
+        self._contract.end(out)
+        self._ended = ended
 
-class SubprocessVectorEnv:
-    """Environments stepped in worker processes, several per worker.
+    def _recover(self, out: StepBatch, row: int, error: BaseException) -> None:
+        """Note the failure of an environment, and make it again: its row becomes the first step of a new instance.
 
-    Commands go through pipes, actions and results through shared memory. Workers are spawned, so factories must be
-    picklable, and a simulator or GL context is opened only in its worker. An exception in a worker is raised
-    here as it was, with the worker's traceback as its cause.
+        Raises:
+            ContractError: It was no failure of the simulator.
+            SimulatorError: It fails each time.
+        """
+        self.progress.at(row)
+        for wait in REMAKE_WAITS:
+            self._note(row, error)
+            with contextlib.suppress(Exception, SystemExit):
+                self._envs[row].close()
+            time.sleep(wait)
+            self._remakes[row] += 1
+            self.progress.begin(row, instance=True)
+            self.progress.alive()
+            self._contract.clear(out, row)
+            try:
+                self._make_again(out, row)
+                return
+            except (Exception, SystemExit) as again:  # noqa: BLE001 (whatever a simulator raises)
+                error = again
+        self._note(row, error)
+        raise SimulatorError(
+            f"{self.spec.name}: environment {self._first_row + row} fails each of the {len(REMAKE_WAITS)} times that "
+            f"it is made again: {one_line(error)}"
+        ) from error
 
-    Args:
-        factories: One per environment.
-        num_workers: Processes; None takes one per core, at most one per environment.
-        check_share: As for `SerialVectorEnv`.
+    def _make_again(self, out: StepBatch, row: int) -> None:
+        env = self._factories[row]()
+        if env.spec != self.spec:
+            raise ContractError(f"{self.spec.name}: made again, the environment has another spec: {env.spec}")
+        self._envs[row] = env
+        self.progress.alive()
+        step = env.reset(seed=instance_seed(self._seeds[row], self._remakes[row]), options=self._options)
+        self._contract.write(out, row, *self._contract.fields(step))
+        for _, fault in self._contract.nonfinite(out, [row]):
+            raise fault
 
-    Raises:
-        ContractError: As from `SerialVectorEnv`.
-        ValueError: For an invalid `num_workers`, or environments that cannot be made.
-        RuntimeError: From any method, if a worker has died.
-    """
-
-    def __init__(
-        self, factories: Sequence[EnvFactory], num_workers: int | None = None, check_share: float = CHECK_SHARE
-    ) -> None:
-        if not factories:
-            raise ValueError("a vector environment needs at least one environment")
-        if num_workers is not None and num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-        self.num_envs = len(factories)
-        count = min(num_workers or len(os.sched_getaffinity(0)), self.num_envs)
-        bounds = [self.num_envs * worker // count for worker in range(count + 1)]
-        self._shares = [slice(low, high) for low, high in itertools.pairwise(bounds)]
-        self._workers: list[_Worker] = []
-        try:
-            self._workers.extend(_Worker(factories[share], check_share) for share in self._shares)
-            specs = _results(self._workers)
-            self.spec: EnvSpec = specs[0]
-            if any(spec != self.spec for spec in specs):
-                raise ValueError(f"environments of different specs cannot be stepped together: {self.spec.name}")
-            self._share_memory()
-        except BaseException:
-            self.close()
-            raise
-        self._check = ActionCheck(self.spec.action)
-
-    def _share_memory(self) -> None:
-        """Map the steps and actions of all environments here and in every worker."""
-        size = memory_size(self.spec, self.num_envs)
-        handle = os.memfd_create("worldfleet-vector-env")
-        try:
-            os.ftruncate(handle, size)
-            self._steps, self._actions = shared_views(mmap.mmap(handle, size), self.spec, self.num_envs)
-            for worker, share in zip(self._workers, self._shares, strict=True):
-                worker.send("attach", self.num_envs, share)
-                worker.send_handle(handle)
-            _results(self._workers)
-        finally:
-            os.close(handle)
-
-    def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
-        """As `SerialVectorEnv.reset`."""
-        _check_seeds(seeds, self.num_envs)
-        for worker, share in zip(self._workers, self._shares, strict=True):
-            worker.send("reset", [int(seed) for seed in seeds[share]], options)
-        _results(self._workers)
-        return copy_batch(self._steps)
-
-    def origins(self) -> list[dict[str, Any]]:
-        """As `SerialVectorEnv.origins`."""
-        for worker in self._workers:
-            worker.send("origins")
-        return [origin for origins in _results(self._workers) for origin in origins]
-
-    def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
-        """As `SerialVectorEnv.redo`."""
-        for worker, share in zip(self._workers, self._shares, strict=True):
-            worker.send("redo", list(origins[share]), list(actions[share]))
-        _results(self._workers)
-        return copy_batch(self._steps)
-
-    def step(self, actions: NDArray[Any]) -> StepBatch:
-        """As `SerialVectorEnv.step`."""
-        actions = np.asarray(actions)
-        self._check(actions, (self.num_envs,))
-        self._actions[:] = actions
-        for worker in self._workers:
-            worker.send("step")
-        _results(self._workers)
-        return copy_batch(self._steps)
-
-    def render(self, index: int = 0) -> NDArray[np.uint8]:
-        """A picture of environment `index`."""
-        index = range(self.num_envs)[index]
-        for worker, share in zip(self._workers, self._shares, strict=True):
-            if share.start <= index < share.stop:
-                worker.send("render", index - share.start)
-                picture: NDArray[np.uint8] = _results([worker])[0]
-        return picture
-
-    def close(self) -> None:
-        """End the workers; a second call does nothing."""
-        for worker in self._workers:
-            worker.ask_to_end()
-        for worker in self._workers:
-            worker.end()
-        self._workers = []
-
-
-class _Worker:
-    """This process's end of one worker process."""
-
-    def __init__(self, factories: Sequence[EnvFactory], check_share: float) -> None:
-        self._connection, theirs = spawn.CONTEXT.Pipe()
-        self._process = spawn.process(_work, theirs, list(factories), check_share, daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def send(self, command: str, *arguments: Any) -> None:
-        try:
-            self._connection.send((command, arguments))
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._death() from None
-
-    def send_handle(self, handle: int) -> None:
-        try:
-            reduction.send_handle(self._connection, handle, self._process.pid)
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._death() from None
-
-    def receive(self) -> tuple[Any, BaseException | None]:
-        """The answer to the oldest unanswered command: its result, or the exception it raised."""
-        try:
-            result, error, text = self._connection.recv()
-        except (EOFError, ConnectionResetError):
-            return None, self._death()
-        if error is not None:
-            error.__cause__ = RuntimeError(f"in an environment worker:\n{text}")
-        return result, error
-
-    def _death(self) -> RuntimeError:
-        self._process.join(_CLOSE_SECONDS)
-        return RuntimeError(
-            f"environment worker {self._process.pid} died with exit code {self._process.exitcode}; "
-            "close the vector environment and make a new one"
-        )
-
-    def ask_to_end(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.send(("close", ()))
-
-    def end(self) -> None:
-        self._process.join(_CLOSE_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._connection.close()
-
-
-def _results(workers: Sequence[_Worker]) -> list[Any]:
-    """One answer of every worker; all are read before the first error is raised."""
-    answers = [worker.receive() for worker in workers]
-    for _, error in answers:
-        if error is not None:
+    def _note(self, row: int, error: BaseException) -> None:
+        """Write down a fault; a broken contract is none."""
+        if isinstance(error, ContractError):
             raise error
-    return [result for result, _ in answers]
+        seed = instance_seed(self._seeds[row], self._remakes[row])
+        episode, step = self.progress.episode(row), self.progress.step(row)
+        self._faults.append(note(self._first_row + row, seed, episode, step, error))
 
 
-def _work(connection: Connection, factories: Sequence[EnvFactory], check_share: float) -> None:
-    """The worker process: answer commands until told to close, or until the other end is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    share = _Share(connection, factories, check_share)
-    command, arguments = "make", ()
-    while command != "close":
-        try:
-            answer: _Answer = (getattr(share, command)(*arguments), None, "")
-        except Exception as error:  # noqa: BLE001 (raised again in the process that sent the command)
-            answer = (None, _portable(error), traceback.format_exc())
-        try:
-            connection.send(answer)
-            command, arguments = connection.recv()
-        except (EOFError, OSError):
-            break
-    share.close()
-
-
-class _Share:
-    """What a worker does: each method is a command."""
-
-    def __init__(self, connection: Connection, factories: Sequence[EnvFactory], check_share: float) -> None:
-        self._connection = connection
-        self._factories = factories
-        self._check_share = check_share
-        self._envs: SerialVectorEnv | None = None
-
-    def make(self) -> EnvSpec:
-        self._envs = SerialVectorEnv(self._factories, self._check_share)
-        return self._envs.spec
-
-    def attach(self, num_envs: int, share: slice) -> None:
-        assert self._envs is not None
-        handle = reduction.recv_handle(self._connection)
-        spec = self._envs.spec
-        memory = mmap.mmap(handle, memory_size(spec, num_envs))
-        os.close(handle)
-        steps, actions = shared_views(memory, spec, num_envs)
-        self._steps, self._actions = rows_of(steps, share), actions[share]
-
-    def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None) -> None:
-        assert self._envs is not None
-        self._envs.reset_into(self._steps, seeds, options)
-
-    def origins(self) -> list[dict[str, Any]]:
-        assert self._envs is not None
-        return self._envs.origins()
-
-    def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> None:
-        assert self._envs is not None
-        self._envs.redo_into(self._steps, origins, actions)
-
-    def step(self) -> None:
-        assert self._envs is not None
-        self._envs.step_into(self._steps, self._actions.copy())
-
-    def render(self, index: int) -> NDArray[np.uint8]:
-        assert self._envs is not None
-        return self._envs.render(index)
-
-    def close(self) -> None:
-        if self._envs is not None:
-            self._envs.close()
-
-
-def _portable(error: Exception) -> Exception:
-    """`error`, or its text if it does not survive pickling."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _check_seeds(seeds: Sequence[int], num_envs: int) -> None:
+def check_seeds(seeds: Sequence[int], num_envs: int) -> None:
+    """Refuse another number of seeds than one per environment."""
     if len(seeds) != num_envs:
         raise ValueError(f"seeds must hold one seed per environment ({num_envs}), got {len(seeds)}")

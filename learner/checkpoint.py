@@ -89,6 +89,21 @@ def load(path: Path) -> dict[str, Any]:
     return {name.removesuffix(".pt"): _read_part(path / name, record) for name, record in files.items()}
 
 
+def save_part(path: Path, value: Any) -> None:
+    """Write one part as a file of its own.
+
+    Raises:
+        ValueError: If it holds a value that cannot be stored.
+        OSError: If the disk is full or not writable.
+    """
+    _write_part(path, _encode(value, path.stem))
+
+
+def load_part(path: Path) -> Any:
+    """What `save_part` wrote, with arrays and tensors on the CPU."""
+    return _decode(torch.load(path, map_location="cpu", weights_only=True))
+
+
 def step_of(path: Path) -> int:
     """The step a checkpoint stands for.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -52,10 +53,10 @@ class EarlyStopping:
         """Take in the held-out loss of one update.
 
         Args:
-            loss: Held-out loss, None when the batch held out nothing.
+            loss: Held-out loss, None when the batch held out nothing; one that is not finite is left out.
             data_seen: Size of the data received so far.
         """
-        if loss is not None:
+        if loss is not None and math.isfinite(loss):
             self._seen += 1
             self.smoothed += (loss - self.smoothed) / min(self._seen, self.config.smoothing)
         if self.config.patience == 0:

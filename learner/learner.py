@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,12 +14,16 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from envs.numbers import NonNegativeInt, PositiveInt, check_fields
-from learner.algorithms.base import Algorithm, Part, UpdateResult
+from learner.algorithms.base import Algorithm, Part, UpdateResult, nonfinite
 from learner.batch import SequenceBatch
 from learner.device import DeviceName, Precision, keep_freed_memory, resolve_device
+from learner.nonfinite import BundleSink, Firewall, NonFiniteError, SkippedUpdate
 
 ResultSink = Callable[[SequenceBatch, UpdateResult], None]
 """Receives every batch, or part of one, after its update, with the priorities and write-backs made for it."""
+
+MetricSums = Mapping[str, tuple[float, int]]
+"""Metric -> the sum of its values, and how many they are."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class LearnerConfig:
         device: "auto" takes CUDA when present.
         precision: "bf16" runs forward passes under autocast; weights, losses and the optimiser stay in float32.
         threads: Torch threads of a rank on the CPU, 0 leaves torch's choice.
+        nonfinite_budget: Updates in a row that are skipped because a loss or a gradient is not finite, and end the run.
     """
 
     batch_size: PositiveInt = 64
@@ -43,6 +48,7 @@ class LearnerConfig:
     device: DeviceName = "auto"
     precision: Precision = "fp32"
     threads: NonNegativeInt = 0
+    nonfinite_budget: PositiveInt = 10
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -64,6 +70,8 @@ class Learner:
         config: How to run; `threads` takes effect here for the whole process, as does `keep_freed_memory` on a CPU.
         seed: Seed of the cut into minibatches.
         on_result: Called after every update with the part of the batch it was made of, and its result.
+        torch_seed: Seed of torch's generators in this process, None to leave them as they are.
+        on_skipped: Writes a bundle of an update that was skipped because it was not finite.
     """
 
     def __init__(
@@ -73,11 +81,16 @@ class Learner:
         config: LearnerConfig,
         seed: int = 0,
         on_result: ResultSink | None = None,
+        torch_seed: int | None = None,
+        on_skipped: BundleSink | None = None,
     ) -> None:
         if config.threads > 0:
             torch.set_num_threads(config.threads)
-        if resolve_device(config.device).type == "cpu":
+        device = resolve_device(config.device)
+        if device.type == "cpu":
             keep_freed_memory()
+        if torch_seed is not None:
+            torch.manual_seed(torch_seed)
         self.config = config
         self.algorithm = algorithm
         self.updates = 0
@@ -85,6 +98,7 @@ class Learner:
         self._batches = batches
         self._on_result = on_result
         self._rng = np.random.default_rng(seed)
+        self._firewall = Firewall(config.nonfinite_budget, device, on_skipped)
 
     def step(self, part: Part | None = None) -> dict[str, float]:
         """Take one batch and make its updates.
@@ -93,28 +107,32 @@ class Learner:
             part: What the updates are confined to, None for everything.
 
         Returns:
-            The means of the updates' metrics, with `updates` and `samples` (steps consumed) so far and the seconds
-            spent waiting for the batch (`time/wait`) and updating (`time/update`).
+            The means of the updates' metrics, with `updates` and `samples` (steps consumed) so far, `nonfinite` (the
+            updates of this batch that were skipped) and the seconds spent waiting for the batch (`time/wait`) and
+            updating (`time/update`).
 
         Raises:
             StopIteration: If there are no more batches.
-            FloatingPointError: If a metric is not finite; the weights are then not usable.
+            NonFiniteError: If as many updates in a row as `nonfinite_budget` says were skipped.
         """
         start = time.perf_counter()
         batch = next(self._batches)
         ready = time.perf_counter()
         collected: list[dict[str, float]] = []
+        skipped = 0
         for _ in range(self.config.updates_per_batch):
             for rows in self._parts(batch):
-                result = self.algorithm.update(rows, part)
-                self.updates += 1
-                self._check(result.metrics)
+                result = self._update(rows, part)
+                if result.skipped:
+                    skipped += 1
+                    continue
                 collected.append(result.metrics)
                 if self._on_result is not None:
                     self._on_result(rows, result)
         self.samples += int(np.prod(batch.shape))
         metrics = mean_metrics(collected)
         metrics["updates"], metrics["samples"] = float(self.updates), float(self.samples)
+        metrics["nonfinite"] = float(skipped)
         metrics["time/wait"], metrics["time/update"] = ready - start, time.perf_counter() - ready
         return metrics
 
@@ -129,11 +147,9 @@ class Learner:
             "updates": self.updates,
             "samples": self.samples,
             "numpy_rng": self._rng.bit_generator.state,
-            "torch_rng": torch.get_rng_state(),
+            "firewall": self._firewall.state_dict(),
         }
-        if torch.cuda.is_available():
-            state["cuda_rng"] = torch.cuda.get_rng_state()
-        return state
+        return state | _torch_states()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict`; a state saved with CUDA loads without and the other way round."""
@@ -143,6 +159,8 @@ class Learner:
         torch.set_rng_state(state["torch_rng"])
         if torch.cuda.is_available() and "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"])
+        if "firewall" in state:
+            self._firewall.load_state_dict(state["firewall"])
 
     def _parts(self, batch: SequenceBatch) -> Iterator[SequenceBatch]:
         if self.config.minibatches == 1:
@@ -151,10 +169,29 @@ class Learner:
         for index in np.array_split(self._rng.permutation(batch.shape[0]), self.config.minibatches):
             yield take_sequences(batch, index)
 
-    def _check(self, metrics: dict[str, float]) -> None:
-        broken = [name for name, value in metrics.items() if not math.isfinite(value)]
-        if broken:
-            raise FloatingPointError(f"{broken[0]} is {metrics[broken[0]]} after update {self.updates}")
+    def _update(self, rows: SequenceBatch, part: Part | None) -> UpdateResult:
+        """One update, or the record of one that was skipped."""
+        before = _torch_states()
+        result = self.algorithm.update(rows, part)
+        bad = {name: result.metrics[name] for name in nonfinite(result.metrics)}
+        if result.skipped:
+            record = SkippedUpdate(self.updates + 1, rows, part, bad, lambda: self.state_dict() | before)
+            self._firewall.skipped(record)
+            return result
+        self.updates += 1
+        if bad:  # an algorithm that does not look at its losses itself
+            name, value = next(iter(bad.items()))
+            raise NonFiniteError(f"{name} is {value} after update {self.updates}, which was made all the same")
+        self._firewall.passed()
+        return result
+
+
+def _torch_states() -> dict[str, torch.Tensor]:
+    """The states of torch's generators in this process."""
+    states = {"torch_rng": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda_rng"] = torch.cuda.get_rng_state()
+    return states
 
 
 def take_sequences(batch: SequenceBatch, index: NDArray[np.int64]) -> SequenceBatch:
@@ -162,11 +199,22 @@ def take_sequences(batch: SequenceBatch, index: NDArray[np.int64]) -> SequenceBa
     return batch.map_rows(lambda values: values[index])
 
 
-def mean_metrics(collected: list[dict[str, float]]) -> dict[str, float]:
+def sum_metrics(collected: Iterable[Mapping[str, float]]) -> MetricSums:
+    """Sum and count of every metric over the records that have it."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    counts: defaultdict[str, int] = defaultdict(int)
+    for metrics in collected:
+        for name, value in metrics.items():
+            sums[name] += value
+            counts[name] += 1
+    return {name: (total, counts[name]) for name, total in sums.items()}
+
+
+def mean_metrics(collected: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Mean of every metric over the records that have it."""
-    names = dict.fromkeys(name for metrics in collected for name in metrics)
-    means: dict[str, float] = {}
-    for name in names:
-        values = [metrics[name] for metrics in collected if name in metrics]
-        means[name] = sum(values) / len(values)
-    return means
+    return {name: total / count for name, (total, count) in sum_metrics(collected).items()}
+
+
+def is_due(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` updates was reached on the way from `before` to `now`."""
+    return now // every > before // every

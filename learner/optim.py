@@ -141,10 +141,11 @@ class Optimizer:
     Args:
         config: What to build.
         parameters: Parameters to optimise.
+        name: What they are, "" if there is one optimiser for all.
     """
 
-    def __init__(self, config: OptimConfig, parameters: Iterable[nn.Parameter]) -> None:
-        self.config = config
+    def __init__(self, config: OptimConfig, parameters: Iterable[nn.Parameter], name: str = "") -> None:
+        self.config, self.name = config, name
         self.parameters = list(parameters)
         self.step_count = 0
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "laprop": LaProp}[config.name]
@@ -152,22 +153,36 @@ class Optimizer:
             self.parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
         )
 
-    def step(self) -> Tensor:
+    def gradient_norm(self) -> Tensor:
+        """The norm of all gradients together, a scalar; not finite if one of them is not."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return nn.utils.get_total_norm(gradients)
+
+    def step(self, norm: Tensor | None = None) -> Tensor:
         """Clip the gradients, apply them and clear them.
+
+        Args:
+            norm: What `gradient_norm` says of them, if that is known.
 
         Returns:
             The norm of the gradients before clipping, a scalar.
         """
-        limit = self.config.grad_clip if self.config.grad_clip > 0 else math.inf
-        norm = nn.utils.clip_grad_norm_(self.parameters, limit)
+        if norm is None:
+            norm = self.gradient_norm()
+        if self.config.grad_clip > 0:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norm)
         if self.config.agc > 0:
             clip_adaptively(self.parameters, self.config.agc)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step_count)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self.step_count += 1
+        self.clear()
         return norm
+
+    def clear(self) -> None:
+        """Drop the gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, object]:
         """Moments and position in the schedule; later steps do not change them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.broadcast import BroadcastPrecision, pack_weights
 from learner.device import DeviceName, resolve_device
-from learner.learner import Learner, ResultSink
+from learner.learner import Learner, MetricSums, ResultSink, is_due, sum_metrics
 from learner.prefetch import Prefetcher
 
 
@@ -22,6 +21,14 @@ class RemoteSource(Iterator[SequenceBatch], Protocol):
     """Endless batches, and where the results of their updates go."""
 
     def write_back(self, batch: SequenceBatch, result: UpdateResult) -> None: ...
+
+
+class Pulse(Protocol):
+    """Signs of life of an actor whose calls take long."""
+
+    def tick(self) -> bool:
+        """Count a step of work; whether the run is to stop."""
+        ...
 
 
 class LearnerActor:
@@ -36,6 +43,7 @@ class LearnerActor:
         world_size: Ranks of the group.
         broadcast: Precision of the published weights.
         device: Of the learner; on a GPU, batches are copied there while it computes.
+        make_pulse: Starts the signs of life of this process, if it is to give any.
     """
 
     def __init__(
@@ -48,7 +56,9 @@ class LearnerActor:
         world_size: int = 1,
         broadcast: BroadcastPrecision = "fp32",
         device: DeviceName = "auto",
+        make_pulse: Callable[[], Pulse] | None = None,
     ) -> None:
+        self._tick: Callable[[], bool] = (lambda: False) if make_pulse is None else make_pulse().tick
         self._make_learner, self._make_batches = make_learner, make_batches
         self._weights = weights
         self._publish_every = publish_every
@@ -57,8 +67,12 @@ class LearnerActor:
         self._learner: Learner | None = None
         tags = {"rank": str(rank)}
         self._updates = Counter("worldfleet_learner_updates", "Updates of this rank", tag_keys=("rank",))
+        self._nonfinite = Counter(
+            "worldfleet_learner_nonfinite", "Updates of this rank that were skipped", tag_keys=("rank",)
+        )
         self._loss = Gauge("worldfleet_learner_loss", "Mean loss of the last lease", tag_keys=("rank",))
         self._updates.set_default_tags(tags)
+        self._nonfinite.set_default_tags(tags)
         self._loss.set_default_tags(tags)
 
     def address(self) -> tuple[str, int]:
@@ -76,19 +90,38 @@ class LearnerActor:
             self._publish()
         return self._learner.updates
 
-    def train(self, num_updates: int, part: Part | None = None) -> tuple[int, dict[str, float]]:
-        """Do `num_updates` updates, of `part` alone if given; (updates done in all, mean metrics of these)."""
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
+    def train(self, num_batches: int, part: Part | None = None) -> tuple[int, MetricSums]:
+        """Make the updates of `num_batches` batches, of `part` alone if given.
+
+        A rank alone makes fewer if the run is to stop; the ranks of a group cannot know that they agree.
+
+        Returns:
+            Updates made in all, and the metrics of these batches, each over those that have it.
+
+        Raises:
+            NonFiniteError: Too many updates in a row were not finite.
+        """
         learner = self._started()
-        sums: defaultdict[str, float] = defaultdict(float)
-        for _ in range(num_updates):
-            for name, value in learner.step(part).items():
-                sums[name] += value
-            if learner.updates % self._publish_every == 0:
+        start = learner.updates
+        collected: list[dict[str, float]] = []
+        for _ in range(num_batches):
+            if self._tick() and self._world_size == 1:
+                break
+            before = learner.updates
+            collected.append(learner.step(part))
+            if is_due(self._publish_every, before, learner.updates):
                 self._publish()
-        means = {name: value / num_updates for name, value in sums.items()}
-        self._updates.inc(num_updates)
-        self._loss.set(means.get("loss", float("nan")))
-        return learner.updates, means
+        sums = sum_metrics(collected)
+        if learner.updates > start:
+            self._updates.inc(learner.updates - start)
+        skipped, _ = sums.get("nonfinite", (0.0, 0))
+        if skipped > 0:
+            self._nonfinite.inc(skipped)
+        if "loss" in sums:
+            total, count = sums["loss"]
+            self._loss.set(total / count)
+        return learner.updates, sums
 
     def state_dict(self) -> dict[str, Any]:
         """The learner's state."""
@@ -99,11 +132,11 @@ class LearnerActor:
         return -1 if self._learner is None else self._learner.updates
 
     def _publish(self) -> None:
+        if self._rank != 0:
+            return
         learner = self._started()
-        weights = learner.export_weights()
-        if self._rank == 0:
-            packed = pack_weights(weights, self._broadcast)
-            ray.get(self._weights.publish.remote(learner.updates, packed))
+        packed = pack_weights(learner.export_weights(), self._broadcast)
+        ray.get(self._weights.publish.remote(learner.updates, packed))
 
     def _started(self) -> Learner:
         assert self._learner is not None, "start() comes first"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 
 from actors.replay.draw.kinds import SelectorConfig, UniformConfig, takes_priorities
 from envs.numbers import PositiveFloat, PositiveInt, check_fields
@@ -20,7 +22,8 @@ class LimiterConfig:
 
     Args:
         min_size: Inserted steps before the first sample is allowed.
-        samples_per_insert: Trained steps (B * T summed over batches) per inserted step, None to leave it free.
+        samples_per_insert: Trained steps (B * T summed over batches) per inserted step. None leaves it free: on Ray
+            both sides go as fast as they can, in one process `cluster.updates_per_lease` updates follow every collect.
         error_buffer: Half width, in trained steps, of the allowed interval around the ratio; None picks twice
             the smallest width that cannot deadlock with the block and batch sizes in use.
     """
@@ -72,8 +75,8 @@ class ReplayConfig:
         limiter: Ratio of trained to inserted steps.
     """
 
-    num_shards: PositiveInt = 2
-    max_bytes: PositiveInt = 1 << 30
+    num_shards: Annotated[int, Ge(1), Le(4096)] = 2
+    max_bytes: Annotated[int, Ge(1), Le(1 << 50)] = 1 << 30
     chunk_steps: PositiveInt = 1024
     selector: SelectorConfig = field(default_factory=UniformConfig)
     mixed_batches: bool = False

@@ -43,7 +43,8 @@ class ReplayShardActor:
     """One shard behind Ray calls.
 
     Calls run one after another, but for `checkpoint_wait`. Ray repeats none that changes something: senders
-    repeat inserts themselves, in order, and an insert is stored once.
+    repeat inserts themselves, in order, and an insert is stored once. Calls that come with every batch or lease leave
+    no task events, whose memory Ray's GCS never gives back while a run lasts; here and in the other actors.
 
     Args:
         config: Size, sampling and durability.
@@ -97,7 +98,7 @@ class ReplayShardActor:
             return False
         return True
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0, enable_task_events=False)  # type: ignore[untyped-decorator]
     def insert(self, header: bytes, payload: Payload, session: int | None = None) -> int:
         """Store the blocks of one message; the steps stored, without those stored before.
 
@@ -117,7 +118,7 @@ class ReplayShardActor:
         self._metrics.report(self._shard)
         return stored
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0, enable_task_events=False)  # type: ignore[untyped-decorator]
     def probe(self, length: int, view: str = TRAIN) -> ShardReport:
         """What whoever draws through a view has to know of the shard."""
         shard = self._shard
@@ -126,7 +127,7 @@ class ReplayShardActor:
         masses, fractions = shard.masses(length, view), shard.fractions(view)
         return ShardReport(masses, fractions, float(shard.num_items(length)), node, schema)
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0, enable_task_events=False)  # type: ignore[untyped-decorator]
     def sample_into(self, request: bytes) -> bool | str:
         """Write a part of a batch into a slot of this node; False if no sequence is stored.
 
@@ -150,7 +151,7 @@ class ReplayShardActor:
         self._metrics.report(shard)
         return True
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0, enable_task_events=False)  # type: ignore[untyped-decorator]
     def sample(
         self,
         batch_size: int,
@@ -162,7 +163,7 @@ class ReplayShardActor:
         """A batch; see `ReplayShard.sample`."""
         return self._shard.sample(batch_size, length, totals, num_items, view=view)
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0, enable_task_events=False)  # type: ignore[untyped-decorator]
     def sample_object(self, request: bytes) -> SplitBatch | Literal[False]:
         """A part of a batch as one object for other nodes; False if no sequence is stored.
 
@@ -180,7 +181,7 @@ class ReplayShardActor:
         self._metrics.report(shard)
         return SplitBatch.of(batch)
 
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=0, enable_task_events=False)  # type: ignore[untyped-decorator]
     def write(
         self,
         handle: NDArray[np.int64],
@@ -220,25 +221,28 @@ class ReplayShardActor:
         """What recovery did when the actor started; see `ReplayShard.recovery`."""
         return self._shard.recovery
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     def stats(self) -> dict[str, float]:
         """Sizes now and counts since the beginning."""
         return self._shard.stats()
 
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def checkpoint_begin(self, name: str) -> str:
         """Begin a checkpoint of the present state; see `ReplayShard.checkpoint`. Its name."""
         self._checkpoints[name] = self._shard.checkpoint(name)
         return name
 
+    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
     def checkpoint_wait(self, name: str) -> Any:
         """Wait until a checkpoint is written; its `CheckpointInfo`. Call it in the group "checkpoint".
 
         Raises:
-            ValueError: It was not begun.
+            ShardUnavailable: This process did not begin it: one before it did.
             OSError: It could not be written.
         """
         pending = self._checkpoints.get(name)
         if pending is None:
-            raise ValueError(f"checkpoint {name!r} was not begun, only {sorted(self._checkpoints)}")
+            raise ShardUnavailable(f"shard {self._index} was restarted after checkpoint {name} was begun")
         try:
             return pending.wait()
         finally:

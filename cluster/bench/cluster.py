@@ -8,10 +8,9 @@ the paired rates.
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from time import perf_counter
@@ -21,6 +20,7 @@ import numpy as np
 
 from actors.random_policy import RandomPolicy
 from actors.rollout import RolloutLoop
+from cluster.authentication import guarded
 from cluster.bench.row import BenchRow
 from envs.specs import VectorEnv
 
@@ -159,21 +159,18 @@ def _run_actors(actors: list[Any], ticks: int) -> int:
 
 @contextmanager
 def _rollout_actors(make_env: MakeEnv) -> Iterator[list[Any]]:
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
     from actors.replay.config import ReplayConfig
     from actors.replay.service import ReplayShardActor
     from actors.service import RolloutActor
 
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address="local", num_cpus=NUM_ACTORS, include_dashboard=False, log_to_driver=False)
-    try:
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.enter_context(guarded())
+            ray.init(address="local", num_cpus=NUM_ACTORS, include_dashboard=False, log_to_driver=False)
+            stack.callback(ray.shutdown)
         config = ReplayConfig(num_shards=NUM_SHARDS, max_bytes=256 << 20)
         shards = [ray.remote(ReplayShardActor).options(num_cpus=0).remote(config, i, i) for i in range(NUM_SHARDS)]
         actor = ray.remote(RolloutActor).options(num_cpus=0)
         yield [actor.remote(partial(_make_loop, make_env, i), shards, actor=i) for i in range(NUM_ACTORS)]
-    finally:
-        if started:
-            ray.shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +12,10 @@ import numpy as np
 
 from actors.replay.config import DurabilityConfig, ReplayConfig
 from actors.replay.shard import ReplayShard
-from actors.replay.wire.shared import SHARED_MEMORY
 from cluster.bench.replay_bounds import read_seconds, write_seconds
 from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, median_ratio, replay_config
 from cluster.bench.row import BenchRow
+from envs.scratch import SHARED_MEMORY, scratch_folder
 
 TURNS = 5
 
@@ -33,12 +32,12 @@ def checkpoints(workload: Workload, turns: int = TURNS) -> Iterator[BenchRow]:
     source = StepSource(workload)
     for compression in ("none", "auto"):
         for place, parent in (("disk", None), ("memory", SHARED_MEMORY)):
-            with tempfile.TemporaryDirectory(prefix="worldfleet-bench-", dir=parent) as folder:
+            with scratch_folder("bench", parent) as folder:
                 case = f"{'raw' if compression == 'none' else 'zstd where it pays'}, {place}"
                 config = replay_config(workload, durability=DurabilityConfig("none", compression))
-                yield from _checkpoint(case, config, source, turns, Path(folder))
-    with tempfile.TemporaryDirectory(prefix="worldfleet-bench-") as folder:
-        yield from _durable_inserts(source, turns, Path(folder))
+                yield from _checkpoint(case, config, source, turns, folder)
+    with scratch_folder("bench") as folder:
+        yield from _durable_inserts(source, turns, folder)
 
 
 def _checkpoint(case: str, config: ReplayConfig, source: StepSource, turns: int, folder: Path) -> Iterator[BenchRow]:

@@ -25,9 +25,9 @@ from actors.records import Block
 from actors.replay.config import ReplayConfig
 from actors.replay.draw.kinds import PrioritizedConfig, SelectorConfig, UniformConfig, takes_priorities
 from actors.replay.shard import ReplayShard
-from actors.replay.wire.shared import SHARED_MEMORY
 from cluster.bench.replay_service import Sender, actor, ray_cluster
 from cluster.bench.row import BenchRow
+from envs.scratch import SHARED_MEMORY
 
 STREAMS = 16
 FRAME = (16, 16, 3)

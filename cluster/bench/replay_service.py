@@ -10,7 +10,6 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from actors.records import Block
 from actors.replay.draw.kinds import PrioritizedConfig
+from cluster.authentication import guarded
 from cluster.bench import replay_peers
 from cluster.bench.replay_bounds import Ring
 from cluster.bench.replay_data import StepSource, Work, Workload, alternate, compared, replay_config
@@ -50,21 +50,18 @@ def services(workload: Workload, peers: Collection[str], rounds: int) -> Iterato
 @contextmanager
 def ray_cluster(object_store_bytes: int = 2 << 30, max_actors: int = 16) -> Iterator[None]:
     """The connected Ray cluster, or one of our own on this machine for so many actors."""
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
-    started = not ray.is_initialized()
-    if started:
-        ray.init(
-            address="local", num_cpus=4, include_dashboard=False, log_to_driver=False,
-            object_store_memory=object_store_bytes,
-            _system_config={"worker_maximum_startup_concurrency": max_actors},  # or Ray warns on stdout
-        )  # fmt: skip
-    try:
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            stack.enter_context(guarded())
+            ray.init(
+                address="local", num_cpus=4, include_dashboard=False, log_to_driver=False,
+                object_store_memory=object_store_bytes,
+                _system_config={"worker_maximum_startup_concurrency": max_actors},  # or Ray warns on stdout
+            )  # fmt: skip
+            stack.callback(ray.shutdown)
         yield
-    finally:
-        if started:
-            ray.shutdown()
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -31,6 +30,7 @@ from cluster.config import ActorsConfig, RunConfig, ScheduleConfig
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
+from envs.scratch import scratch_folder
 
 if TYPE_CHECKING:  # they import Ray, which reads RAY_AUTH_MODE when it is first imported
     from cluster.bench.scale_stubs import LogicalActor
@@ -111,8 +111,8 @@ def _driver(hosts: Sequence[Any], number: int) -> Iterator[tuple[Run, list[Logic
         replay=replace(ReplayConfig(), limiter=LimiterConfig(min_size=1 << 60)),
         schedule=ScheduleConfig(total_steps=1 << 60),
     )
-    with tempfile.TemporaryDirectory(prefix="worldfleet-bench-") as folder:
-        run_dir = RunDir(Path(folder))
+    with scratch_folder("bench") as folder:
+        run_dir = RunDir(folder)
         recorder = Recorder(config, run_dir, Progress("bench"))
         limiter = SampleLimiter(config.replay.limiter, BLOCK_STEPS, 1)
         yield Run(config, recorder, cast(Any, None), fleet, limiter, run_dir), logical
@@ -174,10 +174,10 @@ def _with_shards(number: int, hosts: Sequence[Any], counts: Sequence[int], secon
     config = ReplayConfig(
         num_shards=number, max_bytes=number << 22, chunk_steps=BLOCK_STEPS, durability=DurabilityConfig("none")
     )
-    with tempfile.TemporaryDirectory(prefix="worldfleet-bench-") as folder, ExitStack() as stack:
+    with scratch_folder("bench") as folder, ExitStack() as stack:
         shards = []
         for index in range(number):  # one after another: all at once would take much longer
-            arguments = (config, index, index, str(Path(folder) / str(index)))
+            arguments = (config, index, index, str(folder / str(index)))
             shard = actor(ReplayShardActor, *arguments, concurrency_groups=CONCURRENCY_GROUPS)
             shards.append(stack.enter_context(shard))
             ray.get(shards[-1].ping.remote())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from envs.adapters import ActionCheck
 from envs.car_racing.config import DISCRETE_CONTROLS, OFF_FIELD_REWARD, CarRacingConfig
+from envs.faults import Fault, SimulatorError, instance_seed, note, one_line
 from envs.resize import AreaResize
 from envs.specs import StepBatch
 from envs.step_arrays import allocate
@@ -45,10 +46,23 @@ class CarRacingPool:
         self._resize = AreaResize(config.frame_shape, (config.image_size, config.image_size))
         self._everyone = np.arange(num_envs, dtype=np.int32)
         self._pool: Any = None
+        self._roots: list[int] = []
         self._seeds: list[int] = []
         self._episodes = np.zeros(num_envs, np.int64)
         self._ended: NDArray[np.bool_] | None = None
         self._frames: NDArray[np.uint8] = np.zeros((num_envs, *config.frame_shape), np.uint8)
+        self._remakes = 0
+        self._faults: list[Fault] = []
+
+    @property
+    def remakes(self) -> Sequence[int]:
+        """As `envs.specs.VectorEnv`; EnvPool fails, and is made again, as a whole."""
+        return [self._remakes] * self.num_envs
+
+    def take_faults(self) -> list[Fault]:
+        """As `envs.specs.VectorEnv`; told of row 0."""
+        taken, self._faults = self._faults, []
+        return taken
 
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
         """Start the first episode of every seed.
@@ -64,12 +78,16 @@ class CarRacingPool:
             raise ValueError(f"this environment takes no reset options, got {sorted(options)}")
         if len(seeds) != self.num_envs:
             raise ValueError(f"seeds must hold one seed per environment ({self.num_envs}), got {len(seeds)}")
-        return self._begin(seeds, np.zeros(self.num_envs, np.int64))
+        self._roots, self._remakes = [int(seed) for seed in seeds], 0
+        return self._begin(self._roots, np.zeros(self.num_envs, np.int64))
 
     def origins(self) -> list[dict[str, Any]]:
-        """Seed and number of every present episode."""
+        """Seed of the row, how often it was made again, and number of every present episode."""
         episodes = self._episodes.tolist()
-        return [{"seed": seed, "episode": episode} for seed, episode in zip(self._seeds, episodes, strict=True)]
+        return [
+            {"seed": root, "remakes": self._remakes, "episode": episode}
+            for root, episode in zip(self._roots, episodes, strict=True)
+        ]
 
     def redo(self, origins: Sequence[Mapping[str, Any]], actions: Sequence[NDArray[Any]]) -> StepBatch:
         """As `SerialVectorEnv.redo`; costs the tracks of the earlier episodes too, 2 ms each.
@@ -77,11 +95,13 @@ class CarRacingPool:
         Raises:
             ValueError: If an action is invalid, an episode ends before its last action, or an origin is not EnvPool's.
         """
-        if any(origin.keys() != {"seed", "episode"} for origin in origins):
+        if any(origin.keys() | {"remakes"} != {"seed", "remakes", "episode"} for origin in origins):
             raise ValueError("the episodes were not simulated by EnvPool, so it cannot play them again")
         for taken in actions:
             self._check(taken, (len(taken),))
-        out = self._begin([origin["seed"] for origin in origins], np.array([o["episode"] for o in origins], np.int64))
+        self._roots, self._remakes = [origin["seed"] for origin in origins], max(o.get("remakes", 0) for o in origins)
+        seeds = [instance_seed(root, self._remakes) for root in self._roots]
+        out = self._begin(seeds, np.array([origin["episode"] for origin in origins], np.int64))
         lengths = np.array([len(taken) for taken in actions])
         ended = np.zeros(self.num_envs, np.bool_)
         for t in range(int(lengths.max())):
@@ -113,7 +133,10 @@ class CarRacingPool:
         self._ended = None
         out = allocate(self.spec, self.num_envs)
         self._episodes += ended
-        self._advance(out, actions, self._everyone, ended)
+        try:
+            self._advance(out, actions, self._everyone, ended)
+        except Exception as error:  # noqa: BLE001 (whatever EnvPool raises)
+            return self._make_again(error)
         self._ended = out.is_last.copy()
         return out
 
@@ -127,6 +150,16 @@ class CarRacingPool:
             self._pool.close()
             self._pool = None
         self._ended = None
+
+    def _make_again(self, error: Exception) -> StepBatch:
+        """Note a failure and start every environment with a seed of its own; EnvPool cannot start one of them."""
+        self._faults.append(note(0, self._seeds[0], int(self._episodes[0]), 1, error))
+        self._remakes += 1
+        try:
+            seeds = [instance_seed(root, self._remakes) for root in self._roots]
+            return self._begin(seeds, np.zeros(self.num_envs, np.int64))
+        except Exception as again:
+            raise SimulatorError(f"{self.spec.name}: EnvPool cannot be started again: {one_line(again)}") from again
 
     def _begin(self, seeds: Sequence[int], episodes: NDArray[np.int64]) -> StepBatch:
         """Open new simulators and start the episode with the number `episodes` [N] of every seed."""

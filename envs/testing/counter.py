@@ -3,18 +3,24 @@
 Every observation carries the number of the step within its stream and within its episode, in several dtypes, and the
 action the environment received.
 
-`gym:envs.testing.counter:WorldfleetCounter-v0` is the same environment for Gymnasium.
+`gym:envs.testing.counter:WorldfleetCounter-v0` is the same environment for Gymnasium. It can fail on purpose, at a
+share of its steps, and keep a ledger of its failures.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.faults import Fault, FaultKind
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 
 ACTION_SIZE = 2
@@ -46,6 +52,11 @@ class CounterVectorEnv:
     def __init__(self, num_envs: int) -> None:
         self.spec = COUNTER_SPEC
         self.num_envs = num_envs
+        self.remakes = [0] * num_envs
+
+    def take_faults(self) -> list[Fault]:
+        """It never fails."""
+        return []
 
     def reset(self, seeds: Sequence[int], options: Mapping[str, Any] | None = None) -> StepBatch:
         assert len(seeds) == self.num_envs
@@ -99,12 +110,27 @@ class CounterVectorEnv:
 
 
 class CounterEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
-    """One counting environment of Gymnasium."""
+    """One counting environment of Gymnasium.
+
+    Args:
+        render_mode: None or "rgb_array".
+        fault_share: Share of the steps that fail; which ones follows from seed and step.
+        fault_kinds: How they fail, see `envs.faults.FaultKind`; "death" and "timeout" are for worker processes.
+        fault_log: File to which every failure appends "kind seed step" before it happens, "" for none.
+    """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  (Gymnasium's own class attribute)
 
-    def __init__(self, render_mode: str | None = "rgb_array") -> None:
+    def __init__(
+        self,
+        render_mode: str | None = "rgb_array",
+        fault_share: float = 0.0,
+        fault_kinds: Sequence[FaultKind] = get_args(FaultKind),
+        fault_log: str = "",
+    ) -> None:
         self.render_mode = render_mode
+        self._fault_every = round(1 / fault_share) if fault_share else 0
+        self._fault_kinds, self._fault_log = tuple(fault_kinds), fault_log
         box = gymnasium.spaces.Box
         self.observation_space = gymnasium.spaces.Dict(
             {
@@ -131,9 +157,32 @@ class CounterEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         self._count += 1
         self._total += 1
+        kind = self._fault()
         done = self._count == episode_length(self._seed, self._episode)
         even = self._episode % 2 == 0
-        return self._observe(action), float(self._count), done and even, done and not even, {"cost": 1.0}
+        observation, reward = self._observe(action), float(self._count)
+        if kind == "nonfinite":
+            observation["state"][0] = np.nan
+        elif kind == "reward":
+            reward = np.inf
+        return observation, reward, done and even, done and not even, {"cost": 1.0}
+
+    def _fault(self) -> FaultKind | None:
+        """How this step fails, if it does; it does not come back from all kinds."""
+        draw = zlib.crc32(f"{self._seed} {self._total}".encode()) if self._fault_every else 1
+        if not self._fault_every or draw % self._fault_every:
+            return None
+        kind = self._fault_kinds[draw // self._fault_every % len(self._fault_kinds)]
+        if self._fault_log:
+            with open(self._fault_log, "a") as log:
+                log.write(f"{kind} {self._seed} {self._total}\n")
+        if kind == "exception":
+            raise RuntimeError(f"the counter fails at {self._total}")
+        if kind == "death":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "timeout":
+            time.sleep(1e6)
+        return kind
 
     def render(self) -> Any:
         return np.full(IMAGE_SHAPE, self._total % 256, np.uint8)

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import re
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
+
+from envs.scratch import scratch_folder
 
 STARTUP_SECONDS = 120.0
 """How long a process may take to start Python and import the function."""
@@ -80,14 +81,14 @@ def run(function: Callable[..., None], arguments: tuple[Any, ...], seconds: floa
         seconds: Time limit of the call; starting Python does not count.
         stop: Ends the process when it is set; what was sent until then is the outcome.
     """
-    with tempfile.TemporaryDirectory(prefix="worldfleet-check-") as folder:
+    with scratch_folder("check") as folder:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(theirs, folder, function, arguments))
+        process = context.Process(target=_child, args=(theirs, str(folder), function, arguments))
         process.start()
         theirs.close()
         try:
-            return _attend(process, ours, Path(folder), seconds, stop or Stop())
+            return _attend(process, ours, folder, seconds, stop or Stop())
         finally:
             _kill_group(process.pid)
             process.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -23,6 +25,12 @@ class UpdateResult:
     priorities: NDArray[np.float32] | None = None  # [B] new replay priorities of the batch's sequences
     writebacks: dict[str, NDArray[Any]] = field(default_factory=dict)  # key -> [B, T, ...] for the last T steps
     version: int | None = None  # of the weights the write-backs were made with, if older ones must not overwrite them
+    skipped: tuple[str, ...] = ()  # metrics, or norms of gradients, that are not finite: nothing was changed
+
+
+def nonfinite(metrics: Mapping[str, float]) -> tuple[str, ...]:
+    """Names of the metrics that are NaN or infinite."""
+    return tuple(name for name, value in metrics.items() if not math.isfinite(value))
 
 
 Gift = Literal["priorities", "writebacks"]
@@ -42,11 +50,15 @@ class Algorithm(Protocol):
     """A learning algorithm. Data-parallel ranks call `update` in step with each other."""
 
     def update(self, batch: SequenceBatch, part: Part | None = None) -> UpdateResult:
-        """Take one optimisation step, of `part` alone if one is given."""
+        """Take one optimisation step, of `part` alone if one is given.
+
+        An update of which a loss or a gradient is not finite on any rank is skipped on every rank: its result says so,
+        and the algorithm is as before, its random states included.
+        """
         ...
 
     def export_weights(self) -> dict[str, NDArray[Any]]:
-        """What actors need to act, as arrays that later updates do not touch."""
+        """What actors need to act, as arrays that later updates do not touch; rank 0 alone is asked."""
         ...
 
     def save_artifacts(self, directory: Path) -> list[Path]:

@@ -3,15 +3,16 @@
 PlaNet (Hafner et al. 2019), Dreamer v1 (2020), v2 (2021) and v3 (2025) differ by configuration alone.
 
 An update (1) filters the batch with the posterior, (2) imagines from every state of it, (3) sums the losses of world
-model, actor and critic, and (4) takes one step of every optimiser. All noise is drawn for the whole batch of all
-ranks, and each rank takes its own rows: N ranks of B / N sequences take the step of one rank with B.
+model, actor and critic, and (4) takes one step of every optimiser, if losses and gradients are finite. All noise is
+drawn for the whole batch of all ranks, and each rank takes its own rows: N ranks of B / N sequences take the step of
+one rank with B.
 
 Letters: B sequences of this rank, T trained steps, N = B * T rows, H imagined steps, A action size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.specs import EnvSpec
-from learner.algorithms.base import Part, UpdateResult
+from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.collective import Collective, current
@@ -152,6 +153,7 @@ class DreamerAlgorithm:
             rssm, action = self.world.rssm, self.world.action
             self.behaviour: Behaviour | None = None
             self.disagreement: Disagreement | None = None
+            self.return_range: ReturnRange | None = None
             if (behaviour := config.behaviour) is not None:
                 self.behaviour = Behaviour(config, env_spec, rssm.features).to(device, dtype)
                 ends = behaviour.return_percentiles
@@ -172,6 +174,8 @@ class DreamerAlgorithm:
         Returns:
             The losses, and the latent states to store if they are stored.
         """
+        random = self.generator.get_state()
+        span = None if self.return_range is None else self.return_range.average
         data = self._to_device(batch)
         noise = self._draw(*data.is_first.shape)
         with fast_products(self._device):
@@ -179,12 +183,18 @@ class DreamerAlgorithm:
             total = torch.stack([loss.to(self._dtype) for loss in losses.values()]).sum() / self._collective.world_size
             total.backward()  # type: ignore[no-untyped-call]
         report |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
-        metrics = self._reduce_and_step(report)
-        self.updates += 1
-        if self.behaviour is not None and part is None and self.updates % self.behaviour.config.slow_every == 0:
-            self.behaviour.move_slow_value()
+        metrics, norms = self._reduce(report)
+        if skipped := nonfinite(metrics):
+            self.generator.set_state(random)
+            if self.return_range is not None and span is not None:
+                self.return_range.average = span
+            for optimizer in self.optimizers:
+                optimizer.clear()
+            return UpdateResult(metrics, skipped=skipped)
         latents = self.world.rssm.pack(states) if self.config.store_latents else {}
-        return UpdateResult(metrics, writebacks={key: values.cpu().numpy() for key, values in latents.items()})
+        writebacks = {key: values.cpu().numpy() for key, values in latents.items()}
+        self._step(norms, part)
+        return UpdateResult(metrics, writebacks=writebacks)
 
     def export_weights(self) -> dict[str, NDArray[Any]]:
         """The world model without its decoder, the policy and the critic; see actors.latent_policy."""
@@ -218,7 +228,7 @@ class DreamerAlgorithm:
             "generator": self.generator.get_state(),
             "updates": self.updates,
         }
-        if self.behaviour is not None:
+        if self.return_range is not None:
             state["return_range"] = self.return_range.average.clone()
         return state
 
@@ -235,7 +245,7 @@ class DreamerAlgorithm:
         if state["generator"].shape == self.generator.get_state().shape:  # differs between the CPU and CUDA
             self.generator.set_state(state["generator"].cpu())
         self.updates = state["updates"]
-        if self.behaviour is not None:
+        if self.return_range is not None:
             self.return_range.average.copy_(state["return_range"])
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -243,18 +253,28 @@ class DreamerAlgorithm:
         return {name: module for name, module in named.items() if module is not None}
 
     def _make_optimizers(self) -> list[Optimizer]:
-        """One optimiser for everything, except for an actor and a critic that have their own."""
+        """One optimiser for everything, except for an actor and a critic that have their own.
+
+        A head for a reward that nothing else may learn from is apart too: gradients are clipped by their joint norm.
+        """
         config, shared = self.config, list(self.world.parameters())
         if self.disagreement is not None:
             shared += self.disagreement.parameters()
         optimizers = []
+        if not self._learns_task:
+            head = list(self.world.reward.parameters())
+            optimizers.append(Optimizer(config.optimizer, head, "reward"))
+            shared = [parameter for parameter in shared if not any(parameter is one for one in head)]
         if self.behaviour is not None:
-            parts = (config.actor_optimizer, self.behaviour.policy), (config.critic_optimizer, self.behaviour.value)
-            for own, module in parts:
+            parts = (
+                ("actor", config.actor_optimizer, self.behaviour.policy),
+                ("critic", config.critic_optimizer, self.behaviour.value),
+            )
+            for name, own, module in parts:
                 if own is None:
                     shared += module.parameters()
                 else:
-                    optimizers.append(Optimizer(own, module.parameters()))
+                    optimizers.append(Optimizer(own, module.parameters(), name))
         return [Optimizer(config.optimizer, shared), *optimizers]
 
     def _to_device(self, batch: SequenceBatch) -> DreamerBatch:
@@ -320,7 +340,8 @@ class DreamerAlgorithm:
         reconstruction = world.decoder.losses(states.map(_rows), observation)
         losses = {f"reconstruction/{key}": weights.reconstruction * loss.mean() for key, loss in reconstruction.items()}
         features = states.features
-        losses["reward"] = weights.reward * world.reward(features).loss(data.reward).mean()
+        seen = features if self._learns_task else features.detach()
+        losses["reward"] = weights.reward * world.reward(seen).loss(data.reward).mean()
         if world.continuation is not None:
             target = self._continuation_target(data)
             losses["continuation"] = weights.continuation * world.continuation(features).loss(target).mean()
@@ -380,7 +401,10 @@ class DreamerAlgorithm:
             target_value = behaviour.target_value(imagined.features, value)
             returns, weight = self._imagined_returns(behaviour, imagined, target_value)
         fixed_returns, fixed_value = returns.detach(), target_value.detach()
-        scale = self.return_range.update(fixed_returns, self._collective) if config.normalise_returns else 1.0
+        scale: Tensor | float = 1.0
+        if config.normalise_returns:
+            assert self.return_range is not None
+            scale = self.return_range.update(fixed_returns, self._collective)
         advantage = (fixed_returns - fixed_value[:-1]) / scale
         policy, shares = behaviour.policy(visited), (config.reinforce, config.entropy)
         actor, entropy = actor_loss(policy, imagined.action, returns / scale, advantage, weight, *shares)
@@ -388,7 +412,8 @@ class DreamerAlgorithm:
             "actor": actor.mean(),
             "critic": (weight * behaviour.critic_loss(value, visited, fixed_returns)).mean(),
         }
-        replayed, continuation = self._replayed_returns(behaviour, data, fixed_returns[0])
+        reward = self._replayed_reward(data, states.map(Tensor.detach))
+        replayed, continuation = self._replayed_returns(behaviour, data, reward, fixed_returns[0])
         if config.replay_value > 0.0:
             features = (states.features if config.value_gradient_to_model else states.features.detach())[:, :-1]
             loss = behaviour.critic_loss(behaviour.value(features), features, replayed)
@@ -429,17 +454,35 @@ class DreamerAlgorithm:
             actions.append(action)
         features, action = torch.stack(steps), torch.stack(actions)
         continuation = self.world.predict_continuation(features)
-        return Imagined(features, action, self._imagined_reward(features, action), continuation)
+        reward = self._reward(features, action, lambda: self.world.reward(features).mean)
+        return Imagined(features, action, reward, continuation)
 
-    def _imagined_reward(self, features: Tensor, action: Tensor) -> Tensor:
-        """[H + 1, N] received on arriving at each imagined state."""
+    @property
+    def _learns_task(self) -> bool:
+        """Whether anything but the head that predicts it learns from the task's reward."""
+        return self.config.plan2explore is None or self.config.plan2explore.extrinsic > 0.0
+
+    def _reward(self, features: Tensor, action: Tensor, task: Callable[[], Tensor]) -> Tensor:
+        """Rewards [H + 1, N] that actor and critic learn from, received on arriving at each state.
+
+        Args:
+            features: [H + 1, N, D + S] of the states.
+            action: [H, N, A] that led from each to the next.
+            task: The task's reward [H + 1, N], asked for where it counts.
+        """
         plan2explore = self.config.plan2explore
         if plan2explore is None or self.disagreement is None:
-            return self.world.reward(features).mean  # type: ignore[no-any-return]
+            return task()
         intrinsic = plan2explore.intrinsic * F.pad(self.disagreement.reward(features[:-1], action), (0, 0, 1, 0))
-        if plan2explore.extrinsic == 0.0:
-            return intrinsic
-        return intrinsic + plan2explore.extrinsic * self.world.reward(features).mean  # type: ignore[no-any-return]
+        return intrinsic + plan2explore.extrinsic * task() if self._learns_task else intrinsic
+
+    @torch.no_grad()
+    def _replayed_reward(self, data: DreamerBatch, states: State) -> Tensor:
+        """The same [B, T] of replayed steps and their states [B, T, ...]; that of the first step is not known."""
+        if self.disagreement is None:
+            return data.reward
+        features, action = states.features.transpose(0, 1), data.action[:, :-1].transpose(0, 1)
+        return self._reward(features, action, lambda: data.reward.T).T
 
     def _imagined_returns(self, behaviour: Behaviour, imagined: Imagined, value: Tensor) -> tuple[Tensor, Tensor]:
         """Returns [H, N] that bootstrap from values [H + 1, N], and the weights [H, N] of their states."""
@@ -451,15 +494,17 @@ class DreamerAlgorithm:
         weight = cumulative_weight(continuation.detach(), discount)[:, :-1]
         return returns.T, weight.T
 
-    def _replayed_returns(self, behaviour: Behaviour, data: DreamerBatch, imagined: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns [B, T - 1] of replayed rewards, and where [B, T - 1] the episode has a next step.
+    def _replayed_returns(
+        self, behaviour: Behaviour, data: DreamerBatch, reward: Tensor, imagined: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns [B, T - 1] of replayed rewards [B, T], and where [B, T - 1] the episode has a next step.
 
         They bootstrap from imagined returns [N] of the same states.
         """
         config = behaviour.config
         discount = config.discount * (1.0 - data.is_terminal.to(self._dtype))
         continuation = 1.0 - data.is_last.to(self._dtype)
-        returns = lambda_returns(data.reward, discount, imagined.view(data.reward.shape), config.lambda_, continuation)
+        returns = lambda_returns(reward, discount, imagined.view(reward.shape), config.lambda_, continuation)
         return returns, continuation[:, :-1]
 
     def _masked_mean(self, values: Tensor, mask: Tensor) -> Tensor:
@@ -467,21 +512,31 @@ class DreamerAlgorithm:
         total, count = self._collective.mean(torch.stack([(values * mask).mean(), mask.mean()]))
         return total / count.clamp(min=torch.finfo(count.dtype).tiny)  # type: ignore[no-any-return]
 
-    def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
-        """Sum gradients over the ranks, average the report, step the optimisers; the report as numbers."""
+    def _reduce(self, report: Report) -> tuple[dict[str, float], list[tuple[Optimizer, Tensor]]]:
+        """Sum gradients over the ranks and average the report; that as numbers, and the optimisers' gradient norms.
+
+        This is the one time that the device is waited for: the same numbers say on every rank whether the optimisers
+        step, and the next batch is prepared while they do.
+        """
         gradients = [p.grad for optimizer in self.optimizers for p in optimizer.parameters if p.grad is not None]
         averages = torch.stack([value.to(self._dtype) for value in report.values()]) / self._collective.world_size
         self._collective.sum_([*gradients, averages])
-        rate = learning_rate(self.config.optimizer, self.optimizers[0].step_count)
-        norm = self.optimizers[0].step()
-        for optimizer in self.optimizers[1:]:  # of actor and critic
-            if any(parameter.grad is not None for parameter in optimizer.parameters):
-                optimizer.step()
-        values = torch.cat([averages, norm[None].to(self._dtype)]).tolist()
-        metrics = dict(zip([*report, "gradient_norm"], values, strict=True))
+        stepping = [each for each in self.optimizers if any(p.grad is not None for p in each.parameters)]
+        norms = [(optimizer, optimizer.gradient_norm()) for optimizer in stepping]
+        values = torch.cat([averages, torch.stack([norm.to(self._dtype) for _, norm in norms])]).tolist()
+        names = [f"gradient_norm/{each.name}" if each.name else "gradient_norm" for each in stepping]
+        metrics = dict(zip([*report, *names], values, strict=True))
         metrics["loss"] = sum(value for name, value in metrics.items() if name.startswith("loss/"))
-        metrics["learning_rate"] = rate
-        return metrics
+        metrics["learning_rate"] = learning_rate(self.config.optimizer, self.optimizers[0].step_count)
+        return metrics, norms
+
+    def _step(self, norms: list[tuple[Optimizer, Tensor]], part: Part | None) -> None:
+        """Step the optimisers whose gradients have norms, and move what follows their parameters."""
+        for optimizer, norm in norms:
+            optimizer.step(norm)
+        self.updates += 1
+        if self.behaviour is not None and part is None and self.updates % self.behaviour.config.slow_every == 0:
+            self.behaviour.move_slow_value()
 
 
 def imagined_step(

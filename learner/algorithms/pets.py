@@ -1,13 +1,15 @@
 """PETS (Chua et al. 2018): an ensemble of one-step models, learned by bootstrap from replayed sequences.
 
-An update (1) sums normaliser statistics and row weights over the ranks, (2) takes one gradient step on the training
-episodes, (3) measures the loss on the held-out episodes of the same batch and (4) decides whether to stop.
+An update (1) sums normaliser statistics and row weights over the ranks, (2) computes the gradient on the training
+episodes, (3) measures the loss on the held-out episodes of the same batch, (4) takes the step, if losses and gradients
+are finite, and (5) decides whether to stop.
 
 Letters: B sequences, T steps, N transitions, K members, S state size, A action size.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from envs.numbers import check_fields
 from envs.specs import EnvSpec
-from learner.algorithms.base import Exchange, Part, UpdateResult
+from learner.algorithms.base import Exchange, Part, UpdateResult, nonfinite
 from learner.batch import SequenceBatch
 from learner.bootstrap import Kind, bootstrap_weights, held_out
 from learner.collective import Collective, current
@@ -30,8 +32,11 @@ from learner.losses.ensemble import EnsembleLoss, EnsembleLossConfig, ensemble_l
 from learner.losses.likelihood import squared_error
 from learner.models.average import ParameterAverage
 from learner.models.ensemble import Ensemble, EnsembleConfig, save_members
+from learner.models.normaliser import OUTLIER_FACTOR, OUTLIER_SHARE
 from learner.optim import OptimConfig, Optimizer, learning_rate
 from learner.transitions import Transitions, transitions_of
+
+logger = logging.getLogger(__name__)
 
 Share = Annotated[float, Ge(0), Lt(1)]
 
@@ -88,6 +93,18 @@ class _Rows:
     terminal: Tensor  # [N]
     weights: Tensor  # [K, N]
 
+    @property
+    def inputs(self) -> Tensor:
+        """[N, S + A]."""
+        return torch.cat([self.state, self.action], 1)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    def take(self, mask: Tensor) -> _Rows:
+        """The rows where the mask [N] is true."""
+        return _Rows(self.state[mask], self.action[mask], self.target[mask], self.terminal[mask], self.weights[:, mask])
+
 
 class PetsAlgorithm:
     """Learns an ensemble from batches of sequences.
@@ -131,6 +148,7 @@ class PetsAlgorithm:
         self.stopping = EarlyStopping(config.early_stopping)
         self._best: dict[str, Tensor] | None = None
         self._stream_steps: dict[int, int] = {}
+        self._told_outlier = False
         # A held-out loss is a proper score: without the variance weighting of the training loss.
         self._validation_loss = replace(config.loss, nll_beta=0.0)
 
@@ -143,15 +161,30 @@ class PetsAlgorithm:
 
         Returns:
             Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the
-            loss, the norm of the gradients, and `stopped`; perhaps priorities, with their mean and that of the weights.
+            loss, the norm of the gradients, `stopped`, and `outliers`, the transitions of all ranks that were left out;
+            perhaps priorities, with their mean and that of the weights.
         """
-        train, validation = self._split(batch)
-        sums, validation_weight, data_seen = self._share_statistics(batch, train, validation)
+        seen, held = self._split(batch)
+        train, validation = self._regular(seen), self._regular(held)
+        outliers = torch.tensor([len(seen) + len(held) - len(train) - len(validation)], device=self._device)
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        sums, validation_weight, streams, data_seen = self._share_statistics(batch, seen, train, validation, outliers)
         report: dict[str, Tensor] = {}
         if not self.stopping.stopped:
             report.update(self._train_losses(train, sums))
         report["validation_loss_member"] = self._held_out_loss(validation, validation_weight)
-        metrics = self._reduce_and_step(report)
+        metrics, norm = self._reduce(report)
+        metrics["outliers"] = float(outliers)
+        if skipped := nonfinite(metrics):
+            for buffer, value in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(value)
+            self.optimizer.clear()
+            return UpdateResult(metrics, skipped=skipped)
+        self._stream_steps = streams
+        if norm is not None:
+            metrics["learning_rate"] = learning_rate(self.config.optimizer, self.optimizer.step_count)
+            self.optimizer.step(norm)
+            self.average.update()
         metrics.update(self._decide(metrics, bool(validation_weight > 0), data_seen))
         if not self._gives_priorities:
             return UpdateResult(metrics)
@@ -218,33 +251,60 @@ class PetsAlgorithm:
         arrays = (rows.state, rows.action, rows.target, rows.terminal, weights)
         return _Rows(*(to_device(array, self._device, self._dtype) for array in arrays))
 
-    def _share_statistics(self, batch: SequenceBatch, train: _Rows, validation: _Rows) -> tuple[Tensor, Tensor, int]:
-        """Merge the normaliser statistics of all ranks and sum their row weights.
+    def _regular(self, rows: _Rows) -> _Rows:
+        """The rows without an outlier, see `RunningNormaliser`; the first one of all is told."""
+        key = self.config.observation_key
+        statistics = self.model.input_statistics, self.model.output_statistics
+        odd = [found.outliers(part) for found, part in zip(statistics, (rows.inputs, rows.target), strict=True)]
+        everywhere = torch.cat(odd, 1)
+        if not bool(everywhere.any()):
+            return rows
+        if not self._told_outlier:
+            self._told_outlier = True
+            row, column = everywhere.nonzero()[0].tolist()
+            state, action = self.model.state_size, self.model.action_size
+            names = [f"{key}[{i}]" for i in range(state)] + [f"action[{i}]" for i in range(action)]
+            names += [f"the change of {key}[{i}]" for i in range(state)] + ["the reward"]
+            logger.warning(
+                "%s is %g, more than %d times as large as in all but %g %% of the steps: such transitions are left "
+                "out, and learner/outliers counts them",
+                *(names[column], torch.cat([rows.inputs, rows.target], 1)[row, column].item()),
+                *(OUTLIER_FACTOR, 100 * OUTLIER_SHARE),
+            )
+        return rows.take(~everywhere.any(1))
+
+    def _share_statistics(
+        self, batch: SequenceBatch, seen: _Rows, train: _Rows, validation: _Rows, outliers: Tensor
+    ) -> tuple[Tensor, Tensor, dict[int, int], int]:
+        """Merge the normaliser statistics of all ranks and sum their row weights, and their numbers of outliers.
 
         Returns:
-            Weight sums of the members [K], the held-out weight, and the known data in steps.
+            Weight sums of the members [K], the held-out weight, and the known data: steps of every stream, and of all
+            streams that the rank that knows most has met.
         """
         model, collective = self.model, self._collective
-        uniform = (train.weights.sum(0) > 0).double()
-        inputs = model.input_statistics.statistics(torch.cat([train.state, train.action], 1), uniform)
-        outputs = model.output_statistics.statistics(train.target, uniform)
+        uniform = (seen.weights.sum(0) > 0).double()
+        inputs = model.input_statistics.statistics(seen.inputs, uniform)
+        outputs = model.output_statistics.statistics(seen.target, uniform)
         sums = train.weights.double().sum(1)
         held = validation.weights[:1].double().sum()[None]
+        streams = self._stream_steps | self._met_streams(batch)
         known = torch.zeros(collective.world_size, dtype=torch.float64, device=self._device)
-        known[collective.rank] = self._observe_streams(batch)
-        collective.sum_([inputs, outputs, sums, held, known])
+        known[collective.rank] = sum(streams.values())
+        collective.sum_([inputs, outputs, sums, held, known, outliers])
         if not self.stopping.stopped:
             model.input_statistics.merge(inputs)
             model.output_statistics.merge(outputs)
             model.refresh_scales()
-        return sums.to(self._dtype), held[0].to(self._dtype), int(known.max())
+        return sums.to(self._dtype), held[0].to(self._dtype), streams, int(known.max())
 
-    def _observe_streams(self, batch: SequenceBatch) -> int:
-        """Extend the known length of every stream of the batch; returns the known steps of all streams."""
+    def _met_streams(self, batch: SequenceBatch) -> dict[int, int]:
+        """The known length of every stream of the batch, with the batch."""
+        met: dict[int, int] = {}
         ends = (batch.first_step + batch.shape[1]).tolist()
         for stream, end in zip(batch.stream_id.tolist(), ends, strict=True):
-            self._stream_steps[stream] = max(end, self._stream_steps.get(stream, 0))
-        return sum(self._stream_steps.values())
+            met[stream] = max(end, met.get(stream, 0), self._stream_steps.get(stream, 0))
+        return met
 
     def _losses(self, rows: _Rows, config: EnsembleLossConfig, sums: Tensor) -> EnsembleLoss:
         with autocast(self._device, self._precision):
@@ -272,30 +332,32 @@ class PetsAlgorithm:
 
     @torch.no_grad()
     def _sequence_errors(self, batch: SequenceBatch) -> NDArray[np.float32]:
-        """Half the squared error [B] of each sequence: the mean over transitions, members and normalised quantities."""
+        """Half the squared error [B] of each sequence: the mean over transitions, members and normalised quantities.
+
+        Outliers do not count.
+        """
         transitions = transitions_of(batch, self.config.observation_key)
-        rows = self._rows(transitions, np.ones((1, len(transitions)), np.float32))
+        rows = self._rows(transitions, transitions.sequence[None].astype(np.float32))
+        rows = self._regular(rows)
+        sequence = rows.weights[0].long().cpu().numpy()
         with autocast(self._device, self._precision):
             mean = self.model(rows.state, rows.action).mean
         error = squared_error(mean, self.model.normalise_target(rows.target).expand_as(mean)).mean((0, 2))
-        sums = np.bincount(transitions.sequence, error.double().cpu().numpy(), batch.shape[0])
-        counts = np.bincount(transitions.sequence, minlength=batch.shape[0])
-        return (sums / np.maximum(counts, 1)).astype(np.float32)
+        sums = np.bincount(sequence, error.double().cpu().numpy(), batch.shape[0])
+        counts = np.bincount(sequence, minlength=batch.shape[0])
+        errors = (sums / np.maximum(counts, 1)).astype(np.float32)
+        return np.where(np.isfinite(errors), errors, np.float32(0.0))  # of predictions that overflow
 
-    def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
-        """Sum gradients and losses over the ranks in one buffer, step the optimiser, read the losses."""
+    def _reduce(self, report: dict[str, Tensor]) -> tuple[dict[str, float], Tensor | None]:
+        """Sum gradients and losses over the ranks in one buffer; the losses as numbers, the gradients' norm if any."""
         stepping = "loss_member" in report
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None] if stepping else []
         self._collective.sum_([*gradients, *report.values()])
-        if stepping:
-            rate = learning_rate(self.config.optimizer, self.optimizer.step_count)
-            report["gradient_norm"] = self.optimizer.step()[None]
-            self.average.update()
+        norm = self.optimizer.gradient_norm() if stepping else None
+        if norm is not None:
+            report["gradient_norm"] = norm[None]
         values = torch.cat([value.detach() for value in report.values()]).tolist()
-        metrics = _named(values, {name: value.numel() for name, value in report.items()})
-        if stepping:
-            metrics["learning_rate"] = rate
-        return metrics
+        return _named(values, {name: value.numel() for name, value in report.items()}), norm
 
     def _decide(self, metrics: dict[str, float], measured: bool, data_seen: int) -> dict[str, float]:
         """Early stopping: keep the best weights, return to them on a stop."""

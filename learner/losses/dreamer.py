@@ -1,4 +1,4 @@
-"""Losses, returns and their range of the Dreamer family.
+"""Losses, returns and their range of the Dreamer family, in float32 whatever the width of the networks.
 
 Letters: B sequences, T steps, N rows (sequences, imagined or replayed), H steps of a row, A action size.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.collective import Collective
-from learner.models.distributions import Policy, Regression, TwoHot
+from learner.models.distributions import Policy, Regression, TwoHot, widened
 from learner.models.rssm import Latent
 
 
@@ -85,7 +85,7 @@ def cumulative_weight(continuation: Tensor, discount: float) -> Tensor:
         continuation: [N, H + 1] probability that the episode continues after each state; the first is a replayed one.
         discount: Factor per step, 1 if `continuation` holds it already.
     """
-    return torch.cumprod(discount * continuation, 1) / discount
+    return torch.cumprod(discount * widened(continuation), 1) / discount
 
 
 def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lambda_: float, continuation: Tensor) -> Tensor:
@@ -104,6 +104,7 @@ def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, lambda_: flo
     Returns:
         [N, H].
     """
+    reward, discount, value, continuation = map(widened, (reward, discount, value, continuation))
     mixing = lambda_ * continuation[:, 1:]
     interim = reward[:, 1:] + (1.0 - mixing) * discount[:, 1:] * value[:, 1:]
     weight = discount[:, 1:] * mixing
@@ -135,13 +136,16 @@ class ReturnRange:
 
     @torch.no_grad()
     def update(self, returns: Tensor, collective: Collective) -> Tensor:
-        """Update the averages by returns of any shape, equal on every rank.
+        """Replace `average` by one moved toward the returns, of any shape; it is equal on every rank.
+
+        An end that is not finite stays where it was.
 
         Returns:
             The range, a scalar, at least `limit`.
         """
         everyone = collective.gather(returns.flatten().to(self.average.dtype))
-        self.average.lerp_(percentiles(everyone, self._ends), self._rate)
+        moved = self.average.lerp(percentiles(everyone, self._ends), self._rate)
+        self.average = torch.where(moved.isfinite(), moved, self.average)
         return (self.average[1] - self.average[0]).clamp(min=self._limit)
 
 

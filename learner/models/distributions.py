@@ -1,8 +1,9 @@
 """Distributions and losses of the Dreamer heads.
 
-Every class wraps the output of a network. `loss` is a negative log-likelihood up to a constant, or the regression
-loss that stands for one. Samplers take their noise as an argument, so that a caller decides where randomness
-comes from. Losses are summed over the features of a step.
+Every class wraps the output of a network, and computes in float32 whatever the width of that output (in float64 where
+it is float64). `loss` is a negative log-likelihood up to a constant, or the regression loss that stands for one.
+Samplers take their noise as an argument, so that a caller decides where randomness comes from. Losses are summed over
+the features of a step.
 
 Letters: ... any leading axes, A action size or number of actions, C classes, K bins.
 """
@@ -17,6 +18,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it is that already: bfloat16 has no probability between 0.996 and 1."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -52,7 +58,7 @@ class TwoHot:
     """
 
     def __init__(self, logits: Tensor, bins: Tensor) -> None:
-        self.logits = logits.float() if logits.dtype != torch.float64 else logits
+        self.logits = widened(logits)
         self.bins = bins
 
     @property
@@ -97,7 +103,7 @@ class Regression:
     """
 
     def __init__(self, prediction: Tensor, event_dims: int, squash: bool = False) -> None:
-        self.prediction = prediction
+        self.prediction = widened(prediction)
         self._dims, self._squash = tuple(range(-event_dims, 0)), squash
 
     @property
@@ -118,7 +124,7 @@ class Bernoulli:
     """
 
     def __init__(self, logit: Tensor) -> None:
-        self.logit = logit
+        self.logit = widened(logit)
 
     @property
     def mean(self) -> Tensor:
@@ -139,7 +145,7 @@ class Ids:
     """
 
     def __init__(self, logits: Tensor, num_values: int) -> None:
-        wide = logits if logits.dtype == torch.float64 else logits.float()
+        wide = widened(logits)
         self._log_probs = torch.log_softmax(wide.view(*wide.shape[:-1], -1, num_values), -1)
 
     @property
@@ -170,7 +176,7 @@ class Normal:
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self.mean, self.std = mean, std
+        self.mean, self.std = widened(mean), widened(std)
 
     def mode(self) -> Tensor:
         """[..., A]."""
@@ -201,7 +207,7 @@ class BoundedNormal(Normal):
     """
 
     def __init__(self, mean: Tensor, std: Tensor, low: float, high: float) -> None:
-        super().__init__(torch.tanh(mean), (high - low) * torch.sigmoid(std + 2.0) + low)
+        super().__init__(torch.tanh(widened(mean)), (high - low) * torch.sigmoid(widened(std) + 2.0) + low)
 
 
 class TanhNormal:
@@ -216,6 +222,7 @@ class TanhNormal:
     SAMPLES = 16  # of the entropy's estimate
 
     def __init__(self, mean: Tensor, std: Tensor, low: float) -> None:
+        mean, std = widened(mean), widened(std)
         self._normal = Normal(5.0 * torch.tanh(mean / 5.0), F.softplus(std + math.log(math.expm1(5.0))) + low)
 
     def mode(self) -> Tensor:
@@ -246,6 +253,40 @@ class TanhNormal:
         return (normal - jacobian).sum(-1)
 
 
+class PartlyFixed:
+    """A policy over some dimensions of an action; the others are always 0.
+
+    Args:
+        policy: Over the free dimensions.
+        free: Their indices.
+        size: Dimensions of the action, A.
+    """
+
+    def __init__(self, policy: Policy, free: list[int], size: int) -> None:
+        self._policy, self._free, self._size = policy, free, size
+
+    def mode(self) -> Tensor:
+        """[..., A]."""
+        return self._whole(self._policy.mode())
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., A] from standard normal noise [..., A]; differentiable."""
+        return self._whole(self._policy.sample(noise[..., self._free]))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]."""
+        return self._policy.log_prob(action[..., self._free])
+
+    def entropy(self) -> Tensor:
+        """[...] in nats, of the free dimensions."""
+        return self._policy.entropy()
+
+    def _whole(self, action: Tensor) -> Tensor:
+        whole = action.new_zeros((*action.shape[:-1], self._size))
+        whole[..., self._free] = action
+        return whole
+
+
 class OneHot:
     """A categorical over C classes with a share of uniform probability; samples are one-hot and straight-through.
 
@@ -255,7 +296,7 @@ class OneHot:
     """
 
     def __init__(self, logits: Tensor, unimix: float = 0.0) -> None:
-        wide = logits if logits.dtype == torch.float64 else logits.float()
+        wide = widened(logits)
         self.probs = _softmax(wide)
         if unimix > 0.0:
             self.probs = torch.add(unimix / logits.shape[-1], self.probs, alpha=1.0 - unimix)

@@ -26,6 +26,8 @@ from learner.models.normaliser import RunningNormaliser
 Activation = Literal["silu", "relu", "tanh", "elu"]
 _OUTPUT_GAIN = 0.3
 """Initial outputs are small against the normalised targets, yet differ between members."""
+_RESOLUTION = 1e-7
+"""Of float32: deviations that are smaller than this share of the mean are rounding."""
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
 
 
@@ -124,12 +126,14 @@ class Ensemble(nn.Module):
         if self.input_statistics.count == 0:
             return
         floor = self.config.min_std
-        inputs, outputs = self.input_statistics, self.output_statistics
-        input_std = inputs.std()
-        self.input_shift.copy_(inputs.mean)
-        self.input_scale.copy_(torch.where(input_std > floor, 1.0 / input_std.clamp(min=floor), 1.0))
-        self.output_shift.copy_(outputs.mean)
-        self.output_scale.copy_(outputs.std().clamp(min=floor))
+        (input_mean, input_std), (output_mean, output_std) = (
+            statistics.moments() for statistics in (self.input_statistics, self.output_statistics)
+        )
+        varies = input_std > (input_mean.abs() * _RESOLUTION).clamp(min=floor)
+        self.input_shift.copy_(input_mean)
+        self.input_scale.copy_(torch.where(varies, 1.0 / input_std.clamp(min=floor), 1.0))
+        self.output_shift.copy_(output_mean)
+        self.output_scale.copy_(output_std.clamp(min=floor))
 
     def forward(self, state: Tensor, action: Tensor) -> EnsemblePrediction:
         """Predict one step in normalised units (those of `normalise_target`).

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from envs.numbers import PositiveInt, check_fields
 from envs.specs import ArraySpec
-from learner.models.distributions import Distribution, Ids, Regression, symlog
+from learner.models.distributions import Distribution, Ids, Regression, symlog, widened
 from learner.models.layers import (
     ACTIVATIONS,
     Architecture,
@@ -219,7 +219,7 @@ class Decoder(nn.Module):
         x = normalise(self.norm, self.act, x).movedim(-1, 1)
         for convolution in self.convolutions:
             x = convolution(x)
-        x = self.image_out(x).movedim(1, -1)
+        x = widened(self.image_out(x)).movedim(1, -1)
         return torch.sigmoid(x) if self._config.sigmoid else x + 0.5
 
 

@@ -19,7 +19,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from envs.numbers import PositiveFloat, PositiveInt, check_fields
-from learner.models.distributions import Normal, OneHot
+from learner.models.distributions import Normal, OneHot, widened
 from learner.models.layers import (
     ACTIVATIONS,
     Architecture,
@@ -173,7 +173,7 @@ class Rssm(nn.Module):
         config = self.config
         if config.latent == "categorical":
             return CategoricalLatent(self._split_groups(statistics), config.unimix)
-        mean, std = statistics.chunk(2, -1)
+        mean, std = widened(statistics).chunk(2, -1)
         return GaussianLatent(mean, F.softplus(std) + config.min_std)
 
     def prior(self, deter: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Lt
@@ -23,11 +24,13 @@ from learner.models.distributions import (
     Bernoulli,
     BoundedNormal,
     OneHot,
+    PartlyFixed,
     Policy,
     Regression,
     TanhNormal,
     TwoHot,
     symexp_bins,
+    widened,
 )
 from learner.models.layers import Architecture, Linear, Mlp
 from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys
@@ -91,8 +94,8 @@ class DisagreementConfig:
     Args:
         members: Predictors.
         layers: Hidden layers of each.
-        intrinsic: Weight of the disagreement in the reward of imagination.
-        extrinsic: Weight of the predicted reward.
+        intrinsic: Weight of the disagreement in the reward that actor and critic learn from.
+        extrinsic: Weight of the task's reward in it; at 0, nothing but the head that predicts it learns from that.
     """
 
     members: Annotated[int, Ge(2)] = 8
@@ -155,13 +158,22 @@ class ContinuationHead(_Head):
 
 
 class PolicyHead(_Head):
-    """See PolicyConfig; discrete where the action is, over one-hot actions."""
+    """See PolicyConfig; discrete where the action is, over one-hot actions.
+
+    Raises:
+        ValueError: Every dimension of the action is fixed.
+    """
 
     def __init__(self, config: PolicyConfig, action: ArraySpec, features: int, arch: Architecture) -> None:
-        super().__init__(features, config.layers, action.num_values or action.size, arch, config.outscale)
+        free = _free_dimensions(action)
+        outputs = action.num_values or len(free)
+        if outputs == 0:
+            raise ValueError(f"every dimension of the action is fixed to {action.low}: a policy has nothing to choose")
+        super().__init__(features, config.layers, outputs, arch, config.outscale)
         self.config, self.discrete = config, action.is_discrete
+        self._free = None if self.discrete or outputs == action.size else (free, action.size)
         if not self.discrete:
-            self.std = Linear(arch.sizes.units, action.size, config.outscale)
+            self.std = Linear(arch.sizes.units, outputs, config.outscale)
 
     def forward(self, features: Tensor) -> Policy:
         """features [..., D + S] -> a distribution over actions [..., A]."""
@@ -169,11 +181,20 @@ class PolicyHead(_Head):
         if self.discrete:
             return OneHot(self.out(x), config.unimix)
         mean, std = self.out(x), self.std(x)
-        if mean.dtype != torch.float64:
-            mean, std = mean.float(), std.float()
+        policy: Policy
         if config.continuous == "tanh_normal":
-            return TanhNormal(mean, std, config.min_std)
-        return BoundedNormal(mean, std, config.min_std, config.max_std)
+            policy = TanhNormal(mean, std, config.min_std)
+        else:
+            policy = BoundedNormal(mean, std, config.min_std, config.max_std)
+        return policy if self._free is None else PartlyFixed(policy, *self._free)
+
+
+def _free_dimensions(action: ArraySpec) -> list[int]:
+    """Dimensions of a box in which actions differ."""
+    if action.is_discrete:
+        return []
+    low, high = action.box()
+    return np.flatnonzero(low < high).tolist()
 
 
 class Disagreement(nn.Module):
@@ -192,7 +213,7 @@ class Disagreement(nn.Module):
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """features [..., D + S], action [..., A] -> predictions [K, ..., S]."""
         x = torch.cat([features, action], -1)
-        return torch.stack([member(x) for member in self.members])
+        return widened(torch.stack([member(x) for member in self.members]))
 
     def loss(self, features: Tensor, action: Tensor, stoch: Tensor) -> Tensor:
         """Squared error [...] of all members for the next stoch [..., S]."""
@@ -206,38 +227,49 @@ class Disagreement(nn.Module):
 class ActionCodec(nn.Module):
     """Actions of an environment as models see them: boxes become [-1, 1], ids become one-hot.
 
+    A fixed dimension of a box, where both bounds are equal, is 0 for the model and its bound for the environment.
+
     Args:
         spec: Spec of the action.
+        what: The action, for errors.
 
     Raises:
-        ValueError: The action is unbounded, or an array of ids.
+        ValueError: The action is unbounded, too wide for float32, or an array of ids.
     """
 
     low: Tensor
     high: Tensor
     scale: Tensor
+    reach: Tensor  # [A] largest magnitude that the model sees: 1, or 0 where it is fixed
 
-    def __init__(self, spec: ArraySpec) -> None:
+    def __init__(self, spec: ArraySpec, what: str = "the action") -> None:
         super().__init__()
         self.spec = spec
         self.size = spec.num_values or spec.size
+        self.register_buffer("reach", torch.ones(self.size), persistent=False)
+        self.has_fixed = False
         if spec.is_discrete:
             if spec.shape:
                 raise ValueError(f"actions must be single ids or a box, got ids of shape {spec.shape}")
             return
-        low, high = (torch.tensor(bound.reshape(-1)) for bound in spec.bounds())
-        if not (low.isfinite().all() and high.isfinite().all()):
-            raise ValueError(f"actions must be bounded, got low {spec.low} and high {spec.high}")
+        low, high = map(torch.tensor, spec.box(what))
+        half_width = (high - low) / 2.0
+        self.reach.copy_(half_width > 0.0)
+        self.has_fixed = not bool(self.reach.all())
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
-        self.register_buffer("scale", (high - low) / 2.0, persistent=False)
+        self.register_buffer("scale", half_width, persistent=False)
 
     def encode(self, action: Tensor, dtype: torch.dtype) -> Tensor:
         """Stored actions [..., *shape] -> [..., A]."""
         if self.spec.num_values is not None:
             return F.one_hot(action.long(), self.spec.num_values).to(dtype)
         leading = action.shape[: action.dim() - len(self.spec.shape)]
-        return ((action.reshape(*leading, -1) - self.low) / self.scale - 1.0).to(dtype)
+        above = action.reshape(*leading, -1) - self.low
+        if not self.has_fixed:
+            return (above / self.scale - 1.0).to(dtype)
+        inside = above / torch.where(self.reach > 0.0, self.scale, 1.0) - 1.0
+        return (inside * self.reach).to(dtype)
 
     def decode(self, action: Tensor) -> Tensor:
         """Model actions [N, A] -> what the environment takes [N, *shape], clipped into its box."""
@@ -262,7 +294,7 @@ class LatentModel(nn.Module):
         super().__init__()
         arch = config.arch
         self.keys = ObservationKeys.of(spec.observation, config.observation)
-        self.action = ActionCodec(spec.action)
+        self.action = ActionCodec(spec.action, f"the action of {spec.name}")
         self.encoder = Encoder(self.keys, config.observation, arch)
         self.rssm = Rssm(config.rssm, self.encoder.tokens, self.action.size, arch)
         self.reward = ScalarHead(config.reward, self.rssm.features, arch)

@@ -86,6 +86,8 @@ Search::Search(const SearchConfig& config, std::vector<float> low, std::vector<f
         require(std::isfinite(low_[a]), "low must be finite", low_[a]);
         require(std::isfinite(high_[a]) && high_[a] >= low_[a], "high must be finite and not below low",
                 high_[a]);
+        require(std::isfinite(high_[a] - low_[a]) && std::isfinite(high_[a] + low_[a]),
+                "the range of the box must be finite in float32, it overflows at high", high_[a]);
     }
     num_kept_ = static_cast<int>(std::floor(config_.keep_fraction * config_.elites + 0.5));
     const int smallest = num_candidates(config_.iterations - 1);

@@ -1,13 +1,25 @@
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
 
 from actors.carry import take_rows
-from actors.evaluate import EvalConfig, Evaluator, bootstrap_interval, wilson_interval
+from actors.evaluate import (
+    DEFAULT_MAX_STEPS,
+    EvalConfig,
+    Evaluation,
+    EvaluationStopped,
+    Evaluator,
+    bootstrap_interval,
+    wilson_interval,
+)
 from actors.random_policy import RandomPolicy
-from envs.testing.counter import IMAGE_SHAPE, CounterVectorEnv
+from envs.faults import Fault, SimulatorError
+from envs.registry import make_vector_env
+from envs.specs import StepBatch
+from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, IMAGE_SHAPE, CounterVectorEnv
 from tests.fakes import CheckingPolicy
 
 
@@ -90,9 +102,150 @@ def test_frames_of_the_first_episodes() -> None:
     np.testing.assert_array_equal(result.frames[0][:, 0, 0, 0], np.arange(result.episodes[0].length + 1))
 
 
-def test_max_steps_cuts_an_episode() -> None:
+def test_max_steps_cuts_an_episode_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    whole = Evaluator(CounterVectorEnv, EvalConfig(8, 3, 4)).evaluate(CheckingPolicy())
+    assert (whole.summary.cut, whole.summary.max_steps, caplog.records) == (0, 60, [])
     result = Evaluator(CounterVectorEnv, EvalConfig(8, 3, 4, max_steps=5)).evaluate(CheckingPolicy())
-    assert max(e.length for e in result.episodes) == 5
+    assert [e.length for e in result.episodes] == [min(5, e.length) for e in whole.episodes]
+    assert [e.cut for e in result.episodes] == [e.length > 5 for e in whole.episodes]
+    assert result.summary.cut == sum(e.cut for e in result.episodes) > 0
+    assert result.summary.max_steps == 5
+    assert f"{result.summary.cut} of 8 episodes of counter had no end within 5 steps" in caplog.text
+
+
+@pytest.mark.parametrize(("declared", "limit"), [(None, DEFAULT_MAX_STEPS), (7, 7)])
+def test_an_episode_without_an_end_is_cut_at_the_limit_or_the_default(declared: int | None, limit: int) -> None:
+    class Endless(CounterVectorEnv):
+        def __init__(self, num_envs: int) -> None:
+            super().__init__(num_envs)
+            self.spec = replace(COUNTER_SPEC, max_episode_steps=declared)
+            self._endless = self.reset([0])
+
+        def step(self, actions: np.ndarray) -> StepBatch:
+            none = np.zeros(self.num_envs, np.bool_)
+            return replace(self._endless, is_first=none, is_last=none, is_terminal=none)
+
+    result = Evaluator(Endless, EvalConfig(episodes=1, num_envs=1)).evaluate(RandomPolicy(COUNTER_SPEC.action))
+    assert (result.episodes[0].length, result.episodes[0].cut, result.summary.cut) == (limit, True, 1)
+
+
+def test_an_evaluation_can_be_stopped_between_two_steps() -> None:
+    policy, asked = CheckingPolicy(), []
+
+    def stopping() -> bool:
+        asked.append(policy.rows)
+        return len(asked) > 3
+
+    with pytest.raises(EvaluationStopped):
+        Evaluator(CounterVectorEnv, EvalConfig(episodes=7, num_envs=4)).evaluate(policy, stopping=stopping)
+    assert asked == [0, 4, 8, 12]
+
+
+class FaultyEnv(CounterVectorEnv):
+    """Fails as told: {step since the last reset: rows}; row -1 means for good."""
+
+    plan: ClassVar[dict[int, list[int]]] = {}
+    made: ClassVar[list[int]] = []
+
+    def __init__(self, num_envs: int) -> None:
+        super().__init__(num_envs)
+        self.made.append(num_envs)
+        self._faults: list[Fault] = []
+
+    def take_faults(self) -> list[Fault]:
+        faults, self._faults = self._faults, []
+        return faults
+
+    def reset(self, seeds: Sequence[int], options: Any = None) -> StepBatch:
+        self._ticks, self.remakes = 0, [0] * self.num_envs
+        return self._fail(super().reset(seeds, options))
+
+    def step(self, actions: np.ndarray) -> StepBatch:
+        self._ticks += 1
+        return self._fail(super().step(actions))
+
+    def _fail(self, step: StepBatch) -> StepBatch:
+        for row in self.plan.get(self._ticks, []):
+            if row < 0:
+                raise SimulatorError("counter fails however often it is made again")
+            self.remakes[row] += 1
+            self._faults.append(Fault(row, "exception", "step", self._seeds[row], 0, self._ticks, "it broke"))
+            step.is_first[row], step.is_last[row], step.reward[row] = True, False, 0.0
+        return step
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> type[FaultyEnv]:
+    monkeypatch.setattr(FaultyEnv, "made", [])
+    return FaultyEnv
+
+
+def test_an_episode_whose_simulator_fails_counts_as_failed_and_is_named(
+    faulty: type[FaultyEnv], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = EvalConfig(episodes=6, num_envs=6, seed=4, keep_episodes=6)
+    whole = Evaluator(CounterVectorEnv, config).evaluate(CheckingPolicy())
+    assert min(e.length for e in whole.episodes) >= 3
+    monkeypatch.setattr(faulty, "plan", {0: [1], 3: [2, 4], 50: [0]})
+    evaluator = Evaluator(faulty, config)
+    result = evaluator.evaluate(CheckingPolicy())
+    assert [e.faults for e in result.episodes] == [int(whole.episodes[0].length > 50), 1, 1, 0, 1, 0]
+    for n in (3, 5):
+        assert result.episodes[n] == whole.episodes[n]
+    assert [(e.length, e.episode_return) for e in result.episodes[1:3]] == [(0, 0.0), (2, 3.0)]
+    assert result.episodes[2].metrics == {"cost": 2.0, "is_success": 0.0}
+    failed = [n for n, e in enumerate(result.episodes) if e.faults]
+    assert result.summary.fault_seeds == tuple(evaluator.env_seeds[n] for n in failed)
+    assert (result.summary.faults, result.summary.success_rate) == (len(failed), 1 - len(failed) / 6)
+    assert len(result.streams) == 6 - len(failed)
+    assert len(caplog.records) == 1
+    assert str(evaluator.env_seeds[2]) in caplog.text
+    assert "it broke" in caplog.text
+
+
+def test_faults_of_real_simulators_end_their_own_episodes_alone() -> None:
+    kinds = ("exception", "nonfinite", "reward")
+    config = EvalConfig(episodes=12, num_envs=5, seed=2, keep_episodes=12)
+
+    def evaluated(**options: Any) -> Evaluation:
+        evaluator = Evaluator(lambda n: make_vector_env(COUNTER_NAME, n, **options), config)
+        return evaluator.evaluate(RandomPolicy(COUNTER_SPEC.action))
+
+    whole, result = evaluated(), evaluated(fault_share=0.02, fault_kinds=kinds)
+    failed = [bool(e.faults) for e in result.episodes]
+    assert result.summary.faults == sum(failed) == len(result.summary.fault_seeds)
+    assert 0 < sum(failed) < 12
+    for one, other, fault in zip(whole.episodes, result.episodes, failed, strict=True):
+        assert other.length < one.length if fault else other == one
+    assert [len(stream["reward"]) for stream in result.streams] == [
+        e.length + 1 for e, fault in zip(whole.episodes, failed, strict=True) if not fault
+    ]
+
+
+def test_environments_that_fail_for_good_are_made_again_for_the_next_wave(
+    faulty: type[FaultyEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faulty, "plan", {3: [-1]})
+    result = Evaluator(faulty, EvalConfig(episodes=4, num_envs=2, seed=4)).evaluate(CheckingPolicy())
+    assert [(e.length, e.faults) for e in result.episodes] == [(2, 1)] * 4
+    assert faulty.made == [2, 2]
+
+
+@pytest.mark.parametrize("picture", [RuntimeError("draws nothing"), None, [1]])
+def test_a_film_that_cannot_be_drawn_is_left_out_with_its_reason(picture: Any) -> None:
+    class Blind(CounterVectorEnv):
+        def render(self, index: int = 0) -> np.ndarray:
+            if isinstance(picture, Exception) and self._count[index] == 3:
+                raise picture
+            return super().render(index) if isinstance(picture, Exception) else picture
+
+    config = EvalConfig(episodes=4, num_envs=2, record_episodes=3)
+    result = Evaluator(Blind, config).evaluate(CheckingPolicy())
+    assert result.summary == Evaluator(CounterVectorEnv, config).evaluate(CheckingPolicy()).summary
+    assert result.frames == []
+    assert result.no_frames
+    if isinstance(picture, Exception):
+        assert result.no_frames == "RuntimeError: draws nothing"
 
 
 def test_wilson_interval_reference_values() -> None:

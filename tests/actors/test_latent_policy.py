@@ -19,11 +19,12 @@ from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.models.rssm import LATENT_KEYS, State
-from planners.config import CemConfig, MctsConfig
+from planners.config import CemConfig, MctsConfig, MppiConfig
 from planners.noise import RandomCarry, RowGenerator
-from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, make, tiny
+from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, batches, make, tiny
 
 PLANNER = CemConfig(horizon=3, population=24, elites=4, iterations=2)
+FIXED = replace(SPEC, action=ArraySpec((2,), "float32", (-1.8, 0.1), (0.2, 0.1)))
 SKEWED = replace(SPEC, action=ArraySpec((2,), "float32", (-1.8, 0.7), (0.2, 1.9)))
 
 
@@ -106,6 +107,31 @@ def test_outputs_fit_the_environment_and_the_policys_extras(name: str, spec: Env
                 assert output.extras[key].shape == (7, *extra.shape)
                 assert output.extras[key].dtype == np.dtype(extra.dtype)
             assert (output.metrics.keys() == {"return_mean", "return_variance"}) == (name == "planet")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mppi", "mcts"])
+def test_a_fixed_dimension_keeps_its_value_in_training_and_acting(name: str) -> None:
+    mppi, mcts = MppiConfig(horizon=3, population=24, iterations=2), MctsConfig(simulations=4)
+    planner: Any = {"mppi": mppi, "mcts": mcts}.get(name)
+    config = tiny("dreamer_v3", acting="planner") if planner else tiny(name)
+    algorithm = make(config, FIXED)
+    for batch in batches(config, FIXED)[:2]:
+        batch.data["action"][..., 1] = 0.1
+        assert all(np.isfinite(value) for value in algorithm.update(batch).metrics.values())
+    policy = LatentPolicy(FIXED, config, planner or PLANNER)
+    for version in (0, 1):
+        if version:
+            policy.update(version, algorithm.export_weights())
+        for output in follow(policy, steps(FIXED, 3, 2), policy.initial(seeds(3))):
+            assert (output.action[:, 1] == np.float32(0.1)).all()
+            assert np.isfinite(output.action).all()
+            assert not output.carry.action[:, 1].any()
+
+
+def test_actions_of_which_every_dimension_is_fixed_leave_a_policy_nothing_to_choose() -> None:
+    fixed = replace(SPEC, action=ArraySpec((2,), "float32", (0.5, 0.1), (0.5, 0.1)))
+    with pytest.raises(ValueError, match="every dimension of the action is fixed"):
+        LatentPolicy(fixed, tiny("dreamer_v3"), PLANNER)
 
 
 def test_extras_are_the_state_behind_the_observation() -> None:

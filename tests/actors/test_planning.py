@@ -134,13 +134,33 @@ def test_exploration_adds_clipped_noise_in_units_of_the_box() -> None:
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        (ArraySpec((), "int64", num_values=5), "5 discrete"),
+        (ArraySpec((), "int64", num_values=5), "not one of 5 discrete"),
         (ArraySpec((2,), "float32"), "bounded"),
     ],
 )
 def test_refuses_actions_without_a_box(action: ArraySpec, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlannerPolicy(replace(SPEC, action=action), KEYS, CONFIG)
+
+
+@pytest.mark.parametrize("config", [CONFIG, IcemConfig(horizon=3, population=40, elites=4, iterations=2)])
+def test_a_fixed_dimension_keeps_its_value(config: CemConfig | IcemConfig) -> None:
+    spec = replace(SPEC, action=ArraySpec((2,), "float32", (-1.0, 0.1), (1.0, 0.1)))
+    policy = PlannerPolicy(spec, KEYS, config, exploration_std=0.5)
+    carry = policy.initial(seeds(2))
+    for version in (0, 1):
+        if version:
+            policy.update(version, make_weights())
+        output = policy.act(make_step([(0.0, 0.0), (1.0, 1.0)]), carry, explore=True)
+        assert (output.action[:, 1] == np.float32(0.1)).all()
+        assert np.isfinite(output.action).all()
+        assert len(set(output.action[:, 0].tolist())) == 2
+
+
+def test_a_range_that_overflows_is_refused_by_the_environments_name() -> None:
+    wide = replace(SPEC, action=ArraySpec((2,), "float32", (-1.0, -3e38), (1.0, 3e38)))
+    with pytest.raises(ValueError, match=r"dimension 1 of the action of point is in .*overflows float32"):
+        PlannerPolicy(wide, KEYS, CONFIG)
 
 
 def test_refuses_a_search_that_an_ensemble_cannot_serve() -> None:

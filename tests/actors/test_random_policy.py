@@ -58,5 +58,5 @@ def test_a_row_depends_on_its_own_seed_only() -> None:
 
 
 def test_an_unbounded_action_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs a bounded action"):
+    with pytest.raises(ValueError, match="must be bounded"):
         RandomPolicy(ArraySpec((3,), "float32"))

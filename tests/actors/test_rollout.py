@@ -1,4 +1,6 @@
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,14 @@ from actors.records import PolicyOutput
 from actors.replay.config import ReplayConfig
 from actors.replay.sharded import ShardedReplay
 from actors.rollout import RolloutConfig, RolloutLoop, pack_stream_id, unpack_stream_id
+from envs.adapters import GymnasiumEnv
+from envs.faults import SimulatorError
 from envs.registry import make_vector_env
 from envs.specs import ArraySpec, StepBatch
-from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, CounterVectorEnv, episode_length
+from envs.testing.counter import COUNTER_NAME, COUNTER_SPEC, CounterEnv, CounterVectorEnv, episode_length
+from envs.vector import SerialVectorEnv
 from learner.algorithms.base import UpdateResult
+from tests.envs.slippery import SlipperyEnv
 from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences
 
 
@@ -63,6 +69,102 @@ def test_a_gymnasium_environment_goes_the_same_way() -> None:
     assert len(replay.streams()) == 3
     for stream_id, (start, end) in replay.streams().items():
         check_sequences(replay.read(stream_id, start, end - start))
+
+
+KINDS = ["exception", "nonfinite", "reward"]
+
+
+def faulty_loop(log: Path, seed: int = 3, share: float = 0.02, kinds: Sequence[str] = KINDS) -> RolloutLoop:
+    options = {"fault_share": share, "fault_kinds": list(kinds), "fault_log": str(log)}
+    return RolloutLoop(make_vector_env(COUNTER_NAME, 3, **options), CheckingPolicy(), seed)
+
+
+def test_a_failing_simulator_ends_its_stream_and_its_row_goes_on_as_another(tmp_path: Path) -> None:
+    loop = faulty_loop(tmp_path / "faults")
+    replay = ShardedReplay.from_config(ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=100), seed=0)
+    faults = []
+    for ticks in (100, 200, 84):
+        result = loop.collect(ticks)
+        assert result.steps == 3 * ticks
+        faults += result.faults
+        for block in result.blocks:
+            assert replay.insert(block) == block.num_steps
+    for block in loop.flush():
+        replay.insert(block)
+    injected = [line.split() for line in (tmp_path / "faults").read_text().splitlines()]
+    # Numbers are looked at when all environments have stepped: these faults come last in their tick.
+    told = sorted((fault.kind, str(fault.seed)) for fault in faults)
+    assert told == sorted((kind, seed) for kind, seed, _ in injected)
+    assert {fault.kind for fault in faults} == set(KINDS)
+    assert replay.num_steps == 3 * 384  # a tick stores one step of each, whatever fails
+    streams = replay.streams()
+    assert len(streams) == 3 + len(faults)
+    rows = sorted(unpack_stream_id(stream)[2] for stream in streams)
+    assert rows == sorted(n + 3 * k for n in range(3) for k in range(1 + sum(fault.env == n for fault in faults)))
+    for stream_id, (start, end) in streams.items():
+        assert start == 0
+        check_sequences(replay.read(stream_id, 0, end))
+
+
+def test_blocks_of_a_new_stream_carry_the_version_that_began_them(tmp_path: Path) -> None:
+    loop = faulty_loop(tmp_path / "faults")
+    ticks = [0] * 3  # of each row so far
+    for version in range(1, 30):
+        loop.policy.update(version, {})
+        blocks = loop.collect(10).blocks + (loop.flush() if version == 29 else [])
+        for block in sorted(blocks, key=lambda block: unpack_stream_id(block.stream_id)[2]):
+            n = unpack_stream_id(block.stream_id)[2] % 3
+            assert block.policy_version == 1 + ticks[n] // 10
+            ticks[n] += block.num_steps
+    assert ticks == [290] * 3
+
+
+def test_an_environment_that_stays_broken_leaves_what_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = faulty_loop(tmp_path / "faults", share=0.0)
+    loop.collect(60)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("envs.vector.REMAKE_WAITS", (0.0,))
+        patch.setattr(CounterEnv, "step", broken)
+        patch.setattr(CounterEnv, "reset", broken)
+        with pytest.raises(SimulatorError, match=r"environment 0 fails each of the 1 times .*ZeroDivisionError"):
+            loop.collect(10)
+    assert not faulty_loop(tmp_path / "faults").load_state_dict(loop.state_dict())
+    blocks = loop.flush()
+    assert [(block.first_step, block.num_steps) for block in blocks] == [(0, 61)] * 3
+    assert loop.flush() == []
+    loop.restart(1)
+    result = loop.collect(64)
+    assert [fault.where for fault in result.faults] == ["step", "reset"]
+    assert [block.first_step for block in result.blocks] == [0] * 3
+
+
+def slippery_loop(incarnation: int) -> RolloutLoop:
+    env = SerialVectorEnv([lambda: GymnasiumEnv(SlipperyEnv(), "slippery")] * 3)
+    return RolloutLoop(env, RecurrentPolicy(env.spec.action), seed=5, incarnation=incarnation)
+
+
+@pytest.mark.parametrize("ticks", [1, 40, 64, 230])
+def test_a_restored_loop_fails_as_if_it_had_never_stopped(ticks: int) -> None:
+    loop, other = slippery_loop(0), slippery_loop(1)
+    loop.collect(ticks)
+    assert other.load_state_dict(loop.state_dict())
+    for _ in range(2):  # the second time from a loop that was itself restored
+        ours, theirs = loop.collect(130), other.collect(130)
+        assert len(ours.faults) > 3
+        assert [fault.describe() for fault in ours.faults] == [fault.describe() for fault in theirs.faults]
+        for one, two in zip(ours.blocks, theirs.blocks, strict=True):
+            assert (one.stream_id, one.first_step) == (two.stream_id, two.first_step)
+            for key, value in one.data.items():
+                np.testing.assert_array_equal(value, two.data[key], err_msg=key)
+        restored = slippery_loop(2)
+        assert restored.load_state_dict(other.state_dict())
+        other = restored
 
 
 def test_a_corrupted_step_is_noticed() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +19,6 @@ from envs.testing.counter import COUNTER_SPEC, CounterVectorEnv
 from learner.batch import SequenceBatch
 from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences, counter_blocks
 
-os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
 pytestmark = pytest.mark.integration

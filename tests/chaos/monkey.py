@@ -1,16 +1,18 @@
-"""Kills the processes of a training run at random and audits what is left of it.
+"""Kills and stops the processes of a training run at random and audits what is left of it.
 
     python -m tests.chaos.monkey --seconds 600 --seed 0 --run-dir runs/chaos
 
 The run trains on an environment that counts its steps, through Ray, with a durable replay and a ledger of every
-acknowledgement. Any of its processes dies by SIGKILL at random moments, the driver too, which is then resumed. At the
-end the run must reach its target, and its replay must hold every acknowledged step once, with the right content.
+acknowledgement. At random moments one of its processes dies by SIGKILL, the driver too, which is then resumed, or
+stands still by SIGSTOP for longer than the run waits for it. At the end the run must reach its target, and its replay
+must hold every acknowledged step once, with the right content.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,20 +29,23 @@ import numpy as np
 
 from cluster import build
 from cluster.audit import audit_run
+from cluster.ending import Process, read_process
+from cluster.roles import ROLES
 from cluster.run_dir import RunDir
 from envs.testing.counter import COUNTER_NAME
 from tests.fakes import check_sequences
 
 ROOT = Path(__file__).resolve().parents[2]
 VICTIMS = {
-    "ReplayShardActor": 4,
-    "RolloutActor": 3,
-    "ServingActor": 1,
-    "LearnerActor": 2,
-    "WeightStoreActor": 1,
-    "driver": 1,
+    "ReplayShardActor": (3, 2),
+    "RolloutActor": (2, 1),
+    "environment worker": (2, 2),
+    "ServingActor": (1, 1),
+    "LearnerActor": (2, 1),
+    "WeightStoreActor": (1, 1),
+    "driver": (1, 0),
 }
-"""Processes that are killed, by the class of their actor, and how often in a round, in random order."""
+"""Processes by the class of their actor, and how often in a round they are killed and stopped, in random order."""
 
 SETTINGS = (
     "replay.durability.mode=sync",
@@ -48,6 +54,8 @@ SETTINGS = (
     "replay.max_bytes=2000000000",
     "cluster.ledger=true",
     "roles.learner.count=2",
+    "env.mode=subprocess",
+    "env.fault_budget=10000",
     "actors.restarts=10000",
     "schedule.checkpoint_every=2000",
     "schedule.log_every=500",
@@ -62,14 +70,18 @@ class Chaos:
     Args:
         run_dir: Directory of the run, new.
         seed: Chooses whom to kill and when.
-        mean_seconds: Mean time between two deaths.
+        mean_seconds: Mean time between two of them.
+        stop_seconds: How long a process stands still; the run waits for a third of it.
     """
 
     run_dir: Path
     seed: int = 0
     mean_seconds: float = 4.0
+    stop_seconds: float = 60.0
     kills: Counter[str] = field(default_factory=Counter)
-    _round: list[str] = field(default_factory=list)  # who is still to be killed in it
+    stops: Counter[str] = field(default_factory=Counter)
+    _round: list[tuple[str, bool]] = field(default_factory=list)  # who is still to be killed or stopped in it
+    _stopped: list[tuple[float, Process]] = field(default_factory=list)  # and when each goes on
     _driver: subprocess.Popen[bytes] | None = None
 
     def run(self, seconds: float) -> dict[str, Any]:
@@ -86,15 +98,19 @@ class Chaos:
 
     def _torment(self, seconds: float) -> dict[str, Any]:
         rng = random.Random(self.seed)
-        sets = [word for setting in SETTINGS for word in ("--set", setting)]
+        waits = [f"roles.{role}.timeout_seconds={self.stop_seconds / 3}" for role in ROLES]
+        waits.append(f"env.step_timeout_seconds={self.stop_seconds / 3}")
+        sets = [word for setting in (*SETTINGS, *waits) for word in ("--set", setting)]
         driver = self.start("--env", COUNTER_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
         self.wait_for_steps(driver, 1)
         start = time.monotonic()
         while time.monotonic() - start < seconds:
             time.sleep(min(rng.expovariate(1 / self.mean_seconds), 3 * self.mean_seconds))
-            driver = self.kill_one(driver, rng)
-        driver.send_signal(signal.SIGTERM)
+            self.let_go(time.monotonic())
+            driver = self.harm_one(driver, rng)
+        driver.send_signal(signal.SIGTERM)  # while some stand still
         assert driver.wait(180) == 0, self.tail()
+        self.let_go(math.inf)
         marker = json.loads((self.run_dir / "STOPPED.json").read_text())
         target = marker["step"] + 2000
         driver = self.start("--resume", str(self.run_dir), "--set", f"schedule.total_steps={target}")
@@ -102,7 +118,12 @@ class Chaos:
         done = json.loads((self.run_dir / "DONE.json").read_text())
         assert done["step"] >= target
         summary = audit_run(self.run_dir)
-        summary |= {"seconds": round(time.monotonic() - start), "seed": self.seed, "kills": dict(self.kills)}
+        summary |= {
+            "seconds": round(time.monotonic() - start),
+            "seed": self.seed,
+            "kills": dict(self.kills),
+            "stops": dict(self.stops),
+        }
         summary |= {"target": target, "end": done["step"], "checked": check_contents(self.run_dir)}
         return summary
 
@@ -115,25 +136,40 @@ class Chaos:
             self._driver = subprocess.Popen(command, stderr=log, stdout=log, env=environment, cwd=ROOT)
         return self._driver
 
-    def kill_one(self, driver: subprocess.Popen[bytes], rng: random.Random) -> subprocess.Popen[bytes]:
-        """Kill one process; the driver that goes on."""
+    def harm_one(self, driver: subprocess.Popen[bytes], rng: random.Random) -> subprocess.Popen[bytes]:
+        """Kill or stop one process; the driver that goes on."""
         assert driver.poll() is None, self.tail()
         if not self._round:
-            self._round = list(Counter(VICTIMS).elements())
+            for victim, times in VICTIMS.items():
+                self._round += [(victim, stop) for stop in (False, True) for _ in range(times[stop])]
             rng.shuffle(self._round)
-        role = self._round.pop()
-        if role != "driver":
-            pids = actor_pids(driver.pid, role)
-            if pids:
-                os.kill(rng.choice(pids), signal.SIGKILL)
-                self.kills[role] += 1
+        victim, stop = self._round.pop()
+        if victim != "driver":
+            pids = actor_pids(driver.pid, victim)
+            process = read_process(rng.choice(pids)) if pids else None
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGSTOP if stop else signal.SIGKILL)
+                    (self.stops if stop else self.kills)[victim] += 1
+            if process is not None and stop:
+                self._stopped.append((time.monotonic() + self.stop_seconds, process))
             return driver
         kill_tree(driver)
-        self.kills[role] += 1
+        self.kills[victim] += 1
         steps = self.steps()
         driver = self.start("--resume", str(self.run_dir))
         self.wait_for_steps(driver, steps + 1)
         return driver
+
+    def let_go(self, now: float) -> None:
+        """Let the processes go on that have stood still for long enough, if they are still there."""
+        for until, process in list(self._stopped):
+            if until <= now:
+                self._stopped.remove((until, process))
+                there = read_process(process.pid)
+                if there is not None and there.started == process.started:
+                    with suppress(ProcessLookupError):
+                        os.kill(process.pid, signal.SIGCONT)
 
     def steps(self) -> int:
         """Environment steps of the newest line of metrics."""
@@ -190,9 +226,10 @@ def descendants(parent: int) -> list[int]:
 
 
 def actor_pids(driver: int, class_name: str) -> list[int]:
-    """Processes of the actors of a class in the cluster that `driver` started."""
+    """Processes of the actors of a class in the cluster that `driver` started, or its environment workers."""
     ours = set(descendants(driver))
-    return [pid for pid, _, args in process_table() if args.startswith(f"ray::{class_name}") and pid in ours]
+    mark = "multiprocessing.spawn import spawn_main" if class_name == "environment worker" else f"ray::{class_name}"
+    return [pid for pid, _, args in process_table() if mark in args and pid in ours]
 
 
 def kill_tree(driver: subprocess.Popen[bytes]) -> None:
@@ -200,6 +237,11 @@ def kill_tree(driver: subprocess.Popen[bytes]) -> None:
     children = descendants(driver.pid)
     driver.kill()
     driver.wait()
+    for pid in children:
+        process = read_process(pid)
+        if process is not None and process.state == "T":  # it would not notice
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     wait_for_end(children)
 
 
@@ -209,7 +251,8 @@ def wait_for_end(pids: list[int], seconds: float = 60.0) -> None:
     while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
         time.sleep(0.2)
     for pid in left:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def main() -> None:
@@ -218,9 +261,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--mean-seconds", type=float, default=4.0, help="mean time between two deaths")
+    parser.add_argument("--mean-seconds", type=float, default=4.0, help="mean time between two of them")
+    parser.add_argument("--stop-seconds", type=float, default=60.0, help="how long a process stands still")
     options = parser.parse_args()
-    summary = Chaos(options.run_dir, options.seed, options.mean_seconds).run(options.seconds)
+    chaos = Chaos(options.run_dir, options.seed, options.mean_seconds, options.stop_seconds)
+    summary = chaos.run(options.seconds)
     sys.stdout.write(json.dumps(summary) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -14,6 +15,7 @@ import yaml
 from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
+from envs.adapters import GymnasiumEnv
 
 LOCAL = ["--scale", "debug", "--set", "cluster.mode=local"]
 
@@ -88,6 +90,43 @@ def test_run_directories_are_protected(capsys: pytest.CaptureFixture[str], copie
     assert "run format 3, this version reads 2" in refused(capsys, "eval", "--run-dir", str(copied))
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--seed", "-1", "must be at least 0, got -1"),
+        ("--seed", "1.5", "must be an integer, got 1.5"),
+        ("--seed", "one", "must be an integer, got 'one'"),
+        ("--episodes", "0", "must be at least 1, got 0"),
+        ("--max-steps", "nan", "must be an integer"),
+        ("--gif-episodes", "-2", "must be at least 0, got -2"),
+    ],
+)
+def test_bad_numbers_are_refused_by_the_name_of_their_option(
+    capsys: pytest.CaptureFixture[str], option: str, value: str, rule: str, tmp_path: Path
+) -> None:
+    line = refused(capsys, "eval", "--run-dir", str(tmp_path), option, value)
+    assert f"argument {option}: {rule}" in line
+
+
+def test_an_evaluation_is_written_also_without_pictures(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def render(self: GymnasiumEnv) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(GymnasiumEnv, "render", render)
+    arguments = ["eval", "--run-dir", str(copied), "--episodes", "2e0", "--seed", "1e3", "--max-steps", "7"]
+    code, out, _ = run(capsys, *arguments)
+    summary = json.loads(out)
+    assert (code, summary["episodes"], summary["seed"], summary["max_steps"], summary["cut"]) == (0, 2, 1000, 7, 2)
+    assert [record.getMessage() for record in caplog.records if "GIF" in record.getMessage()] == [
+        "no GIF of nav3d: NotImplementedError"
+    ]
+    (record,) = copied.glob("eval/*_seed1000_max_steps=7.jsonl")
+    assert [json.loads(line)["cut"] for line in record.read_text().splitlines()] == [True, True]
+    assert not list(copied.glob("eval/*.gif"))
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_corrupt_checkpoint_is_named(capsys: pytest.CaptureFixture[str], copied: Path, damage: str) -> None:
     file = max(copied.glob("checkpoints/step_*")) / "learner.pt"
@@ -114,8 +153,61 @@ def test_a_taken_metrics_port_is_named(capsys: pytest.CaptureFixture[str], tmp_p
         line = refused(
             capsys, "train", *LOCAL, "--set", f"cluster.metrics_port={port}", "--run-dir", str(tmp_path / "run")
         )
-    assert str(port) in line
+    assert f"cluster.metrics_port {port}" in line
     assert "in use" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("replay.max_bytes=10", "max_bytes"),
+        ("replay.max_bytes=1e30", "replay.max_bytes"),
+        ("replay.num_shards=10000000", "replay.num_shards"),
+        ("roles.rollout.count=1e9", "roles.rollout.count"),
+    ],
+)
+def test_a_refused_start_leaves_nothing(
+    setting: str, named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refused(capsys, "train", *LOCAL, "--set", setting, "--run-dir", str(tmp_path / "runs" / "one"))
+    assert named in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["bogus", "", "TOKEN"])
+def test_a_run_on_ray_is_guarded_or_refused(
+    mode: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    line = refused(capsys, "train", "--scale", "debug", "--run-dir", str(tmp_path / "run"))
+    assert "RAY_AUTH_MODE" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_change_is_not_kept(capsys: pytest.CaptureFixture[str], copied: Path) -> None:
+    before = (copied / "config.yaml").read_text(), (copied / "DONE.json").read_text()
+    assert "max_bytes" in refused(capsys, "train", "--resume", str(copied), "--set", "replay.max_bytes=1000")
+    assert ((copied / "config.yaml").read_text(), (copied / "DONE.json").read_text()) == before
+    assert '"event": "refused"' in (copied / "events.jsonl").read_text()
+    assert train(None, copied, resume=True, overrides=["schedule.total_steps=2100"]).steps >= 2100
+    assert "total_steps: 2100" in (copied / "config.yaml").read_text()
+
+
+def test_a_run_continues_as_it_is(capsys: pytest.CaptureFixture[str], copied: Path) -> None:
+    for flag, value in (("--algo", "pets"), ("--env", "nav3d"), ("--scale", "debug"), ("--seed", "0")):
+        assert flag in refused(capsys, "train", "--resume", str(copied), flag, value)
+    again = ["train", *LOCAL, "--run-dir", str(copied), "--resume-auto"]
+    assert "--algo pets" in refused(capsys, *again, "--algo", "dreamer_v3")
+    assert "--seed 0" in refused(capsys, *again, "--seed", "3")
+    assert "learner.batch_size=8" in refused(capsys, *again, "--set", "learner.batch_size=8")
+    assert run(capsys, *again, "--set", "schedule.total_steps=2100")[0] == 0
+    assert "total_steps: 2100" in (copied / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("flag", ["--from-replay", "--run-dir", "--resume", "--config"])
+def test_an_empty_path_is_none(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert flag in refused(capsys, "train", *LOCAL, flag, "")
 
 
 def test_a_full_disk_keeps_what_was_saved(finished: Path, tmp_path: Path) -> None:

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from cluster import build
 from cluster.config import resolve
 from cluster.launch import Run, lease_steps
-from cluster.leases import lose_updates
+from cluster.leases import Task, lose_updates
+from cluster.liveness import Hang
 from cluster.progress import Progress
 from cluster.recorder import Recorder
+from cluster.roles import ROLES
 from cluster.run_dir import RunDir
+from cluster.supervise import BudgetSpent, RunFailed
+from envs.contract import ContractError
+from envs.faults import SimulatorError
+from learner.nonfinite import NonFiniteError
 
 
 class Noting:
@@ -38,6 +47,12 @@ class StubFleet:
     def __init__(self) -> None:
         self.actors = {"rollout": [Noting(), Noting()], "learner": [Noting(), Noting()]}
         self.learner_state: Any = None
+
+    def restart_due(self) -> list[Any]:
+        return []
+
+    def seconds_to_restart(self) -> float:
+        return 0.0
 
     def replay_stats(self) -> dict[str, float]:
         return {"replay/steps": 1e9}
@@ -95,3 +110,93 @@ def test_pretraining_leaves_the_ratio_of_the_rest_as_it_is(run: Run, monkeypatch
     assert fleet.learner_state is state
     assert run.limiter.num_sampled == 10 * 16 * 5
     assert recorder.updates == 15
+
+
+def test_a_simulator_that_stays_broken_ends_the_run_after_its_last_checkpoint(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = RayTaskError("run", "traceback", SimulatorError("nav3d: environment 0 fails each time"))
+
+    def fail(reference: object) -> None:
+        raise broken
+
+    fake = SimpleNamespace(wait=lambda calls, **options: (calls, []), get=fail)
+    monkeypatch.setattr("cluster.launch.ray", fake)
+    fleet = cast(Any, run.fleet)
+    fleet.restart_due, fleet.seconds_to_restart = list, lambda: 1.0
+    budgets: list[float] = []
+    monkeypatch.setattr(run, "finish", budgets.append)
+    monkeypatch.setattr(run, "end_checkpoint", lambda timeout: True)
+    with pytest.raises(RunFailed, match="rollout-0: nav3d: environment 0 fails each time"):
+        run.loop(lambda: False)
+    assert budgets == [run.config.cluster.stop_budget_seconds]
+
+
+def test_updates_that_are_not_finite_end_the_run_by_their_own_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failed(RayTaskError):
+        def __init__(self) -> None:
+            self.cause = NonFiniteError("3 updates in a row were not finite")
+
+    def get(reference: Any) -> None:
+        raise Failed
+
+    run.send("call", "learner", 0)
+    monkeypatch.setattr(ray, "wait", lambda references, **options: (references, []))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(RunFailed, match=r"^3 updates in a row were not finite$"):
+        run.take(0.0)
+
+
+def task_error(cause: Exception) -> RayTaskError:
+    """What `ray.get` raises for a call that raised `cause`."""
+    error = RayTaskError("run", "\x1b[36mray::RolloutActor.run()\x1b[39m", cause).as_instanceof_cause()
+    assert isinstance(error, RayTaskError)
+    return error
+
+
+def test_a_call_that_lost_another_actor_is_not_blamed(run: Run) -> None:
+    """The part that is dead for good is named; one that comes back costs the caller its call."""
+    fleet, task = cast(Any, run.fleet), Task(ROLES["rollout"], 1, 128)
+    deaths: list[tuple[str, int, str]] = []
+    fleet.part_of = lambda error: "replay-0"
+    fleet.died = lambda role, index, reason: deaths.append((role.name, index, reason))
+    run.limiter.inserted(256)
+    error = task_error(RayActorError("00", "\x1b[31mthe actor is dead\x1b[0m"))
+    run.failed(task, error)
+    assert deaths == [("rollout", 1, "lost replay-0")]
+    assert run.limiter.num_inserted == 128
+
+    def check() -> None:
+        raise BudgetSpent("replay-0 died 3 times, 2 restarts are allowed")
+
+    run.liveness.check_restarted = check  # type: ignore[method-assign]
+    with pytest.raises(BudgetSpent, match="replay-0 died 3 times"):
+        run.failed(task, error)
+
+
+def test_what_a_call_raised_is_told_in_one_line_and_a_broken_contract_as_it_is(run: Run) -> None:
+    task = Task(ROLES["rollout"], 1, 128)
+    with pytest.raises(RunFailed, match=r"^rollout-1 failed: KeyError: 'state'$"):
+        run.failed(task, task_error(KeyError("state")))
+    with pytest.raises(ContractError, match="reward") as raised:
+        run.failed(task, task_error(ContractError("reward")))
+    assert not isinstance(raised.value, RayTaskError)
+
+
+def test_hung_actors_are_replaced_once_and_their_steps_given_back(run: Run) -> None:
+    fleet = cast(Any, run.fleet)
+    deaths: list[tuple[str, int, str]] = []
+
+    def died(role: Any, index: int, reason: str) -> None:
+        deaths.append((role.name, index, reason))
+        fleet.actors[role.name][index] = None
+
+    fleet.died = died
+    run.issue()
+    assert run.busy == {("rollout", 0), ("rollout", 1)}
+    hang = Hang(ROLES["rollout"], 1, "has not answered for 61 s")
+    run.liveness.look = lambda busy: [hang, hang]  # type: ignore[method-assign]
+    run.look_after()
+    assert deaths == [("rollout", 1, "has not answered for 61 s")]
+    assert run.busy == {("rollout", 0)}
+    assert run.limiter.num_inserted == 256

@@ -21,7 +21,7 @@ class Books:
         call = SimpleNamespace(remote=lambda *arguments: None)
         actor = SimpleNamespace(run=call, train=call, flush=call)
         self.config = resolve("pets", "nav3d", "debug", overrides=[f"roles.learner.count={learners}"])
-        self.collect_steps, self.lease_steps = 128, 160
+        self.collect_steps, self.lease_steps, self.ending = 128, 160, False
         self.allowed, self.notes, self.sent = 10, list[Any](), list[Task]()
         actors = {"rollout": [actor] * rollouts, "learner": [actor] * learners, "evaluator": [None]}
         self.fleet = SimpleNamespace(actors=actors, learner_state="old", actor=lambda name, index: actor)
@@ -40,9 +40,11 @@ class Books:
             inserted=self.take,
             sampled=self.take,
             release=lambda steps: self.notes.append(("release", steps)),
+            num_sampled=1000,
             redo=lambda samples: self.notes.append(("redo", samples)),
         )
         self.checkpoints = SimpleNamespace(newest_learner=lambda: {"updates": 30, "samples": 100})
+        self.saving = SimpleNamespace(give_up=lambda: self.notes.append("give up"))
         self.run_dir = SimpleNamespace(event=lambda **fields: self.notes.append(fields))
 
     def take(self, steps: int) -> None:
@@ -56,9 +58,6 @@ class Books:
 
     def filled(self) -> bool:
         return True
-
-    def give_up_checkpoint(self) -> None:
-        self.notes.append("give up")
 
 
 @pytest.fixture
@@ -100,6 +99,16 @@ def test_updates_are_booked_once_and_joining_is_no_update(books: Any) -> None:
     leases.book_updates(books, Task(learner, 1, 160), (32, {"loss": 2.0}))
     leases.book_updates(books, Task(learner, 0, 160), (32, {"loss": 1.0}))
     assert books.notes == [(32, {"loss": 1.0})]
+
+
+def test_a_stop_gives_back_what_a_call_did_not_do(books: Any) -> None:
+    books.ending = True
+    most = books.config.cluster.updates_per_lease
+    leases.book_updates(books, Task(ROLES["learner"], 0, 160), (40 + most // 2, {"loss": 1.0}))
+    assert books.notes == [("redo", 1000 - 80), (40 + most // 2, {"loss": 1.0})]
+    summary: Any = SimpleNamespace(steps=0, env_seconds=0.0, policy_seconds=0.0, push_seconds=0.0)
+    leases.book_collect(books, Task(ROLES["rollout"], 0, 128), summary)
+    assert books.notes[2:] == [("release", 128)]
 
 
 def test_what_died_with_its_actor_is_given_back(books: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
 from learner.distributed import free_port
+from learner.learner import sum_metrics
 
 
 def test_a_line_holds_means_since_the_last_one(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_prometheus_endpoint_and_a_taken_port(tmp_path: Path) -> None:
     metrics.write(4, {"loss": 0.5})
     page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'worldfleet_metric{name="loss"} 0.5' in page
-    with pytest.raises(ValueError, match=f"metrics port {port} cannot be served: .*in use"):
+    with pytest.raises(ValueError, match=f"cluster.metrics_port {port} cannot be served: .*in use"):
         Metrics(tmp_path / "other.jsonl", prometheus_port=port)
     metrics.close()
 
@@ -94,3 +96,42 @@ def test_recorder_invents_no_success(tmp_path: Path) -> None:
     assert "rollout/success_rate" not in line
     recorder.close()
     run_dir.close()
+
+
+def test_sums_of_some_batches_give_the_means_of_each_alone(tmp_path: Path) -> None:
+    """A lease of several batches, of which not all have a metric, counts as its batches do in one process."""
+    batches = [{"loss": 1.0, "rare": 8.0, "time/wait": 2.0}, {"loss": 2.0}, {"loss": 6.0, "rare": 2.0}, {"loss": 7.0}]
+    lines = []
+    for name, reports in (
+        ("alone", batches),
+        ("leased", [sum_metrics(batches[:3]), sum_metrics(batches[3:])]),
+    ):
+        config = RunConfig()
+        run_dir = RunDir.create(tmp_path / name, config)
+        with closing(run_dir), closing(Recorder(config, run_dir, Progress(""))) as recorder:
+            for report in reports:
+                recorder.learner(4, report)
+            recorder.log({})
+        lines.append(json.loads(run_dir.metrics_file.read_text()))
+    for name in ("learner/loss", "learner/rare", "timing/learner_wait"):
+        assert lines[0][name] == lines[1][name]
+    assert (lines[0]["learner/loss"], lines[0]["learner/rare"]) == (4.0, 5.0)
+
+
+def test_skipped_updates_are_counted_and_noted(tmp_path: Path) -> None:
+    config = RunConfig()
+    run_dir = RunDir.create(tmp_path / "run", config)
+    with closing(run_dir):
+        with closing(Recorder(config, run_dir, Progress(""))) as recorder:
+            recorder.learner(1, {"nonfinite": 1.0})
+            recorder.learner(9, {"nonfinite": (2.0, 8)})
+            recorder.learner(10, {"nonfinite": 0.0})
+            state = recorder.state_dict()
+        with closing(Recorder(config, run_dir, Progress(""), state)) as again:
+            again.log({})
+    assert json.loads(run_dir.metrics_file.read_text())["learner/nonfinite"] == 3.0
+    events = [json.loads(line) for line in run_dir.events_file.read_text().splitlines()]
+    assert [(event["skipped"], event["updates"]) for event in events if event["event"] == "nonfinite"] == [
+        (1, 1),
+        (2, 9),
+    ]

@@ -85,7 +85,7 @@ def test_the_command_refuses_before_it_creates_anything(tmp_path: Path, capsys: 
     run = tmp_path / "run"
     for arguments, message in (
         (["--run-dir", str(run), "--from-replay", str(tmp_path)], "holds no replay"),
-        (["--resume", str(run), "--from-replay", str(tmp_path)], "--from-replay starts a run"),
+        (["--resume", str(run), "--from-replay", str(tmp_path)], "takes no --scale, --from-replay"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["train", "--scale", "debug", "--set", "cluster.mode=local", *arguments])

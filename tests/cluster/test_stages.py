@@ -27,6 +27,11 @@ def configured(*overrides: str) -> RunConfig:
     [
         ([], [Interleave()]),
         (["schedule.pretrain_updates=7"], [Collect(256), Fit(7, "world_model"), Interleave()]),
+        # 64 steps of each of 2 x 2 streams, and one more: then one stream has more than 64
+        (
+            ["schedule.pretrain_updates=7", "learner.sequence_length=65"],
+            [Collect(257), Fit(7, "world_model"), Interleave()],
+        ),
         (["schedule.fit_updates=9"], [Collect(2000), Fit(9)]),
         (["schedule.fit_updates=9", "schedule.pretrain_updates=7"], [Collect(2000), Fit(7, "world_model"), Fit(9)]),
         (["schedule.fit_updates=9", "schedule.from_replay=there"], [Fit(9)]),

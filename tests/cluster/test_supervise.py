@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
+from cluster.ending import read_process
 from cluster.seeding import derive_seed
-from cluster.signals import stop_on_signals
-from cluster.supervise import BudgetSpent, RestartBudget
+from cluster.signals import StopFlag, StopLate
+from cluster.supervise import BudgetSpent, RestartBudget, plain
 from cluster.weights import WeightStore
 
 
@@ -49,9 +54,60 @@ def test_seeds_differ_by_role_and_index_and_repeat() -> None:
 
 def test_a_signal_raises_the_flag_and_handlers_come_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with stop_on_signals() as flag:
+    with StopFlag() as flag:
         assert not flag
+        assert flag.left() == math.inf
         os.kill(os.getpid(), signal.SIGTERM)
-        assert flag
+        assert flag()
         assert flag.reason == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_interrupts_what_hangs_and_then_ends_the_process() -> None:
+    ended = threading.Event()
+    with StopFlag(3.0, ended.set) as flag:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # too early to interrupt
+        with pytest.raises(StopLate), flag.interruptible():
+            threading.Event().wait(60.0)
+        assert not ended.is_set()
+        assert flag.left() <= 1.5
+        assert ended.wait(60.0)
+
+
+def test_a_stop_that_is_over_in_time_ends_nothing() -> None:
+    ended = threading.Event()
+    with StopFlag(0.2, ended.set):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not ended.wait(0.4)
+
+
+def test_a_second_interrupt_ends_the_process_and_its_children_at_once() -> None:
+    program = """
+import signal, subprocess, sys, time
+from cluster.signals import StopFlag
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+child.send_signal(signal.SIGSTOP)
+with StopFlag(600.0) as flag:
+    print(child.pid, flush=True)
+    while True:
+        time.sleep(600)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert log.splitlines()[-1] == "worldfleet: error: interrupted"
+    now = read_process(child)
+    assert now is None or now.state == "Z"
+
+
+def test_an_error_is_told_in_one_line_without_colours() -> None:
+    assert plain("\x1b[36mray::Shard.ping()\x1b[39m failed\nTraceback") == "ray::Shard.ping() failed"

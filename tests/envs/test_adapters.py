@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from envs.adapters import ActionCheck, ActionDecoder, GymnasiumEnv, ObservationEncoder
 from envs.contract import ContractError
-from envs.registry import make_env
+from envs.registry import make_bare_env, make_env
 from envs.specs import ArraySpec
 
 
@@ -214,6 +214,79 @@ def test_cart_pole_and_pendulum_run_to_their_ends() -> None:
         count += 1
     assert count == 200
     assert not step.is_terminal
+
+
+def test_every_action_of_a_policy_lies_inside_a_float64_box() -> None:
+    space = spaces.Box(np.array([-0.3, 0.1, -1e6 - 0.1]), np.array([0.3, 0.1, 0.7]), dtype=np.float64)
+    scripted = Scripted(box((2,), np.float32), space)
+    env = GymnasiumEnv(scripted, "scripted")
+    rounded = [bound.astype(np.float32) for bound in (space.low, space.high)]  # partly outwards
+    for action in (*env.spec.action.box(), *rounded):
+        env.reset(seed=0)
+        env.step(action)
+        assert space.contains(scripted.actions[0])
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
+def test_pictures_have_three_channels(shape: tuple[int, ...]) -> None:
+    env = Scripted(box((2,), np.float32))
+    picture = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    env.render = lambda: picture  # type: ignore[method-assign]
+    drawn = GymnasiumEnv(env, "scripted").render()
+    assert (drawn.shape, drawn.dtype) == ((4, 5, 3), np.uint8)
+    np.testing.assert_array_equal(drawn[..., 0], picture if picture.ndim == 2 else picture[..., 0])
+
+
+@pytest.mark.parametrize("picture", [None, [], "text", np.zeros((4, 5, 3)), np.zeros((4, 5, 2), np.uint8)])
+def test_what_is_no_picture_is_refused(picture: Any) -> None:
+    env = Scripted(box((2,), np.float32))
+    env.render = lambda: picture  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="scripted draws no pictures"):
+        GymnasiumEnv(env, "scripted").render()
+
+
+class Drawing(Scripted):
+    """Declares that it draws."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(box((2,), np.float32))
+        self.render_mode = render_mode
+
+
+class Old(Drawing):
+    """Declares it too, and takes no mode."""
+
+    def __init__(self) -> None:
+        super().__init__("old")
+
+
+def strict(render_mode: str | None = None) -> Drawing:
+    """Knows another mode only."""
+    if render_mode != "human":
+        return Drawing("none") if render_mode is None else Drawing(int(render_mode))  # type: ignore[arg-type]
+    return Drawing(render_mode)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "mode"),
+    [
+        (Drawing, "rgb_array"),
+        ("tests.envs.test_adapters:Drawing", "rgb_array"),
+        (Old, "old"),
+        (lambda **options: Drawing(**options), "rgb_array"),
+        (lambda: Drawing(), None),
+        (strict, "none"),
+    ],
+)
+def test_environments_that_draw_are_asked_to(entry_point: Any, mode: str | None) -> None:
+    gym.register("Drawn-v0", entry_point)
+    try:
+        for name in ("gym:Drawn-v0", "gym:tests.envs.test_adapters:Drawn-v0"):
+            assert make_bare_env(name).unwrapped.render_mode == mode
+    finally:
+        del gym.registry["Drawn-v0"]
 
 
 def test_options_reach_the_environment() -> None:

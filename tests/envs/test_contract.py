@@ -15,7 +15,8 @@ from gymnasium import spaces
 from envs.adapters import GymnasiumEnv
 from envs.contract import ALWAYS_CHECKED_TICKS, ContractError
 from envs.specs import VectorEnv
-from envs.vector import SerialVectorEnv, SubprocessVectorEnv
+from envs.subprocess_vector import SubprocessVectorEnv
+from envs.vector import SerialVectorEnv
 
 STATE = np.array([0.5, -0.5, 0.0], np.float32)
 PLAIN = {
@@ -94,19 +95,24 @@ BROKEN = [
     ({"observation": {"image": np.zeros((2, 2, 3))}}, "toy: 'image' is .* of dtype float64, its spec says uint8"),
     ({"observation": {"image": np.full((2, 2, 3), 256)}}, "toy: 'image' is .*256.* of dtype int64.*uint8"),
     ({"observation": {"state": ["a", "b", "c"]}}, "toy: 'state' is .*'a'.* of dtype <U1, its spec says float32"),
-    ({"observation": {"state": STATE * np.nan}}, r"toy: 'state' is \[nan nan nan\], its spec says finite"),
-    ({"observation": {"state": np.array([0.0, 1e300, 0.0])}}, r"toy: 'state' is \[ 0. inf  0.\], its spec says finite"),
     ({"observation": {"state": STATE + 1}}, r"toy: 'state'\[0\] is 1.5, its spec says \[-1.0, 1.0\]"),
     ({"observation": {"id": 4}}, r"toy: 'id' is 4, its spec says \[0.0, 3.0\]"),
-    ({"reward": np.zeros(2)}, r"toy: reward is array\(\[0., 0.\]\), its spec says one number"),
-    ({"reward": None}, "toy: reward is None, its spec says one number"),
-    ({"reward": "much"}, "toy: reward is 'much', its spec says one number"),
-    ({"reward": float("nan")}, "toy: reward is nan, its spec says a finite"),
-    ({"reward": 1e39}, r"toy: reward is 1e\+39, its spec says a finite"),
     ({"terminated": 1}, "toy: terminated is 1, its spec says true or false"),
     ({"truncated": None}, "toy: truncated is None, its spec says true or false"),
     ({"cost": "much"}, "toy: metric 'cost' is 'much'"),
-    ({"cost": float("nan")}, "toy: metric 'cost' is nan, no finite number"),
+    ({"cost": np.zeros(2)}, r"toy: metric 'cost' is array\(\[0., 0.\]\), no number"),
+]
+
+FAULTS = [
+    ({"observation": {"state": STATE * np.nan}}, "nonfinite", "'state' is [nan nan nan], its spec says finite numbers"),
+    ({"observation": {"state": np.array([0.0, 1e300, 0.0])}}, "nonfinite", "'state' is [ 0. inf 0.], its spec says"),
+    ({"cost": float("nan")}, "nonfinite", "metric 'cost' is nan, no finite number"),
+    ({"reward": np.zeros(2)}, "reward", "reward is array([0., 0.]), its spec says one number"),
+    ({"reward": None}, "reward", "reward is None, its spec says one number"),
+    ({"reward": "much"}, "reward", "reward is 'much', its spec says one number"),
+    ({"reward": 10**400}, "reward", "reward is 1000"),
+    ({"reward": float("nan")}, "reward", "reward is nan, its spec says a finite"),
+    ({"reward": 1e39}, "reward", "reward is 1e+39, its spec says a finite"),
 ]
 
 
@@ -116,6 +122,31 @@ def test_what_the_spec_rules_out_is_refused(changes: dict[str, Any], message: st
     take(env, 1)
     with pytest.raises(ContractError, match=message):
         env.step(np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize(("changes", "kind", "text"), FAULTS)
+def test_numbers_that_are_none_are_faults(changes: dict[str, Any], kind: str, text: str) -> None:
+    env = SerialVectorEnv([partial(make_returns, {}, 0), partial(make_returns, changes, 2)])
+    take(env, 1)
+    batch = env.step(np.zeros(2, np.int64))
+    (fault,) = env.take_faults()
+    assert (fault.env, fault.kind, fault.step) == (1, kind, 2)
+    assert fault.text.startswith(text)
+    assert fault.traceback == ""
+    np.testing.assert_array_equal(batch.observation["state"], [STATE, STATE])
+    assert (batch.reward.tolist(), batch.info["cost"].tolist()) == ([1.0, 0.0], [1.0, 0.0])
+    assert (batch.is_first.tolist(), batch.is_last.tolist()) == ([False, True], [False, False])
+
+
+def test_all_of_one_tick_that_fail_are_made_again() -> None:
+    broken = {"observation": {"state": np.full(3, np.inf)}, "truncated": True}
+    env = SerialVectorEnv([partial(make_returns, broken, 2)] * 3)
+    env.reset([0, 1, 2])
+    env.step(np.zeros(3, np.int64))
+    batch = env.step(np.zeros(3, np.int64))
+    assert [fault.env for fault in env.take_faults()] == [0, 1, 2]
+    assert (batch.is_first.all(), batch.is_last.any()) == (True, False)
+    assert not env.step(np.zeros(3, np.int64)).is_first.any()
 
 
 def test_a_worker_process_refuses_alike(make: Maker) -> None:
@@ -149,14 +180,21 @@ def test_a_reset_is_checked_too() -> None:
         SerialVectorEnv([lambda: GymnasiumEnv(Bad({}), "toy")]).reset([0])
 
 
-def test_ranges_are_checked_at_first_and_then_at_a_share(make: Maker) -> None:
+def test_ranges_are_checked_at_first_and_then_at_a_share(
+    make: Maker, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     outside = {"observation": {"state": STATE + 1}}
     with pytest.raises(ContractError, match=r"env\.check_share=0"):
         take(make(outside, at=3), 3)
     late = ALWAYS_CHECKED_TICKS + 10
     take(make(outside, at=late, check_share=0.01), late + 1)  # the next one is looked at 90 ticks later
-    with pytest.raises(ContractError, match=r"'state'\[0\] is 1.5"):
-        take(make(outside, at=late, check_share=0.01), 2 * ALWAYS_CHECKED_TICKS + 1)
+    assert not caplog.records
+    take(make(outside, at=late, check_share=0.01), 3 * ALWAYS_CHECKED_TICKS + 1)
+    told = caplog.text + capfd.readouterr().err  # here, or by a worker
+    assert told.count("toy: 'state'[0] is 1.5, its spec says [-1.0, 1.0]") == 1
+    ids = {"observation": {"id": np.int64(9)}}
+    with pytest.raises(ContractError, match="'id' is 9"):
+        take(make(ids, at=late, check_share=0.01), 2 * ALWAYS_CHECKED_TICKS + 1)
     take(make(outside, at=3, check_share=0.0), 5)
 
 

@@ -72,3 +72,17 @@ def test_prefixed_names_have_a_known_prefix() -> None:
 def test_the_registry_imports_no_simulator() -> None:
     code = "import sys, envs.registry; assert not {'mujoco', 'gymnasium'} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no licence\nat all"), SystemExit(3)])
+def test_a_simulator_that_cannot_be_made_is_told_in_one_line(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("envs.testing.counter.CounterEnv.__init__", fail)
+    with pytest.raises(
+        ValueError, match=r"cannot make 'gym:.*Counter-v0': (RuntimeError: no licence at all|SystemExit: 3)$"
+    ):
+        make_env("gym:envs.testing.counter:WorldfleetCounter-v0")

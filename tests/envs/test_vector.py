@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,13 +15,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from envs.faults import SimulatorError, instance_seed
 from envs.registry import make_env, make_vector_env
 from envs.specs import ArraySpec, EnvSpec, StepBatch, TimeStep, VectorEnv
-from envs.vector import SerialVectorEnv, SubprocessVectorEnv
+from envs.subprocess_vector import SubprocessVectorEnv
+from envs.vector import SerialVectorEnv
 
 
 class CountingEnv:
-    """Counts its steps: observation (seed, episode, step); episodes last 2 + episode % 3 steps; action -1 fails."""
+    """Observation (seed, episode, step); episodes last 2 + episode % 3 steps; actions from 96 on fail."""
 
     def __init__(self, name: str = "counting") -> None:
         self.spec = EnvSpec(
@@ -50,8 +54,11 @@ class CountingEnv:
             raise FloatingPointError(f"diverged at step {self.count}")
         if action == 98:
             os.kill(os.getpid(), signal.SIGKILL)
+        if action == 97:
+            time.sleep(1000)
         self.count += 1
-        return self._time_step(is_first=False)
+        step = self._time_step(is_first=False)
+        return replace(step, reward=math.nan) if action == 96 else step
 
     def _time_step(self, is_first: bool) -> TimeStep:
         is_last = self.count == 2 + self.episode % 3
@@ -181,16 +188,75 @@ def test_render_picks_the_environment(make: Maker) -> None:
     assert env.render(2)[0, 0, 0] == 5
 
 
-def test_errors_keep_their_type_and_text(make: Maker) -> None:
+@pytest.mark.parametrize(
+    ("action", "kind", "text"),
+    [
+        (99, "exception", "FloatingPointError: diverged at step 1"),
+        (96, "reward", "reward is nan, its spec says a finite"),
+    ],
+)
+def test_a_failing_environment_is_made_again_and_the_others_go_on(
+    make: Maker, action: int, kind: str, text: str
+) -> None:
     env = make(3)
-    env.reset([0, 1, 2])
+    env.reset([4, 5, 6], options={"offset": 100})
     env.step(np.zeros(3, np.int64))
-    with pytest.raises(FloatingPointError, match="diverged at step 1"):
-        env.step(np.array([0, 99, 0]))
+    assert (list(env.remakes), env.take_faults()) == ([0, 0, 0], [])
+    batch = env.step(np.array([0, action, 0]))
+    (fault,) = env.take_faults()
+    assert (fault.env, fault.kind, fault.where, fault.seed, fault.episode, fault.step) == (1, kind, "step", 5, 0, 2)
+    assert fault.text.startswith(text)
+    assert ("test_vector.py" in fault.traceback) == (kind == "exception")
+    assert (list(env.remakes), env.take_faults()) == ([0, 1, 0], [])
+    seed = instance_seed(5, 1)
+    assert_array_equal(batch.observation["count"], [[4, 0, 102], [seed, 0, 100], [6, 0, 102]])
+    assert_array_equal(batch.is_first, [False, True, False])
+    assert_array_equal(batch.is_last, [True, False, True])
+    assert_array_equal(batch.reward, [2.0, 0.0, 2.0])
+    origins = env.origins()
+    batch = env.step(np.zeros(3, np.int64))
+    assert_array_equal(batch.observation["count"], [[4, 1, 100], [seed, 0, 101], [6, 1, 100]])
+    env.step(np.array([0, action, 0]))
+    assert batch.observation["count"][1, 0] not in (5, instance_seed(5, 2))
+    assert env.take_faults()[0].seed == seed
+    env.redo(origins, [np.zeros(0, np.int64)] * 3)  # also how often each was made again comes back
+    assert list(env.remakes) == [0, 1, 0]
+    env.step(np.array([0, action, 0]))
+    assert env.step(np.zeros(3, np.int64)).observation["count"][1, 0] == instance_seed(5, 2)
+    assert env.reset([4, 5, 6]).observation["count"][:, 0].tolist() == [4, 5, 6]
+    assert list(env.remakes) == [0, 0, 0]
+
+
+class Flaky(CountingEnv):
+    """Fails in the first `left` resets of all instances."""
+
+    left = 0
+
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> TimeStep:
+        if Flaky.left > 0:
+            Flaky.left -= 1
+            raise TypeError("not yet") if Flaky.left % 2 else SystemExit(3)
+        return super().reset(seed, options)
+
+
+def test_an_environment_that_fails_each_time_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envs.vector.REMAKE_WAITS", (0.0, 0.0, 0.0))
+    env = SerialVectorEnv([CountingEnv, Flaky])
+    monkeypatch.setattr(Flaky, "left", 3)
+    batch = env.reset([0, 1])
+    assert batch.observation["count"][1, 0] == instance_seed(1, 3)
+    faults = env.take_faults()
+    assert [(fault.where, fault.seed) for fault in faults] == [("reset", instance_seed(1, n)) for n in range(3)]
+    assert [fault.text for fault in faults] == ["SystemExit: 3", "TypeError: not yet", "SystemExit: 3"]
+    for _ in range(2):
+        env.step(np.zeros(2, np.int64))
+    monkeypatch.setattr(Flaky, "left", 4)  # in the reset after the last step
+    with pytest.raises(SimulatorError, match=r"counting: environment 1 fails each of the 3 times .*SystemExit: 3"):
+        env.step(np.zeros(2, np.int64))
+    assert len(env.take_faults()) == 4
     with pytest.raises(RuntimeError, match="reset"):
-        env.step(np.zeros(3, np.int64))
-    assert_array_equal(env.reset([0, 1, 2]).observation["count"][:, 2], np.zeros(3))
-    env.step(np.zeros(3, np.int64))
+        env.step(np.zeros(2, np.int64))
+    assert env.reset([0, 1]).is_first.all()
 
 
 def test_invalid_actions_step_nothing(make: Maker) -> None:
@@ -210,22 +276,38 @@ def test_misuse_is_refused(make: Maker) -> None:
         env.reset([1])
 
 
-def test_worker_errors_carry_the_worker_traceback() -> None:
-    env = SubprocessVectorEnv([CountingEnv], 1)
-    env.reset([0])
-    with pytest.raises(FloatingPointError) as caught:
-        env.step(np.array([99]))
-    assert "test_vector.py" in str(caught.value.__cause__)
-    env.close()
+def test_lost_workers_are_replaced() -> None:
+    env = SubprocessVectorEnv([CountingEnv] * 5, 2, step_timeout_seconds=1.0)  # rows 0 and 1, rows 2 to 4
+    env.reset(range(5))
+    env.step(np.zeros(5, np.int64))
+    batch = env.step(np.array([0, 0, 0, 98, 0]))
+    (fault,) = env.take_faults()
+    assert (fault.env, fault.kind, fault.where, fault.seed, fault.step) == (3, "death", "step", 3, 2)
+    assert "died with signal SIGKILL" in fault.text
+    assert list(env.remakes) == [0, 0, 1, 1, 1]
+    assert batch.is_first.tolist() == [False, False, True, True, True]
+    assert batch.observation["count"][:, 0].tolist() == [0, 1, *(instance_seed(row, 1) for row in (2, 3, 4))]
+    assert not batch.reward[2:].any()
+    assert batch.observation["count"][:2, 2].tolist() == [2, 2]
 
+    batch = env.step(np.array([0, 97, 0, 0, 0]))
+    assert env.take_faults() == []  # the action after a last step is not taken
+    batch = env.step(np.array([0, 97, 0, 0, 0]))
+    (fault,) = env.take_faults()
+    assert (fault.env, fault.kind, fault.where, fault.episode, fault.step) == (1, "timeout", "step", 1, 1)
+    assert "1 s" in fault.text
+    assert batch.is_first.tolist() == [True, True, False, False, False]
+    assert list(env.remakes) == [1] * 5
 
-def test_a_killed_worker_is_named_and_everything_closes() -> None:
-    env = SubprocessVectorEnv([CountingEnv] * 4, 2)
-    env.reset(range(4))
-    with pytest.raises(RuntimeError, match=r"died with exit code -9"):
-        env.step(np.array([0, 0, 0, 98]))
-    with pytest.raises(RuntimeError, match="died"):
-        env.step(np.zeros(4, np.int64))
+    for pid in [worker._process.pid for worker in env._workers]:  # between two steps
+        os.kill(pid, signal.SIGKILL)
+    assert env.origins() == [{}] * 5
+    with pytest.raises(RuntimeError, match="environment 4 cannot be drawn"):
+        env.render(4)
+    batch = env.step(np.zeros(5, np.int64))
+    assert batch.is_first.all()
+    assert [(fault.env, fault.kind) for fault in env.take_faults()] == [(0, "death"), (2, "death")]
+    assert list(env.remakes) == [2] * 5
     started = time.monotonic()
     env.close()
     env.close()

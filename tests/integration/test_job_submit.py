@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.authentication import interface_addresses
 from learner import checkpoint
 from learner.distributed import free_port
 
@@ -30,6 +32,7 @@ class Head:
     environment: dict[str, str]
     dashboard: str
     metrics_port: int
+    gcs_port: int
 
     def ray(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(
@@ -64,20 +67,20 @@ class Head:
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Head]:
     """`ray start --head` with ports and a directory of its own; stopped by the pid of its process group."""
-    dashboard, metrics = free_port(), free_port()
+    dashboard, metrics, gcs = free_port(), free_port(), free_port()
     temporary = Path("/tmp") / f"wf-{os.getpid()}"  # short: Ray's sockets live below it
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "disabled", "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") or k.startswith("RAY_AUTH_")}
+    environment |= {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment["RAY_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     started = {k: v for k, v in environment.items() if k != "RAY_ADDRESS"}
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
-    command += [f"--port={free_port()}", f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}"]
+    command += [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--metrics-export-port={metrics}"]
     command += ["--dashboard-host=127.0.0.1", f"--temp-dir={temporary}", "--object-store-memory=300000000"]
     log = (tmp_path / "head.log").open("w")
     process = subprocess.Popen(command, env=started, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(lambda: reachable(f"{environment['RAY_ADDRESS']}/api/version"), "the dashboard")
-        yield Head(environment, environment["RAY_ADDRESS"], metrics)
+        yield Head(environment, environment["RAY_ADDRESS"], metrics, gcs)
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -85,9 +88,14 @@ def head(tmp_path: Path) -> Iterator[Head]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def with_token(url: str) -> urllib.request.Request:
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text()
+    return urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+
+
 def reachable(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(with_token(url), timeout=5) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -106,12 +114,44 @@ def last_step(run_dir: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
+ASK = """
+import sys
+from ray._raylet import GcsClient
+print(len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=20)))
+"""
+
+
+def asked(address: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What the GCS at an address answers when it is asked for its nodes."""
+    command = [sys.executable, "-c", ASK, address]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def check_the_door(head: Head, tmp_path: Path) -> None:
+    """Who has no token, or another one, is refused at every address of the machine."""
+    address = f"{[ip for ip in interface_addresses() if ':' not in ip][-1]}:{head.gcs_port}"
+    assert asked(address, head.environment).stdout.strip() == "1"
+    other = tmp_path / "token"
+    other.write_text("0" * 64)
+    without = {name: value for name, value in head.environment.items() if not name.startswith("RAY_AUTH_")}
+    for environment in (
+        {**without, "RAY_AUTH_MODE": "disabled"},
+        {**head.environment, "RAY_AUTH_TOKEN_PATH": str(other)},
+    ):
+        refused = asked(address, environment)
+        assert refused.returncode != 0
+        assert "Unauthenticated" in refused.stderr, refused.stderr
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{head.dashboard}/api/v0/actors?limit=100")
+
+
 def test_submit_watch_stop_and_resume(head: Head, tmp_path: Path) -> None:
+    check_the_door(head, tmp_path)
     run_dir = tmp_path / "run"
     head.submit("first", run_dir, steps=1_000_000)
     wait_for(lambda: last_step(run_dir) >= 1000, "step 1000")
 
-    with urllib.request.urlopen(f"{head.dashboard}/api/v0/actors?limit=100") as answer:
+    with urllib.request.urlopen(with_token(f"{head.dashboard}/api/v0/actors?limit=100")) as answer:
         actors = json.load(answer)["data"]["result"]["result"]
     alive = {actor["name"] for actor in actors if actor["state"] == "ALIVE"}
     assert alive >= {"weights-0", "rollout-0", "rollout-1", "planner-0", "learner-0", "replay-0", "replay-1"}

@@ -14,7 +14,8 @@ import pytest
 
 from cluster.audit import audit_run
 from learner import checkpoint
-from tests.chaos.monkey import actor_pids
+from tests.chaos.leftovers import left_by
+from tests.chaos.monkey import actor_pids, descendants
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -60,7 +61,8 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     assert process.returncode == 0, log
     assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 planner-0 rollout-0 rollout-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    assert {event["part"].partition("-")[0] for event in events if event["event"] == "died"} == {"rollout", "learner"}
+    died = {event["part"].partition("-")[0] for event in events if event["event"] == "died"}
+    assert died == {"rollout", "planner", "replay", "learner", "weights"}
     assert events[-1]["event"] == "end"
     assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 9000
     audit = audit_run(run_dir)
@@ -80,7 +82,7 @@ def test_latent_policies_survive_their_inference_actor_and_a_learner_rank(tmp_pa
     assert process.returncode == 0, log
     assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 inference-0 rollout-0 rollout-1" in log
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    assert [event["part"] for event in events if event["event"] == "died"] == ["learner-1"]
+    assert [event["part"] for event in events if event["event"] == "died"] == ["inference-0", "learner-1"]
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     updates = [row["learner/updates"] for row in rows]
     assert updates == sorted(updates)
@@ -91,11 +93,15 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     run_dir = tmp_path / "run"
     process = start(run_dir, "schedule.total_steps=6000", "actors.restarts=0")
     wait_for(run_dir / "metrics.jsonl", 1536, process)
+    pids = {process.pid, *descendants(process.pid)}
+    assert left_by(pids)  # the token and the shared memory of a run that lives
     os.kill(actor_pids(process.pid, "ReplayShardActor")[0], 9)
     _, log = process.communicate(timeout=200)
     assert process.returncode == 1, log
+    assert left_by(pids) == []
     complaint = log.splitlines()[-1]
-    assert complaint.startswith("worldfleet: error: ")
+    assert complaint.startswith("worldfleet: error: replay-")
+    assert "died 1 times, 0 restarts are allowed" in complaint
     assert f"--resume {run_dir}" in complaint
     assert checkpoint.latest(run_dir / "checkpoints") is not None
     command = [sys.executable, "-m", "worldfleet", "train", "--resume", str(run_dir), "--set", "replay.num_shards=3"]

@@ -14,7 +14,6 @@ import pytest
 from cluster.config import resolve
 from tests.cluster import fake_role
 
-os.environ["RAY_AUTH_MODE"] = "disabled"
 pytest.importorskip("ray")
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

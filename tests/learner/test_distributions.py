@@ -13,6 +13,7 @@ from learner.models.distributions import (
     BoundedNormal,
     Ids,
     OneHot,
+    PartlyFixed,
     Regression,
     TanhNormal,
     TwoHot,
@@ -175,6 +176,18 @@ def test_tanh_normal_against_the_transformed_distribution() -> None:
     assert policy.log_prob(torch.ones(2)).isfinite()  # at the border
     first = TanhNormal(torch.zeros(1), torch.zeros(1), 1e-4)
     assert torch.atanh(first.sample(torch.tensor([0.1]))).item() == pytest.approx(0.5, rel=1e-3)  # 5 at the start
+
+
+def test_fixed_dimensions_of_an_action_are_zero_and_count_for_nothing() -> None:
+    mean, std, noise = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    free = BoundedNormal(mean, std, 0.1, 1.0)
+    policy = PartlyFixed(free, [0, 2], 4)
+    action = policy.sample(noise[:, [0, 0, 1, 1]])
+    assert torch.equal(action[:, [0, 2]], free.sample(noise))
+    assert not action[:, [1, 3]].any()
+    assert not policy.mode()[:, [1, 3]].any()
+    assert torch.equal(policy.log_prob(action), free.log_prob(action[:, [0, 2]]))
+    assert torch.equal(policy.entropy(), free.entropy())
 
 
 def test_one_hot_mixes_a_share_of_the_uniform_into_everything() -> None:

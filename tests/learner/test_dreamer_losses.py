@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.collective import Collective
-from learner.losses.dreamer import actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
+from learner.losses.dreamer import ReturnRange, actor_loss, critic_loss, cumulative_weight, free_nats, kl_balance
 from learner.models.distributions import BoundedNormal, OneHot, Regression, TwoHot
 from learner.models.rssm import CategoricalLatent, GaussianLatent, Latent
 
@@ -144,3 +144,11 @@ def test_imagined_steps_weigh_what_is_left_of_their_episode() -> None:
     torch.testing.assert_close(cumulative_weight(continuation, 1.0), torch.tensor([[0.5, 0.4, 0.0, 0.0], [1.0] * 4]))
     expected = torch.tensor([[0.5, 0.2, 0.0, 0.0], [1.0, 0.5, 0.25, 0.125]])
     torch.testing.assert_close(cumulative_weight(continuation, 0.5), expected)
+
+
+def test_returns_that_are_not_finite_leave_the_range_where_it_was() -> None:
+    spread = ReturnRange(0.5, (0.0, 100.0), 1.0, torch.device("cpu"), torch.float32)
+    assert spread.update(torch.tensor([-4.0, 8.0]), Collective()).item() == 6.0
+    for value in (math.nan, math.inf):
+        assert math.isfinite(spread.update(torch.tensor([-2.0, value]), Collective()).item())
+    assert spread.average.isfinite().all()

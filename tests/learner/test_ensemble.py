@@ -161,6 +161,65 @@ def test_normaliser_merges_batches_and_ignores_weightless_rows() -> None:
     assert normaliser.count.item() == 300
 
 
+def observed(normaliser: RunningNormaliser, *batches: list[float]) -> RunningNormaliser:
+    for batch in batches:
+        values = torch.tensor(batch)[:, None]
+        normaliser.merge(normaliser.statistics(values, torch.ones(len(values))))
+    return normaliser
+
+
+REGULAR = [0.0, 1.0, -3.0, 0.001] * 50
+
+
+@pytest.mark.parametrize("outlier", [1e38, -1e30, 1e10])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_outlier_changes_nothing_whenever_it_comes_and_however_often(outlier: float, place: int) -> None:
+    batches = [REGULAR] * 3
+    batches[place] = [*REGULAR, outlier]
+    clean, normaliser = observed(RunningNormaliser(1), *[REGULAR] * 3), observed(RunningNormaliser(1), *batches)
+    observed(normaliser, [*REGULAR, outlier])
+    assert normaliser.mean.item() == pytest.approx(clean.mean.item(), rel=1e-12)
+    assert normaliser.std().item() == pytest.approx(clean.std().item(), rel=1e-12)
+    assert normaliser.outliers(torch.tensor([[outlier], [-3.0], [0.0]])).flatten().tolist() == [True, False, False]
+
+
+def test_what_comes_first_is_judged_again_when_regular_values_are_known() -> None:
+    normaliser = observed(RunningNormaliser(1), [0.0] * 200 + [1e38])
+    assert normaliser.std().item() > 1e36  # among zeros alone it may be all there is
+    observed(normaliser, REGULAR)
+    assert normaliser.std().item() < 2.0
+
+
+def test_values_of_another_magnitude_that_are_not_rare_count() -> None:
+    values = [1e-6] * 90 + [1e6] * 10
+    normaliser = observed(RunningNormaliser(1), values)
+    assert normaliser.std().item() == pytest.approx(np.std(values), rel=1e-6)
+    assert not normaliser.outliers(torch.tensor([[1e6], [1e-6]])).any()
+    goal, contact = [0.01] * 999 + [1000.0], [1e-12] * 999 + [5.0]  # the latter a force beside a simulator's rounding
+    for rare in (goal, contact, [0.0] * 999 + [1e7]):
+        assert observed(RunningNormaliser(1), rare).std().item() == pytest.approx(np.std(rare), rel=1e-6)
+
+
+def test_shares_of_ranks_add_up() -> None:
+    values = torch.randn(200, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([1e-3, 1e5])
+    values[3, 0] = 1e20
+    whole, shares = RunningNormaliser(2), RunningNormaliser(2)
+    for _ in range(2):
+        whole.merge(whole.statistics(values, torch.ones(200)))
+        shares.merge(sum(shares.statistics(part, torch.ones(100)) for part in values.split(100)))
+    torch.testing.assert_close(shares.mean, whole.mean, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(shares.std(), whole.std(), rtol=1e-12, atol=0.0)
+
+
+def test_a_large_constant_is_not_taken_for_a_varying_one() -> None:
+    model = Ensemble(EnsembleConfig(1, (8,)), S, A)
+    inputs = torch.full((200, S + A), 1.1e7)
+    for _ in range(3):
+        model.input_statistics.merge(model.input_statistics.statistics(inputs, torch.ones(200)))
+    model.refresh_scales()
+    np.testing.assert_array_equal(model.input_scale, np.ones(S + A))
+
+
 def test_constant_dimensions_are_not_blown_up() -> None:
     model = Ensemble(EnsembleConfig(1, (8,)), S, A)
     inputs, outputs = torch.full((20, S + A), 3.0), torch.zeros(20, S + 1)

@@ -245,6 +245,14 @@ def test_actions_of_any_box_become_its_unit_box_and_come_back() -> None:
     torch.testing.assert_close(codec.decode(encoded[0]), stored, atol=1e-6, rtol=0.0)
 
 
+def test_a_fixed_dimension_is_a_constant_for_the_model_and_its_bound_for_the_environment() -> None:
+    codec = ActionCodec(ArraySpec((3,), "float32", (-1.0, 0.1, 1e6), (1.0, 0.1, 1e6)))
+    stored = torch.tensor([[0.5, 0.1, 1e6], [1.0, 0.1, 1e6]])
+    encoded = codec.encode(stored, torch.float32)
+    assert encoded.tolist() == [[0.5, 0.0, 0.0], [1.0, 0.0, 0.0]]
+    assert torch.equal(codec.decode(encoded + torch.tensor([0.0, 0.7, -3.0])), stored)
+
+
 def test_ids_become_one_hot_and_come_back() -> None:
     codec = ActionCodec(ArraySpec((), "int64", num_values=4))
     ids = torch.tensor([[3, 0], [1, 2]])

@@ -1,5 +1,6 @@
 """PetsAlgorithm and Learner: learning, the split, early stopping, resume."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from learner import checkpoint
 from learner.algorithms.base import UpdateResult
 from learner.algorithms.pets import PetsAlgorithm, PetsConfig
 from learner.batch import SequenceBatch
-from learner.early_stopping import EarlyStoppingConfig
+from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.learner import Learner, LearnerConfig, mean_metrics
 from learner.losses.ensemble import EnsembleLossConfig
 from learner.models.ensemble import EnsembleConfig, load_member
@@ -113,6 +114,13 @@ def test_updating_stops_at_the_best_weights_and_resumes_when_the_data_grows() ->
     assert "loss" in metrics
 
 
+def test_a_held_out_loss_that_is_not_finite_is_left_out_of_the_average() -> None:
+    stopping = EarlyStopping(EarlyStoppingConfig())
+    for loss in (2.0, math.nan, math.inf, 2.0):
+        stopping.observe(loss, data_seen=100)
+    assert stopping.smoothed == 2.0
+
+
 def test_the_average_is_exported_and_differs_from_the_trained_weights() -> None:
     algorithm = PetsAlgorithm(replace(SMALL, average_decay=0.99), SPEC, CPU, seed=1)
     source = batches()
@@ -175,11 +183,34 @@ def test_bf16_computes_close_to_fp32() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
-def test_a_poisoned_batch_stops_the_run() -> None:
-    batch = next(batches())
-    batch.data["reward"][:, 1:] = np.nan
-    with pytest.raises(FloatingPointError, match="after update 1"):
-        learner(SMALL, iter([batch])).step()
+def test_priorities_are_finite_whatever_the_weights_have_become() -> None:
+    algorithm, batch = PetsAlgorithm(SMALL, SPEC, CPU, seed=5, priorities=True), next(batches())
+    with torch.no_grad():
+        algorithm.model.weights[-1].fill_(1e38)
+    assert (algorithm._sequence_errors(batch) == 0.0).all()
+
+
+@pytest.mark.parametrize("at", [0, 5])
+@pytest.mark.parametrize("key", ["reward", "state"])
+def test_one_outlier_is_left_out_counted_and_told_once(at: int, key: str, caplog: pytest.LogCaptureFixture) -> None:
+    def poisoned() -> Iterator[SequenceBatch]:
+        for index, batch in enumerate(batches()):
+            if index >= at:  # as a replay shows the same step again and again
+                batch.data[key][3, 4] = 1e38
+            yield batch
+
+    clean, run = learner(SMALL, batches()), learner(SMALL, poisoned())
+    run.algorithm._gives_priorities = True
+    for index in range(10):
+        expected, metrics = clean.step(), run.step()
+        assert (metrics["outliers"] > 0) == (index >= at)
+        assert expected["outliers"] == 0.0
+    assert metrics["loss"] == pytest.approx(expected["loss"], rel=0.1)
+    for name in ("input_scale", "output_scale", "output_shift"):
+        left, right = (getattr(each.algorithm.model, name) for each in (clean, run))
+        torch.testing.assert_close(left, right, rtol=0.05, atol=0.05)
+    assert len(caplog.records) == 1
+    assert ("the reward is 1e+38" in caplog.text) == (key == "reward")
 
 
 @pytest.mark.parametrize("minibatches", [1, 4])

@@ -231,6 +231,20 @@ def test_actions_stay_inside_the_box(sampling: str, place: float) -> None:
     assert (plan <= high).all()
 
 
+@pytest.mark.parametrize("config", [CEM, ICEM, MPPI, SHOOTING], ids=["cem", "icem", "mppi", "shooting"])
+def test_a_fixed_dimension_has_one_value(config: dict[str, Any]) -> None:
+    low, high = np.array([-1.0, 0.1], np.float32), np.array([1.0, 0.1], np.float32)
+    search = Search(low, high, **config)
+    state = search.begin(*fresh(search, [1, 2], 5, 2), first(2))
+    for _ in range(config["iterations"]):
+        candidates = state.ask()
+        assert (candidates[..., 1] == high[1]).all()
+        state.tell(score(candidates))
+    plan = state.finish()[0]
+    assert (plan[..., 1] == high[1]).all()
+    assert np.isfinite(plan).all()
+
+
 def test_a_mean_outside_the_box_or_not_finite_is_brought_back() -> None:
     search = Search(UNIT_LOW, UNIT_HIGH, **CEM)
     mean, *rest = fresh(search, [4], 5, 1)
@@ -317,6 +331,9 @@ def test_refuses_boxes_shapes_types_and_calls_out_of_turn() -> None:
         Search(UNIT_HIGH, UNIT_LOW, **CEM)
     with pytest.raises(ValueError, match="low"):
         Search(np.array([-np.inf], np.float32), UNIT_HIGH, **CEM)
+    for low, high in ((-3e38, 3e38), (3e38, 3.2e38)):
+        with pytest.raises(ValueError, match="range of the box must be finite"):
+            Search(np.array([low], np.float32), np.array([high], np.float32), **CEM)
     search = Search(UNIT_LOW, UNIT_HIGH, **CEM)
     mean, *rest = fresh(search, [1], 5, 1)
     with pytest.raises(ValueError, match="mean"):

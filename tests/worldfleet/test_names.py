@@ -109,7 +109,7 @@ import worldfleet, pickle
 from functools import partial
 from envs.adapters import GymnasiumEnv
 from envs.mine import Mine
-from envs.vector import SubprocessVectorEnv
+from envs.subprocess_vector import SubprocessVectorEnv
 
 def make():
     raise AssertionError

@@ -27,8 +27,9 @@ from actors.replay.draw.masses import ProbeSchedule, ShardMasses, ShardReport
 from actors.replay.flow.requests import SampleRequest
 from actors.replay.sharded import normalise_weights, slice_batch
 from actors.replay.store.schema import Schema
-from actors.replay.wire.shared import SHARED_MEMORY, SlotError
+from actors.replay.wire.shared import SlotError
 from actors.replay.wire.slots import Slot, SlotLayout, SlotPool
+from envs.scratch import SHARED_MEMORY
 from learner.batch import SequenceBatch
 
 logger = logging.getLogger(__name__)

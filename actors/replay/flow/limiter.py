@@ -73,6 +73,11 @@ class SampleLimiter:
         offset = self._ratio * config.min_size
         self._min_diff, self._max_diff = offset - buffer, offset + buffer
 
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a ratio of trained to inserted steps."""
+        return self._ratio is not None
+
     def can_insert(self, num_steps: int) -> bool:
         """Whether `num_steps` more may be inserted now."""
         if self._ratio is None or self.num_inserted + num_steps <= self.config.min_size:

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.replay.wire.shared import SHARED_MEMORY, OpenFiles, SharedFiles, SlotError
+from actors.replay.wire.shared import OpenFiles, SharedFiles, SlotError
+from envs.scratch import SHARED_MEMORY
 
 _KIND = "buffer"
 

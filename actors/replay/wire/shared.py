@@ -1,7 +1,7 @@
 """Files in shared memory that one process owns and others of its node map.
 
-Files are named by their process, and whoever makes files removes those of this user's dead processes first: a killed
-process leaves at most its own behind, until the next one starts.
+Files are named by their process (`envs.scratch`), and whoever makes files removes those of this user's dead processes
+first: a killed process leaves at most its own, until the next one starts.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import secrets
 import weakref
 from pathlib import Path
 
-SHARED_MEMORY = Path("/dev/shm")
-"""Where the files live; a file system in memory."""
+from envs.scratch import SHARED_MEMORY, owned_name, remove_abandoned
 
 
 class SlotError(RuntimeError):
@@ -30,9 +28,8 @@ class SharedFiles:
     """
 
     def __init__(self, kind: str, directory: Path = SHARED_MEMORY) -> None:
-        remove_stale_files(kind, directory)
-        key = f"{_prefix(kind)}{os.getuid()}-{_process_key(os.getpid())}"
-        self._stem = directory / f"{key}-{secrets.token_hex(4)}"
+        remove_abandoned([directory])
+        self._stem = directory / owned_name(kind)
         self._made = 0
         self._paths: set[Path] = set()
         self.close = weakref.finalize(self, _unlink, self._paths)  # also at the interpreter's end
@@ -85,18 +82,6 @@ class OpenFiles:
         return memory
 
 
-def remove_stale_files(kind: str, directory: Path = SHARED_MEMORY) -> int:
-    """Remove the files that this user's dead processes left; how many."""
-    prefix = f"{_prefix(kind)}{os.getuid()}-"
-    removed = 0
-    for path in directory.glob(f"{prefix}*"):
-        namespace, pid, started, *_ = path.name.removeprefix(prefix).split("-")
-        if namespace == _pid_namespace() and f"{namespace}-{pid}-{started}" != _process_key(int(pid)):
-            path.unlink(missing_ok=True)
-            removed += 1
-    return removed
-
-
 def _prefix(kind: str) -> str:
     return f"worldfleet-{kind}-"
 
@@ -132,20 +117,3 @@ def _unlink(paths: set[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
     paths.clear()
-
-
-def _pid_namespace() -> str:
-    """Tells processes apart that have equal ids in different containers."""
-    try:
-        return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
-    except OSError:
-        return "0"
-
-
-def _process_key(pid: int) -> str:
-    """Name of a living process that no other process ever has; another one if it is dead."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return f"{_pid_namespace()}-{pid}-gone"
-    return f"{_pid_namespace()}-{pid}-{stat.rpartition(')')[2].split()[19]}"  # field 22: start time

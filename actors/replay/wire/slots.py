@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.replay.store.schema import Schema
-from actors.replay.wire.shared import SHARED_MEMORY, OpenFiles, SharedFiles, SlotError
+from actors.replay.wire.shared import OpenFiles, SharedFiles, SlotError
+from envs.scratch import SHARED_MEMORY
 from learner.batch import SequenceBatch
 
 _KIND = "slot"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from envs.specs import ArraySpec
+from envs.specs import ACTION_LIMIT, ArraySpec
 from envs.testing.subject import Trial
 
 
@@ -63,6 +63,10 @@ def _note_actions(trial: Trial, space: spaces.Space[Any]) -> None:
     low, high = space.low.ravel(), space.high.ravel()
     for index in np.flatnonzero(low == high):
         trial.found("note", f"action dimension {index} is fixed: low == high == {low[index]:g}")
+    wide = np.flatnonzero(np.isfinite(low) & np.isfinite(high) & (np.maximum(-low, high) > ACTION_LIMIT))
+    if len(wide):
+        text = f"action dimensions {wide.tolist()} are so wide that their range overflows float32"
+        trial.found("fault", f"{text}: bounds must be within {ACTION_LIMIT:.3g} (gymnasium.wrappers.RescaleAction)")
     unbounded = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
     if len(unbounded):
         text = f"action dimensions {unbounded.tolist()} have no bounds; every algorithm needs a bounded box"

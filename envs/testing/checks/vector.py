@@ -34,7 +34,8 @@ def check_subprocess(trial: Trial) -> None:
 def _steps(trial: Trial, mode: VectorMode, count: int) -> list[Any]:
     """Observations, rewards and flags of a reset and at most `count` steps."""
     trial.place(f"making {_ENVS} with env.mode={mode}")
-    env = make_vector_env(trial.subject.name, _ENVS, mode, _ENVS, **trial.subject.options)
+    options = {"step_timeout_seconds": 0.0, **trial.subject.options}  # the check has a limit of its own
+    env = make_vector_env(trial.subject.name, _ENVS, mode, _ENVS, **options)
     rng, deadline = np.random.default_rng(0), monotonic() + trial.seconds
     try:
         trial.place(f"reset with env.mode={mode}")
@@ -42,6 +43,8 @@ def _steps(trial: Trial, mode: VectorMode, count: int) -> list[Any]:
         while len(steps) <= count and (mode == "subprocess" or monotonic() < deadline):
             trial.place(f"step {len(steps)} with env.mode={mode}")
             steps.append(env.step(np.stack([adapted_action(env.spec.action, rng) for _ in range(_ENVS)])))
+            for fault in env.take_faults():
+                raise RuntimeError(fault.describe())
     finally:
         env.close()
     return [copy.deepcopy((step.observation, step.reward, step.is_last, step.is_terminal)) for step in steps]

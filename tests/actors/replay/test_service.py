@@ -24,14 +24,13 @@ from actors.replay.flow.routing import route
 from actors.replay.shard import ReplayShard
 from actors.replay.wire.blocks import encode_blocks
 from actors.replay.wire.buffers import SharedBuffer, SharedBufferPool
-from actors.replay.wire.shared import SHARED_MEMORY
 from actors.rollout import RolloutLoop, pack_stream_id
+from envs.scratch import SHARED_MEMORY
 from envs.testing.counter import CounterVectorEnv
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from tests.fakes import CheckingPolicy, check_sequences, counter_blocks
 
-os.environ["RAY_AUTH_MODE"] = "disabled"
 ray = pytest.importorskip("ray")
 
 from actors.replay.flow.service import RayInserts, RemoteBatches  # noqa: E402
@@ -263,7 +262,7 @@ def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
         ray.kill(handle)
     again = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), "one") for i in range(2)]
     assert [ray.get(handle.next_steps.remote()) for handle in again] == before
-    with pytest.raises(ValueError, match="checkpoint 'two' was not begun"):
+    with pytest.raises(ShardUnavailable, match="shard 0 was restarted after checkpoint two was begun"):
         ray.get(again[0].checkpoint_wait.remote("two"))
     for handle in again:
         ray.kill(handle)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from actors.replay.store.schema import Column, Schema
-from actors.replay.wire.shared import SlotError, remove_stale_files
+from actors.replay.wire.shared import SlotError
 from actors.replay.wire.slots import OpenSlots, SlotLayout, SlotPool, SlotTicket
+from envs.scratch import remove_abandoned
 
 SCHEMA = Schema((Column("image", "|u1", (5, 3)), Column("is_first", "|b1", ()), Column("reward", "<f4", ())))
 LAYOUT = SlotLayout(SCHEMA, 3, 7)
@@ -148,7 +149,7 @@ def test_slots_of_a_killed_learner_are_removed_by_the_next(tmp_path: Path) -> No
     mine = SlotPool(LAYOUT, 1, tmp_path)
     mine.acquire()
     (tmp_path / "other").touch()
-    assert remove_stale_files("slot", tmp_path) == 0  # both are alive
+    assert remove_abandoned([tmp_path]) == []  # both are alive
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert len(files(tmp_path)) == 4
@@ -162,7 +163,7 @@ def test_slots_of_others_are_left_alone(tmp_path: Path) -> None:
         f"worldfleet-slot-{os.getuid()}-1-999999-1-ab-1",
     ):
         (tmp_path / name).touch()
-    assert remove_stale_files("slot", tmp_path) == 0  # another user's, and one of another container
+    assert remove_abandoned([tmp_path]) == []  # another user's, and one of another container
 
 
 def test_private_memory_has_no_file_and_no_ticket(tmp_path: Path) -> None:
