@@ -23,10 +23,21 @@ inline void store(float* to, Floats values) { std::memcpy(to, &values, sizeof va
 inline Floats all(float value) { return Floats{value, value, value, value}; }
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
-inline float least(Floats v) { return std::min(std::min(v[0], v[1]), std::min(v[2], v[3])); }
-inline float most(Floats v) { return std::max(std::max(v[0], v[1]), std::max(v[2], v[3])); }
-
-inline float sum(Floats v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+// The lanes taken together, in every lane.
+inline Floats swap_pairs(Floats v) { return __builtin_shuffle(v, Ints{2, 3, 0, 1}); }
+inline Floats swap_lanes(Floats v) { return __builtin_shuffle(v, Ints{1, 0, 3, 2}); }
+inline Floats least(Floats v) {
+    v = least(v, swap_pairs(v));
+    return least(v, swap_lanes(v));
+}
+inline Floats most(Floats v) {
+    v = most(v, swap_pairs(v));
+    return most(v, swap_lanes(v));
+}
+inline Floats sum(Floats v) {
+    v = v + swap_pairs(v);
+    return v + swap_lanes(v);
+}
 
 // e^x for x <= 0 within two units in the last place, 0 below -87 (Cephes' expf: a polynomial of degree 7
 // around multiples of ln 2).
@@ -49,13 +60,13 @@ inline Floats exponential(Floats x) {
 inline void softmax(float* logits, int lanes, float none) {
     Floats high = all(-kInfinity), total = all(0.0f);
     for (int i = 0; i < lanes; i += kLanes) high = most(high, load(logits + i));
-    const Floats shift = all(most(high));
+    const Floats shift = most(high);
     for (int i = 0; i < lanes; i += kLanes) {
         const Floats x = load(logits + i), y = exponential(x - shift);
         total += y;
         store(logits + i, x > -kInfinity ? y : all(none));
     }
-    const Floats share = all(1.0f / sum(total));
+    const Floats share = 1.0f / sum(total);
     for (int i = 0; i < lanes; i += kLanes) store(logits + i, load(logits + i) * share);
 }
 
@@ -69,15 +80,14 @@ class ArgMax {
         index_ = better ? index : index_;
     }
     int index() const {
-        int best = 0;
-        for (int lane = 1; lane < kLanes; ++lane) {
-            const bool equal = score_[lane] == score_[best];
-            if (score_[lane] > score_[best] || (equal && index_[lane] < index_[best])) best = lane;
-        }
-        return index_[best];
+        Ints found = score_ == most(score_) ? index_ : Ints{kNone, kNone, kNone, kNone};
+        const auto smaller = [](Ints a, Ints b) { return a < b ? a : b; };
+        found = smaller(found, __builtin_shuffle(found, Ints{2, 3, 0, 1}));
+        return smaller(found, __builtin_shuffle(found, Ints{1, 0, 3, 2}))[0];
     }
 
   private:
+    static constexpr std::int32_t kNone = std::numeric_limits<std::int32_t>::max();
     Floats score_ = all(-kInfinity);
     Ints index_ = {0, 0, 0, 0};
 };

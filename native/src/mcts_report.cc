@@ -28,12 +28,14 @@ void Mcts::root(std::int32_t* visits, float* q, float* value) const {
 
 void Mcts::policy(float* weights, std::int64_t* best) const {
     const int N = config_.width();
+    std::vector<float> improved(lanes_);
     for (std::int64_t root = 0; root < num_roots_; ++root, weights += N) {
         const Node top = node(root, 0);
         const float most_visits = *std::max_element(top.visits, top.visits + N);
         if (config_.selection == Selection::kGumbel) {
             *best++ = select_considered(root, most_visits);
-            std::copy_n(improved_policy(root, top), N, weights);
+            improved_policy(root, top, improved.data());
+            std::copy_n(improved.data(), N, weights);
             continue;
         }
         const float* shares = most_visits > 0.0f ? top.visits : top.prior;  // the prior's sum is 1

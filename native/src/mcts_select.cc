@@ -1,6 +1,7 @@
 // Which action a simulation takes at a node.
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 #include "mcts_lanes.h"
 #include "native/mcts.h"
@@ -9,6 +10,18 @@ namespace native {
 namespace {
 
 constexpr float kLowest = -1e9f;  // of a considered action's score, so that it beats those not considered
+
+// A number per lane for as long as one node is looked at; few lanes live on the stack.
+class Scratch {
+  public:
+    explicit Scratch(int lanes) : large_(lanes > kSmall ? new float[lanes] : nullptr) {}
+    operator float*() { return large_ ? large_.get() : small_; }
+
+  private:
+    static constexpr int kSmall = 64;
+    alignas(16) float small_[kSmall];
+    std::unique_ptr<float[]> large_;
+};
 
 }  // namespace
 
@@ -28,22 +41,22 @@ Mcts::Range Mcts::scale(std::int64_t root) const {
 
 // Schrittwieser et al. 2020, eq. 2, with scaled Q values.
 int Mcts::select_puct(std::int64_t root, const Node& node) const {
-    float lowest, highest;
+    Floats floor, ceiling;
     if (config_.normalisation == Normalisation::kSiblings) {
         const Floats own = all(node.header.value);
-        Floats low = own, high = own;
+        floor = ceiling = own;
         for (int i = 0; i < lanes_; i += kLanes) {
             const Floats q = load(node.visits + i) > 0.0f ? load(node.q + i) : own;
-            low = least(low, q);
-            high = most(high, q);
+            floor = least(floor, q);
+            ceiling = most(ceiling, q);
         }
-        lowest = least(low), highest = most(high);
+        floor = least(floor), ceiling = most(ceiling);
     } else {
         const Range known = scale(root);
-        lowest = known.low, highest = known.high;
+        floor = all(known.low), ceiling = all(known.high);
     }
-    const Floats range = all(std::max(highest - lowest, static_cast<float>(config_.min_range)));
-    const Floats floor = all(lowest), explore = all(exploration_[node.header.visits]);
+    const Floats range = most(ceiling - floor, all(static_cast<float>(config_.min_range)));
+    const Floats explore = all(exploration_[node.header.visits]);
     ArgMax best;
     for (int i = 0; i < lanes_; i += kLanes) {
         const Floats visits = load(node.visits + i);
@@ -56,7 +69,9 @@ int Mcts::select_puct(std::int64_t root, const Node& node) const {
 // Of the root's actions with so many visits, the one with the best of Gumbel noise, logits and Q together.
 int Mcts::select_considered(std::int64_t root, float visits) const {
     const Node top = node(root, 0);
-    const float *q = completed(root, top), *noise = &gumbel_[root * lanes_];
+    const float* noise = &gumbel_[root * lanes_];
+    Scratch q(lanes_);
+    completed(root, top, q);
     ArgMax best;
     for (int i = 0; i < lanes_; i += kLanes) {
         const Floats score = load(noise + i) + load(top.logits + i) + load(q + i);
@@ -69,7 +84,8 @@ int Mcts::select_considered(std::int64_t root, float visits) const {
 
 // The action whose share of the visits is farthest below the improved policy (Danihelka et al. 2022, eq. 14).
 int Mcts::select_improved(std::int64_t root, const Node& node) const {
-    const float* policy = improved_policy(root, node);
+    Scratch policy(lanes_);
+    improved_policy(root, node, policy);
     const Floats total = all(static_cast<float>(node.header.visits));  // of the children, and 1
     ArgMax best;
     for (int i = 0; i < lanes_; i += kLanes) {
@@ -81,9 +97,7 @@ int Mcts::select_improved(std::int64_t root, const Node& node) const {
 
 // Q values in logits, those of unvisited actions completed by the mixed value (Danihelka et al. 2022, eq. 8,
 // 33). They are finite at every lane, whatever is valid.
-float* Mcts::completed(std::int64_t root, const Node& node) const {
-    thread_local std::vector<float> scratch;
-    scratch.resize(lanes_);
+void Mcts::completed(std::int64_t root, const Node& node, float* q_logits) const {
     const Floats none = all(0.0f), tiny = all(std::numeric_limits<float>::min());
     Floats total = none, products = none, highest = none;
     for (int i = 0; i < lanes_; i += kLanes) {
@@ -92,37 +106,38 @@ float* Mcts::completed(std::int64_t root, const Node& node) const {
         products += count > 0.0f ? prior * load(node.q + i) : none;
         highest = most(highest, count);
     }
-    const float most_visits = most(highest);
-    const float weighted = most_visits > 0.0f ? sum(products) / sum(total) : 0.0f;
-    const float visits = static_cast<float>(node.header.visits - 1);
-    const float mixed = config_.mixed_value ? (node.header.raw_value + visits * weighted) / (visits + 1.0f)
-                                            : node.header.raw_value;
+    const Floats most_visits = most(highest), raw = all(node.header.raw_value);
+    const Floats weighted = most_visits > 0.0f ? sum(products) / sum(total) : none;
+    const Floats visits = all(static_cast<float>(node.header.visits - 1));
+    const Floats mixed = config_.mixed_value ? (raw + visits * weighted) / (visits + 1.0f) : raw;
     Floats low = all(kInfinity), high = all(-kInfinity);
     for (int i = 0; i < lanes_; i += kLanes) {
-        const Floats q = load(node.visits + i) > 0.0f ? load(node.q + i) : all(mixed);
-        store(&scratch[i], q);
+        const Floats q = load(node.visits + i) > 0.0f ? load(node.q + i) : mixed;
+        store(q_logits + i, q);
         const auto valid = load(node.logits + i) > -kInfinity;
         low = least(low, valid ? q : all(kInfinity));
         high = most(high, valid ? q : all(-kInfinity));
     }
-    Range known = {least(low), most(high)};
-    if (config_.normalisation != Normalisation::kSiblings) known = scale(root);
-    const float shift = config_.rescale ? known.low : 0.0f;
-    const float range =
-        config_.rescale ? std::max(known.high - shift, static_cast<float>(config_.min_range)) : 1.0f;
-    const float scale =
-        (static_cast<float>(config_.maxvisit_init) + most_visits) * static_cast<float>(config_.value_scale);
-    const float factor = scale / range;
-    for (int i = 0; i < lanes_; i += kLanes) store(&scratch[i], factor * (load(&scratch[i]) - shift));
-    return scratch.data();
+    Floats factor = (all(static_cast<float>(config_.maxvisit_init)) + most_visits) *
+                    static_cast<float>(config_.value_scale);
+    Floats shift = none;
+    if (config_.rescale) {
+        low = least(low), high = most(high);
+        if (config_.normalisation != Normalisation::kSiblings) {
+            const Range known = scale(root);
+            low = all(known.low), high = all(known.high);
+        }
+        shift = low;
+        factor /= most(high - low, all(static_cast<float>(config_.min_range)));
+    }
+    for (int i = 0; i < lanes_; i += kLanes) store(q_logits + i, factor * (load(q_logits + i) - shift));
 }
 
 // softmax(logits + completed Q).
-float* Mcts::improved_policy(std::int64_t root, const Node& node) const {
-    float* policy = completed(root, node);
+void Mcts::improved_policy(std::int64_t root, const Node& node, float* policy) const {
+    completed(root, node, policy);
     for (int i = 0; i < lanes_; i += kLanes) store(policy + i, load(policy + i) + load(node.logits + i));
     softmax(policy, lanes_, 0.0f);
-    return policy;
 }
 
 }  // namespace native

@@ -188,8 +188,8 @@ class Mcts {
     int select_considered(std::int64_t root, float visits) const;
     int select_improved(std::int64_t root, const Node& node) const;
     Range scale(std::int64_t root) const;
-    float* completed(std::int64_t root, const Node& node) const;
-    float* improved_policy(std::int64_t root, const Node& node) const;
+    void completed(std::int64_t root, const Node& node, float* q_logits) const;
+    void improved_policy(std::int64_t root, const Node& node, float* policy) const;
     void for_nodes(const auto& body) const;
 
     MctsConfig config_;
