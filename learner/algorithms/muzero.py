@@ -2,7 +2,8 @@
 
 An update (1) represents the first step of every sequence and unrolls the model over its actions, (2) makes the targets
 from the stored rewards and searches, (3) sums the losses of reward, value and policy, and of the consistency where
-there is one, and (4) takes one step of the optimiser. N ranks of B / N sequences take the step of one rank with B.
+there is one, and (4) takes one step of the optimiser, if losses and gradients are finite. N ranks of B / N sequences
+take the step of one rank with B.
 
 Letters: B sequences of this rank, T steps, K unrolled steps, N actions searched, A action size.
 """
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.specs import EnvSpec
-from learner.algorithms.base import Part, UpdateResult
+from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.muzero_config import MuZeroConfig
 from learner.batch import SequenceBatch
 from learner.collective import Collective, current
@@ -108,6 +109,7 @@ class MuZeroAlgorithm:
         Returns:
             The losses, and perhaps the error of the root's value [B] as priorities.
         """
+        random = self.generator.get_state()
         data = batch_tensors(batch, self._device)
         unroll = self.config.unroll_steps
         place = positions(data["is_first"], data["is_last"], data["is_terminal"], unroll)
@@ -122,7 +124,12 @@ class MuZeroAlgorithm:
         report |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         report["weight_mean"] = to_device(batch.weight, self._device, self._dtype).mean() / self._collective.world_size
         report["priority_mean"] = error.mean() / self._collective.world_size
-        metrics = self._reduce_and_step(report)
+        metrics, norm = self._reduce(report)
+        if skipped := nonfinite(metrics):
+            self.generator.set_state(random)
+            self.optimizer.clear()
+            return UpdateResult(metrics, skipped=skipped)
+        self.optimizer.step(norm)
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.model.state_dict())
@@ -297,18 +304,17 @@ class MuZeroAlgorithm:
         means = sums / counts.clamp(min=1.0) / self._collective.world_size
         return dict(zip(counted, means.unbind(), strict=True))
 
-    def _reduce_and_step(self, report: dict[str, Tensor]) -> dict[str, float]:
-        """Sum gradients and the report over the ranks, step the optimiser; the report as numbers."""
+    def _reduce(self, report: dict[str, Tensor]) -> tuple[dict[str, float], Tensor]:
+        """Sum gradients and the report over the ranks; the report as numbers, and the norm of the gradients."""
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
         values = torch.stack([value.to(self._dtype) for value in report.values()])
         self._collective.sum_([*gradients, values])
-        rate = learning_rate(self.config.optimizer, self.optimizer.step_count)
-        norm = self.optimizer.step()
+        norm = self.optimizer.gradient_norm()
         numbers = torch.cat([values, norm[None].to(self._dtype)]).tolist()
         metrics = dict(zip([*report, "gradient_norm"], numbers, strict=True))
         metrics["loss"] = sum(value for name, value in metrics.items() if name.startswith("loss/"))
-        metrics["learning_rate"] = rate
-        return metrics
+        metrics["learning_rate"] = learning_rate(self.config.optimizer, self.optimizer.step_count)
+        return metrics, norm
 
     def _warn(self, metrics: dict[str, float]) -> None:
         """Say once that a support is too small for its targets."""

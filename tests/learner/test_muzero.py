@@ -225,6 +225,18 @@ def test_samples_teach_the_policy_where_they_are() -> None:
     np.testing.assert_allclose(mode, np.tile([0.6, -0.3], (4, 1)), atol=0.12)
 
 
+@pytest.mark.parametrize("key", ["state", "reward", SEARCH_VALUE])
+def test_an_update_that_is_not_finite_changes_nothing(key: str) -> None:
+    algorithm, twin = make(tiny("muzero"), seed=1), make(tiny("muzero"), seed=1)
+    good, other = batches()[:2]
+    bad = replace(good, data={**good.data, key: np.full_like(good.data[key], np.nan)})
+    result = algorithm.update(bad)
+    assert "gradient_norm" in result.skipped
+    assert result.priorities is None
+    for batch in (good, other):
+        assert algorithm.update(batch).metrics == twin.update(batch).metrics
+
+
 SWITCHES: dict[str, dict[str, Any]] = {
     "consistency": {"losses": replace(tiny("muzero").losses, consistency=2.0)},
     "prefix": {"network": replace(tiny("muzero").network, prefix=tiny("efficientzero").network.prefix)},
