@@ -287,13 +287,6 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(_complain(f"{message} (see {self.prog} --help)", 2))
-
-
 def _number(hint: Any) -> Callable[[str], Any]:
     """Reads the value of an option as that of a key of the configuration, for argparse: 1e3 is an integer."""
 

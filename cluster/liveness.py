@@ -151,6 +151,7 @@ class Liveness:
                     if not self._came_back(key):
                         self._next_ping[key] = now
                 else:
+                    self._came_back(key)  # a call that was sent in between has waited for it
                     self._watch.answered(key)
 
     def _read_pulses(self) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from cluster import build
@@ -21,6 +19,7 @@ from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.roles import ROLES
 from cluster.run_dir import RunDir
+from cluster.signals import StopFlag
 from cluster.supervise import BudgetSpent, RunFailed
 from envs.contract import ContractError
 from envs.faults import SimulatorError
@@ -112,46 +111,28 @@ def test_pretraining_leaves_the_ratio_of_the_rest_as_it_is(run: Run, monkeypatch
     assert recorder.updates == 15
 
 
-def test_a_simulator_that_stays_broken_ends_the_run_after_its_last_checkpoint(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = RayTaskError("run", "traceback", SimulatorError("nav3d: environment 0 fails each time"))
-
-    def fail(reference: object) -> None:
-        raise broken
-
-    fake = SimpleNamespace(wait=lambda calls, **options: (calls, []), get=fail)
-    monkeypatch.setattr("cluster.launch.ray", fake)
-    fleet = cast(Any, run.fleet)
-    fleet.restart_due, fleet.seconds_to_restart = list, lambda: 1.0
-    budgets: list[float] = []
-    monkeypatch.setattr(run, "finish", budgets.append)
-    monkeypatch.setattr(run, "end_checkpoint", lambda timeout: True)
-    with pytest.raises(RunFailed, match="rollout-0: nav3d: environment 0 fails each time"):
-        run.loop(lambda: False)
-    assert budgets == [run.config.cluster.stop_budget_seconds]
-
-
-def test_updates_that_are_not_finite_end_the_run_by_their_own_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Failed(RayTaskError):
-        def __init__(self) -> None:
-            self.cause = NonFiniteError("3 updates in a row were not finite")
-
-    def get(reference: Any) -> None:
-        raise Failed
-
-    run.send("call", "learner", 0)
-    monkeypatch.setattr(ray, "wait", lambda references, **options: (references, []))
-    monkeypatch.setattr(ray, "get", get)
-    with pytest.raises(RunFailed, match=r"^3 updates in a row were not finite$"):
-        run.take(0.0)
-
-
 def task_error(cause: Exception) -> RayTaskError:
     """What `ray.get` raises for a call that raised `cause`."""
     error = RayTaskError("run", "\x1b[36mray::RolloutActor.run()\x1b[39m", cause).as_instanceof_cause()
     assert isinstance(error, RayTaskError)
     return error
+
+
+def test_a_simulator_that_stays_broken_ends_the_run_after_its_last_checkpoint(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = task_error(SimulatorError("nav3d: environment 0 fails each time"))
+    run.failed(Task(ROLES["rollout"], 0, 128), broken)
+    budgets: list[float] = []
+    monkeypatch.setattr(run, "stop", lambda left: budgets.append(round(left())))
+    with pytest.raises(RunFailed, match="rollout-0: nav3d: environment 0 fails each time"):
+        run.loop(StopFlag())
+    assert budgets == [run.config.cluster.stop_budget_seconds]
+
+
+def test_updates_that_are_not_finite_end_the_run_by_their_own_line(run: Run) -> None:
+    with pytest.raises(RunFailed, match=r"^3 updates in a row were not finite$"):
+        run.failed(Task(ROLES["learner"], 0, 128), task_error(NonFiniteError("3 updates in a row were not finite")))
 
 
 def test_a_call_that_lost_another_actor_is_not_blamed(run: Run) -> None:
