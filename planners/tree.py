@@ -166,9 +166,13 @@ class TreePlanner:
 
     def trees(self) -> list[TreeRecord]:
         """The trees of the last plan, one for each of its problems."""
-        parts = [*self._search.nodes(), *self._search.details()]
+        names = ("parent", "action", "visits", "value", "prior", "reward", "discount", "raw_value")
+        parts: dict[str, Any] = dict(zip(names, (*self._search.nodes(), *self._search.details()), strict=True))
         ids, (_, best) = self._search.actions(), self._search.policy()
-        return [TreeRecord(*(part[row] for part in parts), best=int(ids[row, best[row]])) for row in range(len(best))]
+        return [
+            TreeRecord(**{name: part[row] for name, part in parts.items()}, best=int(ids[row, best[row]]))
+            for row in range(len(best))
+        ]
 
     def _draw(self, carry: TreeCarry, device: torch.device) -> tuple[NDArray[np.uint64], Tensor, NDArray[np.float64]]:
         """Seeds [B] of the search, uniform noise [S + 1, B, draws] of the model and [B] of the choice, by row."""
@@ -247,11 +251,12 @@ def _choose(
 
 def _one_hot(ids: NDArray[np.int64], size: int) -> NDArray[np.float32]:
     """[B, N, size], zeros where there is no id."""
-    return (ids[..., None] == np.arange(size)).astype(np.float32)
+    vectors: NDArray[np.float32] = (ids[..., None] == np.arange(size)).astype(np.float32)
+    return vectors
 
 
 def _mask(found: Expansion) -> NDArray[np.bool_] | None:
-    return None if found.invalid is None else found.invalid.contiguous().cpu().numpy()  # type: ignore[no-any-return]
+    return None if found.invalid is None else _array(found.invalid.contiguous())
 
 
 def _either(one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:

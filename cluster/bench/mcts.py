@@ -53,7 +53,7 @@ def run(
     for selection in ("puct", "gumbel"):
         for count in actions:
             for size in roots:
-                yield from search_speed(Case(selection, count, size, simulations), rounds, seconds, clock)  # type: ignore[arg-type]
+                yield from search_speed(Case(selection, count, size, simulations), rounds, seconds, clock)
     for size in roots:
         yield from parts_of_a_plan(size, simulations, rounds)
 
@@ -149,7 +149,7 @@ def parts_of_a_plan(roots: int, simulations: int, rounds: int) -> Iterator[Bench
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         network = _Timed(_Network())
-    planner = TreePlanner(MctsConfig(simulations=simulations, selection="puct"), network)  # type: ignore[arg-type]
+    planner = TreePlanner(MctsConfig(simulations=simulations, selection="puct"), network)
     tree = _Timed(planner._search)
     planner._search = tree  # type: ignore[assignment]
     state, carry = _Latent(torch.zeros(roots, 64)), planner.initial(np.arange(roots, dtype=np.uint64))
