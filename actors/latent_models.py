@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from learner.models.rssm import RssmConfig, State
 from learner.models.world_model import LatentModel
 from planners.base import Expansion
-from planners.config import MctsConfig, SequenceConfig
+from planners.config import BOX_SAMPLES, MctsConfig, SequenceConfig
 from planners.scoring import TorchEvaluator
 
 
@@ -49,7 +49,13 @@ class SearchedLatents:
         """
         if "policy" not in self._heads:
             raise ValueError(f"planner method {config.method} needs a policy and a critic, which {self._name} lacks")
-        return LatentTreeModel(self._model, self._heads["policy"], self._heads["value"], config.sampled_actions)
+        if not self._model.action.spec.is_discrete and config.proposal_temperature != 1.0:
+            raise ValueError(
+                f"proposal_temperature must be 1 where actions are a box, which {self._name} samples from its policy, "
+                f"got {config.proposal_temperature}"
+            )
+        samples = config.sampled_actions or BOX_SAMPLES
+        return LatentTreeModel(self._model, self._heads["policy"], self._heads["value"], samples)
 
 
 class LatentPlanningModel:
@@ -96,29 +102,32 @@ class LatentTreeModel:
         model: The world model.
         policy: Its actor.
         value: Its critic.
-        sampled_actions: Samples of a node.
+        sampled_actions: Samples of a node, of a box.
     """
 
     def __init__(self, model: LatentModel, policy: nn.Module, value: nn.Module, sampled_actions: int) -> None:
         self._model, self._policy, self._value = model, policy, value
-        self._discrete = model.action.spec.is_discrete
-        self.num_actions = model.action.size if self._discrete else sampled_actions
+        self.discrete = model.action.spec.is_discrete
+        self.num_actions = model.action.size if self.discrete else sampled_actions
         self._groups = model.rssm.config.groups
-        self.num_draws = self._groups + (0 if self._discrete else sampled_actions * model.action.size)
+        self.num_draws = self._groups + (0 if self.discrete else sampled_actions * model.action.size)
 
     def step(self, latent: State, action: Tensor, noise: Tensor) -> tuple[State, Tensor, Tensor]:
         """One imagined step, its reward and the probability that the episode goes on."""
         own = latent_noise(self._model.rssm.config, noise[:, : self._groups])
         return _imagine(self._model, latent, action, own)
 
+    def blank(self, rows: int) -> State:
+        """Initial states."""
+        return self._model.rssm.initial(rows)
+
     def expand(self, latent: State, noise: Tensor) -> Expansion:
         """Prior, value and actions of the states."""
         features = latent.features
         value = self._value(features).mean
         size = self._model.action.size
-        if self._discrete:
-            ids = torch.eye(size, device=features.device).expand(len(features), -1, -1)
-            return Expansion(self._policy(features).log_probs, value, ids)
+        if self.discrete:
+            return Expansion(self._policy(features).log_probs, value)
         eps = normals(noise[:, self._groups :]).view(-1, self.num_actions, size)
         actions = self._policy(features[:, None]).sample(eps)
         return Expansion(actions.new_zeros(actions.shape[:2]), value, actions)

@@ -25,6 +25,8 @@ from planners.base import Planner
 from planners.config import PlannerConfig
 from planners.factory import make_planner
 from planners.noise import RandomCarry, RowGenerator
+from planners.tree import TreePlanner
+from planners.tree_record import TreeRecord
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,17 @@ class LatentPolicy:
         if explore and self._config.exploration_noise > 0.0:
             action = self._explore(action, spread)
         stored = self._action.decode(action)
+        if isinstance(self._planner, TreePlanner) and self._action.spec.is_discrete:
+            plan = self._planner.took(plan, _array(stored))
         following = LatentCarry(
             _array(state.deter), _array(state.stoch), _array(self._action.encode(stored, torch.float32)), random, plan
         )
         spec = self._action.spec
         return PolicyOutput(_array(stored).astype(spec.dtype, copy=False), following, metrics, self._stored(state))
+
+    def trees(self) -> list[TreeRecord]:
+        """The trees of the last step, one per row; none where the policy does not search."""
+        return self._planner.trees() if isinstance(self._planner, TreePlanner) else []
 
     def update(self, version: int, weights: dict[str, NDArray[Any]]) -> None:
         """Replace the weights if `version` is newer.

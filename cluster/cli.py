@@ -25,6 +25,7 @@ logger = logging.getLogger("worldfleet")
 
 BENCHES = {
     "planner": "cluster.bench.planner",
+    "mcts": "cluster.bench.mcts",
     "env": "cluster.bench.env",
     "cluster": "cluster.bench.cluster",
     "replay": "cluster.bench.replay",
@@ -232,6 +233,13 @@ def _fidelity(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tree(options: argparse.Namespace) -> int:
+    from cluster.searches import record_searches
+
+    sys.stdout.write(f"{record_searches(options.run_dir, options.seed, overrides=options.set)}\n")
+    return 0
+
+
 def bench_options(measure: Callable[..., Any], assignments: Sequence[str]) -> dict[str, Any]:
     """Keyword arguments of a benchmark from KEY=VALUE, with the types of their defaults.
 
@@ -404,6 +412,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=_path, default=Path("docs/results"))
     sub.add_argument("--seeds", type=_number(PositiveInt), default=3)
     sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
+
+    sub = add("tree", _tree, "Write the searches of one episode as a page to step through, as JSON and for Graphviz.")
+    sub.add_argument("--run-dir", type=Path, required=True)
+    sub.add_argument("--seed", type=int, default=0, help="chooses the episode (default: 0)")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the run's configuration")
 
     sub = add("bench", _bench, "Measure speed as ratios to peers or physical bounds of the same run.")
     sub.add_argument("topic", choices=sorted(BENCHES))

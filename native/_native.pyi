@@ -106,12 +106,20 @@ class Mcts:
 
     ``begin`` names one leaf per root; ``expand`` takes the model's evaluation of the leaves and names the next ones.
     Node 0 is the root and node s is what simulation s (1 to S) expanded; one that max_depth stopped evaluates an
-    expanded node again. Each node's own evaluation counts as a visit. A root's tree depends on its own inputs and seed
-    alone, whatever its batch and the threads. A search keeps its memory for the next ``begin``.
+    expanded node again, and so does one that reached a state without a valid action. Each node's own evaluation counts
+    as a visit. A root's tree depends on its own inputs and seed alone, whatever its batch and the threads. A search
+    keeps its memory for the next ``begin``.
 
-    Letters: B roots, S simulations, A actions of a node (ids, or sampled actions: Hubert et al. 2021). Arrays must be
-    C-contiguous and of the stated dtype (TypeError otherwise); other invalid arguments raise ValueError before
+    Letters: B roots, S simulations, A actions of the model, N actions of a node: all A, or the K drawn of them. Arrays
+    must be C-contiguous and of the stated dtype (TypeError otherwise); other invalid arguments raise ValueError before
     anything changes.
+
+    Sampled actions (Hubert et al. 2021, arXiv:2104.06303, section 5.1): K ids of every node, the root included, are
+    drawn with replacement from the proposal beta(a) ~ pi(a)^(1 / tau) over its valid ids, where pi is the softmax of
+    the logits and tau the proposal_temperature. With beta^(a) = (draws of a) / K, each id found is kept once, in order
+    of ids, with the prior pi^(a) = (beta^(a) / beta(a)) pi(a), divided by the sum over the ids found; for tau = 1 it is
+    beta^. PUCT and Gumbel use pi^ in place of pi, so the weights are an improved policy over the ids found, Z^_beta
+    included. Samples of a box are the caller's: pass K as num_actions and log(pi / beta) as logits.
     """
 
     def __init__(
@@ -121,6 +129,12 @@ class Mcts:
         simulations: int,
         selection: Literal["puct", "gumbel"] = "puct",
         max_depth: int = 0,
+        sampled_actions: int = 0,
+        proposal_temperature: float = 1.0,
+        normalisation: Literal["siblings", "tree", "bounds"] = "siblings",
+        min_value: float = 0.0,
+        max_value: float = 1.0,
+        min_range: float = 1e-8,
         c1: float = 1.25,
         c2: float = 19652.0,
         dirichlet_alpha: float = 0.3,
@@ -130,6 +144,7 @@ class Mcts:
         value_scale: float = 0.1,
         maxvisit_init: float = 50.0,
         rescale: bool = True,
+        mixed_value: bool = True,
         threads: int = 1,
     ) -> None:
         """Configures the search.
@@ -137,17 +152,24 @@ class Mcts:
         Args:
             num_actions: A.
             simulations: S.
-            selection: "puct" (Schrittwieser et al. 2020, appendix B, with Q values scaled by the extremes of a node's
-                own value and its visited children's, the least of them for the others) or "gumbel" (Danihelka et al.
-                2022).
+            selection: "puct" (Schrittwieser et al. 2020, appendix B; unvisited actions have the least Q value) or
+                "gumbel" (Danihelka et al. 2022).
             max_depth: actions from the root to a leaf at most; 0 for no limit.
+            sampled_actions: K; 0 takes all actions.
+            proposal_temperature: of the proposal that they are drawn from.
+            normalisation: what scales Q values to [0, 1]: "siblings", the extremes of a node's own value and its
+                visited children's (of the completed Q values for Gumbel); "tree", the extremes of the whole tree so
+                far: its root's value and the Q values of its visited actions; "bounds", min_value and max_value.
+            min_value, max_value: with "bounds".
+            min_range: extremes closer than this are taken to be this far apart.
             c1, c2: exploration of PUCT.
             dirichlet_alpha, dirichlet_fraction: noise in the root's prior, over its valid actions (PUCT).
             gumbel_scale: of the noise on the root's logits (Gumbel); 0 for none.
             max_considered: valid actions that the sequential halving starts with (Gumbel).
             value_scale, maxvisit_init: a completed Q value counts (maxvisit_init + most visits of a child) times
                 value_scale logits (Gumbel).
-            rescale: scale the completed Q values of a node to [0, 1] first (Gumbel).
+            rescale: scale the completed Q values of a node first (Gumbel).
+            mixed_value: complete Q values by the mixed value, by the node's own evaluation otherwise (Gumbel).
             threads: threads of every call, the caller's included.
 
         Raises:
@@ -164,6 +186,7 @@ class Mcts:
         value: NDArray[np.float32],
         seeds: NDArray[np.uint64],
         invalid: NDArray[np.bool_] | None = None,
+        noise: bool = True,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Starts a search.
 
@@ -172,13 +195,53 @@ class Mcts:
             value: [B] of the root.
             seeds: [B] of the roots' noise.
             invalid: [B, A] what the roots may not do, None for nothing.
+            noise: whether the configured noise disturbs the roots; without it the search is for evaluation.
 
         Returns:
             parent [B] and action [B] of the leaves; every ``expand`` overwrites both.
 
         Raises:
-            ValueError: A root has no valid action, or a number is not finite.
+            ValueError: A root has no valid action, or a number is not finite; the row is named.
         """
+
+    def begin_kept(
+        self,
+        logits: NDArray[np.float32],
+        value: NDArray[np.float32],
+        seeds: NDArray[np.uint64],
+        trees: NDArray[np.uint8],
+        taken: NDArray[np.int64],
+        invalid: NDArray[np.bool_] | None = None,
+        noise: bool = True,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """``begin`` with what lies below the actions that were taken in earlier searches, for PUCT over all actions.
+
+        Roots have the new evaluation and the visits that they had, which count among the S simulations. New nodes
+        follow those that are kept. What is kept was evaluated by the model of then.
+
+        Args:
+            logits, value, seeds, invalid, noise: as for ``begin``.
+            trees: [B, bytes] of ``save``.
+            taken: [B] ids, -1 to keep nothing.
+
+        Returns:
+            parent [B] and action [B] of the leaves, as ``begin``; the node [B, S + 1] of the saved tree that each node
+            was, -1 for none; and the simulations [B] that each root makes. It ignores the evaluations of later ones.
+
+        Raises:
+            ValueError: As ``begin``; or the search is not by PUCT over all actions, or an id is too large.
+        """
+
+    def save(self) -> NDArray[np.uint8]:
+        """The trees as they are [B, bytes], for ``begin_kept`` of a search with the same configuration."""
+
+    @property
+    def tree_size(self) -> int:
+        """Bytes of a saved tree."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all simulations are done."""
 
     def expand(
         self,
@@ -186,6 +249,7 @@ class Mcts:
         value: NDArray[np.float32],
         reward: NDArray[np.float32],
         discount: NDArray[np.float32],
+        invalid: NDArray[np.bool_] | None = None,
     ) -> None:
         """Takes the evaluation of the leaves and names the next ones, unless the search is done.
 
@@ -193,17 +257,22 @@ class Mcts:
             logits: [B, A] of the leaves' prior.
             value: [B] of the leaves.
             reward: [B] of the step to each leaf.
-            discount: [B] of what comes after that step, 0 behind a terminal one.
+            discount: [B] of what comes after that step: 0 after a terminal one, negative where the other player moves
+                next.
+            invalid: [B, A] what may not be done at the leaves, None for nothing. Searches end where nothing may be.
 
         Raises:
-            ValueError: The search is done or not begun, or a number is not finite.
+            ValueError: The search is done or not begun, or a number is not finite; the row is named.
         """
 
+    def actions(self) -> NDArray[np.int64]:
+        """The roots' actions [B, N], -1 where there is none: invalid, or fewer found than drawn."""
+
     def root(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-        """visits [B, A] of the roots' actions, their Q values [B, A] (NaN where not visited), mean values [B]."""
+        """visits [B, N] of the roots' actions, their Q values [B, N] (NaN where not visited), mean values [B]."""
 
     def policy(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """weights [B, A] to learn from and the best action [B].
+        """weights [B, N] to learn from and the place [B] of the best of the roots' ``actions``.
 
         Shares of the visits and the first of the most visited (PUCT); the improved policy and what the sequential
         halving leaves over (Gumbel).
@@ -211,6 +280,11 @@ class Mcts:
 
     def nodes(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]:
         """parent, action (-1 for none), visits and value [B, S + 1] of all nodes; unused ones have 0 visits."""
+
+    def details(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """prior of the action that led to each node, its reward, its discount, and the node's evaluation [B, S + 1]."""
 
 class RowGather:
     """Copies runs of consecutive rows of several arrays into contiguous outputs.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ Words = NDArray[np.uint64]
 
 _MASK = np.uint64(0xFFFFFFFF)
 _PERMUTATION_DOMAIN = 0xFFFFFFFF
+_ACTIONS_PURPOSE = 2  # of a tree search's random numbers
 
 
 def philox4x32(counter: Words, key: Words) -> Words:
@@ -356,77 +357,135 @@ def halving_sequence(considered: int, simulations: int) -> list[int]:
 
 @dataclass
 class TreeNode:
-    """A node of `MctsReference`."""
+    """A node of `MctsReference`; its actions are all ids, or the distinct ones that were drawn."""
 
     raw_value: float
-    logits: Floats  # [A]
+    ids: NDArray[np.int64]  # [N]
+    logits: Floats  # [N], -inf where an action is invalid
     parent: int
-    action: int
+    action: int  # the id
     reward: float
     discount: float
     value: float = 0.0
     visits: int = 1
-    child: dict[int, int] = field(default_factory=dict)
+    child: dict[int, int] = field(default_factory=dict)  # by id
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """[N] what may be done."""
+        return self.logits > -np.inf
+
+
+def sampled_prior(
+    logits: Floats, invalid: NDArray[np.bool_], count: int, temperature: float, seed: int, node: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """Distinct ids [N] of `count` draws from beta ~ pi^(1 / temperature), and logits [N] of (beta^ / beta) pi.
+
+    beta^ is an id's share of the draws: Hubert et al. 2021, section 5.1. In logarithms, up to a constant, that is
+    log draws + (1 - 1 / temperature) logit, in which equal priors remain exactly equal.
+    """
+    if invalid.all():
+        return np.zeros(0, np.int64), np.zeros(0)
+    proposal = _softmax(np.where(invalid, -np.inf, logits) / temperature)
+    counter = np.zeros((count, 4), np.uint64)
+    counter[:, 0], counter[:, 1], counter[:, 2] = np.arange(count), node, _ACTIONS_PURPOSE
+    uniform = (philox4x32(counter, np.full(count, seed, np.uint64))[:, 0] + 0.5) * 2.0**-32
+    drawn = np.searchsorted(np.cumsum(proposal), uniform, side="right")
+    ids, found = np.unique(drawn, return_counts=True)
+    return ids, np.log(found) + (1.0 - 1.0 / temperature) * logits[ids]
 
 
 class MctsReference:
     """Twin of native.Mcts for one root, without noise."""
 
-    def __init__(
-        self,
-        num_actions: int,
-        simulations: int,
-        selection: str = "puct",
-        max_depth: int = 0,
-        c1: float = 1.25,
-        c2: float = 19652.0,
-        max_considered: int = 16,
-        value_scale: float = 0.1,
-        maxvisit_init: float = 50.0,
-        rescale: bool = True,
-    ) -> None:
-        self.num_actions, self.simulations, self.max_depth = num_actions, simulations, max_depth
-        self.c1, self.c2, self.max_considered = c1, c2, max_considered
-        self.value_scale, self.maxvisit_init, self.rescale = value_scale, maxvisit_init, rescale
-        self.gumbel = selection == "gumbel"
+    def __init__(self, num_actions: int, simulations: int, **options: Any) -> None:
+        defaults: dict[str, Any] = {
+            "selection": "puct", "max_depth": 0, "sampled_actions": 0, "proposal_temperature": 1.0,
+            "normalisation": "siblings", "min_value": 0.0, "max_value": 1.0, "min_range": 1e-8, "c1": 1.25,
+            "c2": 19652.0, "max_considered": 16, "value_scale": 0.1, "maxvisit_init": 50.0, "rescale": True,
+            "mixed_value": True,
+        }  # fmt: skip
+        if unknown := options.keys() - defaults.keys():
+            raise TypeError(f"unknown options {sorted(unknown)}")
+        self.num_actions, self.simulations, self.config = num_actions, simulations, defaults | options
+        self.gumbel = self.config["selection"] == "gumbel"
         self.nodes: dict[int, TreeNode] = {}
         self.simulation = 0
-        self.path: list[tuple[int, int]] = []  # nodes and actions from the root
+        self.path: list[tuple[int, int]] = []  # nodes and ids from the root
+        self.extremes = (0.0, 0.0)
 
-    def begin(self, logits: Floats, value: float, invalid: NDArray[np.bool_] | None = None) -> tuple[int, int]:
+    def begin(
+        self, logits: Floats, value: float, invalid: NDArray[np.bool_] | None = None, seed: int = 0
+    ) -> tuple[int, int]:
         """The first leaf's parent and action, for logits [A] of the root and invalid [A] actions there."""
-        self.valid = np.ones(self.num_actions, np.bool_) if invalid is None else ~invalid
-        self.nodes = {0: TreeNode(value, np.where(self.valid, logits, -np.inf), -1, -1, 0.0, 1.0, value)}
-        self.simulation = 0
-        considered = min(self.max_considered, int(self.valid.sum()))
+        self.seed, self.simulation, self.extremes = seed, 0, (value, value)
+        self.first, self.limit = 1, self.simulations
+        ids, known = self._actions(logits, invalid, 0)
+        self.nodes = {0: TreeNode(value, ids, known, -1, -1, 0.0, 1.0, value)}
+        considered = min(self.config["max_considered"], int(self.nodes[0].valid.sum()))
         self.sequence = halving_sequence(considered, self.simulations)
         return self._descend()
 
-    def expand(self, logits: Floats, value: float, reward: float, discount: float) -> tuple[int, int] | None:
+    def begin_kept(
+        self, taken: int, logits: Floats, value: float, invalid: NDArray[np.bool_] | None = None
+    ) -> tuple[int, int]:
+        """`begin` with the subtree of the action `taken` at the root of the last search."""
+        before = self.nodes
+        following = self.begin(logits, value, invalid)
+        if taken not in before[0].child:
+            return following
+        root, places = self.nodes[0], {before[0].child[taken]: 0}
+        for index in sorted(before):
+            node = before[index]
+            if node.parent not in places or (places[node.parent] == 0 and not root.valid[node.action]):
+                continue
+            parent, place = places[node.parent], len(places)
+            places[index] = place
+            self.nodes[place] = replace(node, parent=parent, child={})
+            self.nodes[parent].child[node.action] = place
+        visits, q = self.children(root)
+        root.visits, root.value = 1 + int(visits.sum()), (value + float(visits @ q)) / (1 + visits.sum())
+        self.extremes = (root.value, root.value)
+        for node in list(self.nodes.values())[1:]:
+            self._widen(node.reward + node.discount * node.value)
+        self.first, self.limit = len(self.nodes), self.simulations - int(visits.sum())
+        return self._descend()
+
+    def expand(
+        self,
+        logits: Floats,
+        value: float,
+        reward: float,
+        discount: float,
+        invalid: NDArray[np.bool_] | None = None,
+    ) -> tuple[int, int] | None:
         """The next leaf's parent and action, None when the search is done."""
         self.simulation += 1
         parent, action = self.path[-1]
-        index = self.nodes[parent].child.setdefault(action, self.simulation)
+        index = self.nodes[parent].child.setdefault(action, self.first + self.simulation - 1)
         visits = self.nodes[index].visits + 1 if index in self.nodes else 1
-        self.nodes[index] = TreeNode(value, logits, parent, action, reward, discount, value, visits)
+        ids, known = self._actions(logits, invalid, index)
+        self.nodes[index] = TreeNode(value, ids, known, parent, action, reward, discount, value, visits)
         for parent, action in reversed(self.path):
             child = self.nodes[self.nodes[parent].child[action]]
             value = child.reward + child.discount * value
             node = self.nodes[parent]
             node.value = (node.value * node.visits + value) / (node.visits + 1)
             node.visits += 1
-        return self._descend() if self.simulation < self.simulations else None
+            self._widen(child.reward + child.discount * child.value)
+        self._widen(self.nodes[0].value)
+        return self._descend() if self.simulation < self.limit else None
 
     def children(self, node: TreeNode) -> tuple[Floats, Floats]:
-        """Visits [A] and Q values [A], 0 where there is no child."""
-        visits, q = np.zeros(self.num_actions), np.zeros(self.num_actions)
+        """Visits [N] and Q values [N] of the node's actions, 0 where there is no child."""
+        visits, q = np.zeros(len(node.ids)), np.zeros(len(node.ids))
         for action, index in node.child.items():
-            child = self.nodes[index]
-            visits[action], q[action] = child.visits, child.reward + child.discount * child.value
+            child, place = self.nodes[index], int(np.searchsorted(node.ids, action))
+            visits[place], q[place] = child.visits, child.reward + child.discount * child.value
         return visits, q
 
     def policy(self) -> tuple[Floats, int]:
-        """Weights [A] and the best action of the root."""
+        """Weights [N] and the place of the best action of the root."""
         root = self.nodes[0]
         visits, _ = self.children(root)
         if self.gumbel:
@@ -434,15 +493,39 @@ class MctsReference:
         weights = visits / visits.sum() if visits.any() else _softmax(root.logits)
         return weights, int(np.argmax(weights))
 
+    def _actions(
+        self, logits: Floats, invalid: NDArray[np.bool_] | None, index: int
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """The ids of a node and their logits."""
+        invalid = np.zeros(self.num_actions, np.bool_) if invalid is None else invalid
+        count, temperature = self.config["sampled_actions"], self.config["proposal_temperature"]
+        if count:
+            return sampled_prior(logits, invalid, count, temperature, self.seed, index)
+        return np.arange(self.num_actions), np.where(invalid, -np.inf, logits)
+
+    def _widen(self, value: float) -> None:
+        low, high = self.extremes
+        self.extremes = min(low, value), max(high, value)
+
+    def _scale(self, low: float, high: float) -> tuple[float, float]:
+        """What becomes 0, and what 1 above it, for a node whose own extremes are these."""
+        if self.config["normalisation"] == "tree":
+            low, high = self.extremes
+        if self.config["normalisation"] == "bounds":
+            low, high = self.config["min_value"], self.config["max_value"]
+        return low, max(high - low, self.config["min_range"])
+
     def _descend(self) -> tuple[int, int]:
         index, self.path = 0, []
         while True:
-            action = self._select(index)
+            node, place = self.nodes[index], self._select(index)
+            action = int(node.ids[place])
             self.path.append((index, action))
-            following = self.nodes[index].child.get(action)
-            if following is None or len(self.path) == self.max_depth:
+            following = node.child.get(action)
+            ends = following is None or len(self.path) == self.config["max_depth"]
+            if ends or not self.nodes[following].valid.any():  # type: ignore[index]
                 return index, action
-            index = following
+            index = following  # type: ignore[assignment]
 
     def _select(self, index: int) -> int:
         node = self.nodes[index]
@@ -450,29 +533,32 @@ class MctsReference:
         if self.gumbel and index == 0:
             return self._considered(node, self.sequence[self.simulation])
         if self.gumbel:
-            return int(np.argmax(_softmax(node.logits + self._completed(node)) - visits / (1 + visits.sum())))
-        seen = np.where(visits > 0, q, node.value)
-        low, high = min(seen.min(), node.value), max(seen.max(), node.value)
-        scaled = (np.where(visits > 0, q, low) - low) / max(high - low, 1e-8)
-        explore = math.sqrt(node.visits) * (self.c1 + math.log((node.visits + self.c2 + 1) / self.c2))
-        score = explore * _softmax(node.logits) / (visits + 1) + scaled
-        return int(np.argmax(np.where(node.logits > -np.inf, score, -np.inf)))
+            score = _softmax(node.logits + self._completed(node)) - visits / (1 + visits.sum())
+        else:
+            seen = np.where(visits > 0, q, node.value)
+            low, span = self._scale(min(seen.min(), node.value), max(seen.max(), node.value))
+            scaled = (np.where(visits > 0, q, low) - low) / span
+            c1, c2 = self.config["c1"], self.config["c2"]
+            explore = math.sqrt(node.visits) * (c1 + math.log((node.visits + c2 + 1) / c2))
+            score = explore * _softmax(node.logits) / (visits + 1) + scaled
+        return int(np.argmax(np.where(node.valid, score, -np.inf)))
 
     def _considered(self, root: TreeNode, visits: float) -> int:
         score = np.maximum(-1e9, root.logits - root.logits.max() + self._completed(root))
-        considered = (self.children(root)[0] == visits) & self.valid
+        considered = (self.children(root)[0] == visits) & root.valid
         return int(np.argmax(np.where(considered, score, -np.inf)))
 
     def _completed(self, node: TreeNode) -> Floats:
-        """Q values in logits [A]; those of unvisited actions are the mixed value."""
+        """Q values in logits [N]; those of unvisited actions are the mixed value."""
         visits, q = self.children(node)
         prior = np.maximum(_softmax(node.logits), np.finfo(np.float32).tiny)[visits > 0]
         weighted = float((prior * q[visits > 0]).sum() / prior.sum()) if visits.any() else 0.0
         mixed = (node.raw_value + visits.sum() * weighted) / (1 + visits.sum())
-        completed = np.where(visits > 0, q, mixed)
-        if self.rescale:
-            completed = (completed - completed.min()) / max(np.ptp(completed), 1e-8)
-        scaled: Floats = (self.maxvisit_init + visits.max()) * self.value_scale * completed
+        completed = np.where(visits > 0, q, mixed if self.config["mixed_value"] else node.raw_value)
+        if self.config["rescale"]:
+            low, span = self._scale(completed[node.valid].min(), completed[node.valid].max())
+            completed = (completed - low) / span
+        scaled: Floats = (self.config["maxvisit_init"] + visits.max()) * self.config["value_scale"] * completed
         return scaled
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,11 @@ class TreePlan(Plan):
     The predicted return is the root's value; its variance that of the values of the root's actions over the visits.
     """
 
-    actions: NDArray[np.float32]  # [B, N, A] the actions searched at the root
+    actions: NDArray[np.float32]  # [B, N, A] the actions searched at the root; ids as one-hot vectors
+    ids: NDArray[np.int64]  # [B, N] their ids, or their places among a box's samples; -1 where there is none
     weights: NDArray[np.float32]  # [B, N] the improved policy over them; shares of the visits for puct
     visits: NDArray[np.int32]  # [B, N]
+    q: NDArray[np.float32]  # [B, N] reward and discounted value of each, NaN where not visited
     depth: NDArray[np.int32]  # [B] actions from the root to the deepest leaf
 
     @property
@@ -105,23 +107,40 @@ class PlanningModel(Protocol):
 class Expansion:
     """What a model says of B states that a tree search expands, as torch tensors."""
 
-    logits: Any  # [B, N] of the prior over the state's actions
+    logits: Any  # [B, N] of the prior over the state's actions; of samples log(pi / beta), 0 if drawn from the prior
     value: Any  # [B]
-    actions: Any  # [B, N, A]
+    actions: Any = None  # [B, N, A] samples of a box; None where the actions are ids
+    invalid: Any = None  # bool [B, N] what may not be done there; None for nothing. All of them: searches end there
 
 
 class TreeModel(Protocol):
     """A world model as a tree search sees it. Its latents are named tuples of tensors [B, ...]."""
 
+    discrete: bool  # whether actions are the ids 0 to N - 1, which `step` takes as one-hot vectors
     num_actions: int  # N of every state
     num_draws: int  # random numbers that a state takes, for the step to it and its actions
 
     def step(self, latent: Any, action: Any, noise: Any) -> tuple[Any, Any, Any]:
-        """(next latent, reward [B], continuation probability [B]) of actions [B, A]; noise [B, draws] in [0, 1)."""
+        """(next latent, reward [B], continuation probability [B]) of actions [B, A]; noise [B, draws] in [0, 1).
+
+        The reward is that of who acts. The continuation is negative where the other player is to move next.
+        """
         ...
 
     def expand(self, latent: Any, noise: Any) -> Expansion:
-        """Prior, value and actions of the states; the same noise as for the step to them."""
+        """Prior, value and actions of the states; the same noise as for the step to them.
+
+        The value is that of who moves next.
+        """
+        ...
+
+
+@runtime_checkable
+class BlankTreeModel(Protocol):
+    """A tree model that says what its latents look like, which the reuse of subtrees needs."""
+
+    def blank(self, rows: int) -> Any:
+        """Latents of any content."""
         ...
 
 

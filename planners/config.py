@@ -13,6 +13,10 @@ Propagation = Literal["ts_inf", "ts1"]
 Precision = Literal["auto", "fp32", "bf16"]
 ObjectiveName = Literal["mean", "mean_std"]
 Selection = Literal["puct", "gumbel"]
+Normalisation = Literal["siblings", "tree", "bounds"]
+
+BOX_SAMPLES = 16
+"""Actions of a node that a tree search draws from a box when it is not told how many."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,19 @@ class MctsConfig:
         threads: Threads of one planning call.
         simulations: Model steps per plan, S.
         selection: "puct" (Schrittwieser et al. 2020) or "gumbel" (Danihelka et al. 2022).
-        sampled_actions: Actions of a node, drawn from the policy, where actions are continuous (Hubert et al. 2021).
+        sampled_actions: Actions of a node that are drawn (Hubert et al. 2021), None for all ids and 16 of a box. Of ids
+            those found are kept once each, with their shares of the draws corrected by the proposal.
+        proposal_temperature: Ids are drawn from the prior to the power of 1 / proposal_temperature: evenly above 1.
         max_depth: Actions from the root to a leaf at most, 0 for no limit.
+        normalisation: What scales Q values to [0, 1]: the extremes among a node and its children ("siblings", mctx's),
+            those of the tree so far ("tree", MuZero's), or min_value and max_value ("bounds", board games).
+        min_value: Least value ("bounds").
+        max_value: Largest value ("bounds").
+        min_range: Extremes closer than this count as this far apart (EfficientZero has 0.01).
+        reuse_subtree: Start from what lies below the action that was taken; its visits count among the simulations. For
+            "puct" over all ids; what is reused was evaluated with the weights of then.
+        temperature: (training step, temperature) pairs, from that step on: explorers draw their action from the
+            search's weights to the power of 1 / temperature, and take the best one at 0.
         c1: Exploration (puct).
         c2: Growth of the exploration with the visits (puct).
         dirichlet_alpha: Concentration of the noise in the root's prior when exploring (puct).
@@ -172,8 +187,15 @@ class MctsConfig:
     threads: PositiveInt = 1
     simulations: PositiveInt = 50
     selection: Selection = "gumbel"
-    sampled_actions: PositiveInt = 16
+    sampled_actions: PositiveInt | None = None
+    proposal_temperature: PositiveFloat = 1.0
     max_depth: NonNegativeInt = 0
+    normalisation: Normalisation = "siblings"
+    min_value: float = 0.0
+    max_value: float = 1.0
+    min_range: PositiveFloat = 1e-8
+    reuse_subtree: bool = False
+    temperature: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ((0, 0.0),)
     c1: NonNegativeFloat = 1.25
     c2: PositiveFloat = 19652.0
     dirichlet_alpha: PositiveFloat = 0.3
@@ -185,6 +207,31 @@ class MctsConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.max_value <= self.min_value:
+            raise ValueError(f"max_value must be more than min_value {self.min_value}, got {self.max_value}")
+        if self.reuse_subtree and self.selection != "puct":
+            raise ValueError(f"reuse_subtree needs selection puct, got {self.selection}")
+        if self.reuse_subtree and self.sampled_actions is not None:
+            raise ValueError(f"reuse_subtree needs all ids: sampled_actions must be null, got {self.sampled_actions}")
+        steps = [step for step, _ in self.temperature]
+        if steps[:1] != [0] or steps != sorted(set(steps)):
+            raise ValueError(f"temperature must begin with step 0 and ascend, got {self.temperature}")
+
+    def temperature_at(self, training_step: int) -> float:
+        """Of the chosen action, after so many training steps."""
+        return [temperature for start, temperature in self.temperature if start <= training_step][-1]
+
+    def drawn_ids(self, num_ids: int) -> int | None:
+        """How many of the ids are drawn at a node, None for all of them.
+
+        Raises:
+            ValueError: More than there are.
+        """
+        if self.sampled_actions is not None and self.sampled_actions > num_ids:
+            raise ValueError(
+                f"sampled_actions must be at most the number of actions {num_ids}, got {self.sampled_actions}"
+            )
+        return self.sampled_actions
 
 
 PlannerConfig = IcemConfig | CemConfig | MppiConfig | RandomShootingConfig | MctsConfig

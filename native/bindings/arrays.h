@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -33,6 +34,15 @@ inline void check_shape(const pybind11::array& array, const std::string& name,
     if (!equal)
         throw std::invalid_argument(name + " must have shape " + shape_text(expected) + ", not " +
                                     shape_text(shape));
+}
+
+// The same without a copy of anything where the shape is right.
+inline void check_shape(const pybind11::array& array, const char* name,
+                        std::initializer_list<pybind11::ssize_t> expected) {
+    bool equal = array.ndim() == static_cast<pybind11::ssize_t>(expected.size());
+    for (pybind11::ssize_t i = 0; equal && i < array.ndim(); ++i)
+        equal = expected.begin()[i] < 0 || array.shape(i) == expected.begin()[i];
+    if (!equal) check_shape(array, std::string(name), std::vector<pybind11::ssize_t>(expected));
 }
 
 // An uninitialised array whose buffer a capsule owns.

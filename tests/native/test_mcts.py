@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,120 +10,51 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from native import Mcts, halving_sequence, reference
 from native.reference import MctsReference
+from tests.golden import check_search
+from tests.native.trees import Table, check_twin, outcome, run, run_reference
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-CASES = [
-    case
-    for name in ("mctx_tables.json", "mctx_trees.json")
-    for case in json.loads((GOLDEN / name).read_text(encoding="utf-8"))["cases"]
-]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A model of `states` states: where each action leads, what it pays, and how states look."""
-
-    next_state: NDArray[np.int64]  # [states, A]
-    reward: NDArray[np.float32]  # [states, A]
-    discount: NDArray[np.float32]  # [states, A]
-    logits: NDArray[np.float32]  # [states, A]
-    value: NDArray[np.float32]  # [states]
-
-    @classmethod
-    def random(cls, states: int, actions: int, seed: int) -> Table:
-        rng = np.random.default_rng(seed)
-        shape = states, actions
-        return cls(
-            rng.integers(0, states, shape),
-            rng.normal(0.0, 0.3, shape).astype(np.float32),
-            rng.uniform(0.8, 1.0, shape).astype(np.float32),
-            rng.normal(0.0, 1.5, shape).astype(np.float32),
-            rng.normal(0.0, 1.0, states).astype(np.float32),
-        )
-
-
-def run(
-    search: Mcts,
-    table: Table,
-    starts: NDArray[np.int64],
-    simulations: int,
-    invalid: NDArray[np.bool_] | None = None,
-    seeds: NDArray[np.uint64] | None = None,
-) -> None:
-    """A whole search from the states `starts` [B]."""
-    rows = np.arange(len(starts))
-    states = np.zeros((len(starts), simulations + 1), np.int64)
-    states[:, 0] = starts
-    seeds = np.zeros(len(starts), np.uint64) if seeds is None else seeds
-    parent, action = search.begin(table.logits[starts], table.value[starts], seeds, invalid)
-    for simulation in range(1, simulations + 1):
-        above = states[rows, parent]
-        leaf = states[:, simulation] = table.next_state[above, action]
-        assert (leaf >= 0).all(), f"simulation {simulation} left the golden tree"
-        reward, discount = table.reward[above, action], table.discount[above, action]
-        search.expand(table.logits[leaf], table.value[leaf], reward, discount)
-
-
-def run_reference(search: MctsReference, table: Table, start: int, invalid: NDArray[np.bool_] | None = None) -> None:
-    states = {0: start}
-    logits, value, reward, discount = (
-        part.astype(np.float64) for part in (table.logits, table.value, table.reward, table.discount)
-    )
-    following: tuple[int, int] | None = search.begin(logits[start], value[start], invalid)
-    while following is not None:
-        parent, action = following
-        above = states[parent]
-        leaf = int(table.next_state[above, action])
-        states[search.simulation + 1] = leaf
-        following = search.expand(logits[leaf], value[leaf], reward[above, action], discount[above, action])
-
-
-def outcome(search: Mcts) -> list[NDArray[Any]]:
-    return [*search.nodes(), *search.root(), *search.policy()]
+CASES = [case for file in sorted(GOLDEN.glob("mctx_*.json")) for case in check_search.read_cases(file)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_equals_mctx(case: dict[str, Any]) -> None:
-    table = Table(
-        np.array(case["next_state"]),
-        np.array(case["reward"], np.float32),
-        np.full_like(case["reward"], case["discount"], np.float32),
-        np.array(case["prior_logits"], np.float32),
-        np.array(case["value"], np.float32),
-    )
-    options = dict(case.get("qtransform_kwargs", {}))
-    if case["algorithm"] == "gumbel_muzero":
-        options |= {"selection": "gumbel", "max_considered": case["max_num_considered_actions"]}
-        options["rescale"] = options.pop("rescale_values", True)
-    simulations = case["num_simulations"]
-    invalid = None if case["invalid_actions"] is None else np.array([case["invalid_actions"]], np.bool_)
-    search = Mcts(num_actions=table.reward.shape[1], simulations=simulations, **options)
-    run(search, table, np.array([case["root_state"]]), simulations, invalid)
-    expected = case["expected"]
-    parent, action, visits, value = search.nodes()
-    assert parent[0].tolist() == expected["node_parent"]
-    assert action[0].tolist() == expected["node_action"]
-    assert visits[0].tolist() == expected["node_visits"]
-    np.testing.assert_allclose(value[0], expected["node_value"], rtol=1e-4, atol=2e-6)
-    root_visits, q, root_value = search.root()
-    assert root_visits[0].tolist() == expected["visit_counts"]
-    np.testing.assert_allclose(q[0], np.array(expected["root_qvalues"], float), rtol=1e-4, atol=2e-6)
-    np.testing.assert_allclose(root_value[0], expected["root_value"], rtol=1e-4, atol=2e-6)
-    weights, best = search.policy()
-    if "action_weights" in expected:
-        np.testing.assert_allclose(weights[0], expected["action_weights"], rtol=1e-4, atol=1e-6)
-        assert best[0] == expected.get("action", expected.get("action_most_visited"))
+    assert check_search.differences(case) == []
 
 
-@settings(max_examples=150, deadline=None)
+def test_a_golden_case_is_the_same_in_a_batch_on_two_threads() -> None:
+    case = CASES[0]
+    alone, batch = check_search.run_case(case), check_search.run_case(case, copies=40, threads=2)
+    for one, many in zip(outcome(alone), outcome(batch), strict=True):
+        np.testing.assert_array_equal(np.repeat(one, 40, axis=0), many)
+
+
+def test_the_golden_check_counts_and_names_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, wrong = CASES[0], dict(CASES[0], name="wrong", root_state=1)
+    (tmp_path / "cases.json").write_text(json.dumps({"cases": [good, wrong]}))
+    assert check_search.main([str(tmp_path / "cases.json")]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "2 cases, 1 differ"
+    assert lines
+    assert all(line.startswith("wrong: ") for line in lines)
+    with pytest.raises(ValueError, match="there is no muzero with qtransform_of_mine"):
+        check_search.search_options(CASES[0] | {"algorithm": "muzero", "qtransform": "qtransform_of_mine"})
+
+
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_equals_its_twin(data: st.DataObject) -> None:
     actions, simulations = data.draw(st.integers(1, 11)), data.draw(st.integers(1, 60))
-    table = Table.random(data.draw(st.integers(2, 30)), actions, data.draw(st.integers(0, 10_000)))
+    table = Table.random(
+        data.draw(st.integers(2, 30)),
+        actions,
+        data.draw(st.integers(0, 10_000)),
+        invalid=data.draw(st.sampled_from([0.0, 0.3, 0.8])),
+        two_players=data.draw(st.booleans()),
+    )
     invalid = np.array(data.draw(st.lists(st.booleans(), min_size=actions, max_size=actions)))
     invalid[data.draw(st.integers(0, actions - 1))] = False
     options: dict[str, Any] = {
@@ -133,27 +62,20 @@ def test_equals_its_twin(data: st.DataObject) -> None:
         "simulations": simulations,
         "selection": data.draw(st.sampled_from(["puct", "gumbel"])),
         "max_depth": data.draw(st.sampled_from([0, 1, 2, 5])),
+        "sampled_actions": data.draw(st.sampled_from([0, actions, (actions + 1) // 2])),
+        "proposal_temperature": data.draw(st.sampled_from([1.0, 2.0, 0.7])),
+        "normalisation": data.draw(st.sampled_from(["siblings", "tree", "bounds"])),
+        "min_value": -0.5,
+        "min_range": data.draw(st.sampled_from([1e-8, 0.5])),
         "max_considered": data.draw(st.integers(1, 12)),
         "rescale": data.draw(st.booleans()),
+        "mixed_value": data.draw(st.booleans()),
     }
     search, twin = Mcts(**options), MctsReference(**options)
-    run(search, table, np.zeros(1, np.int64), simulations, invalid[None])
-    run_reference(twin, table, 0, invalid)
-    parent, action, visits, value = (part[0] for part in search.nodes())
-    for index in range(simulations + 1):
-        node = twin.nodes.get(index)
-        if node is None:
-            assert (parent[index], action[index], visits[index], value[index]) == (-1, -1, 0, 0.0)
-            continue
-        assert (parent[index], action[index], visits[index]) == (node.parent, node.action, node.visits), index
-        assert value[index] == pytest.approx(node.value, rel=1e-4, abs=1e-5)
-    weights, best = search.policy()
-    expected, chosen = twin.policy()
-    np.testing.assert_allclose(weights[0], expected, rtol=1e-3, atol=1e-5)
-    assert best[0] == chosen
-    assert not invalid[best[0]]
-    assert search.root()[0][0].tolist() == twin.children(twin.nodes[0])[0].tolist()
-    assert search.root()[0][0][invalid].sum() == 0
+    seed = data.draw(st.integers(0, 2**64 - 1))
+    run(search, table, np.zeros(1, np.int64), simulations, invalid[None], np.array([seed], np.uint64))
+    run_reference(twin, table, 0, invalid, seed)
+    check_twin(search, twin)
 
 
 @pytest.mark.parametrize("selection", ["puct", "gumbel"])
@@ -231,36 +153,6 @@ def test_considers_no_more_actions_than_there_are(actions: int, simulations: int
     assert sorted(search.root()[0][0].tolist(), reverse=True) == visits
 
 
-def first_actions(seeds: int, **options: Any) -> Counter[int]:
-    """The first action of a search from the same root, for many seeds."""
-    logits = np.log(np.array([0.5, 0.25, 0.15, 0.1], np.float32))
-    search = Mcts(num_actions=4, simulations=1, **options)
-    _, action = search.begin(
-        np.tile(logits, (seeds, 1)), np.zeros(seeds, np.float32), np.arange(seeds, dtype=np.uint64)
-    )
-    return Counter(action.tolist())
-
-
-def test_gumbel_noise_draws_from_the_policy() -> None:
-    counts = first_actions(20_000, selection="gumbel", gumbel_scale=1.0, value_scale=0.0)
-    for action, share in enumerate([0.5, 0.25, 0.15, 0.1]):
-        assert counts[action] / 20_000 == pytest.approx(share, abs=0.015)
-
-
-@pytest.mark.parametrize("alpha", [0.3, 2.0])
-def test_dirichlet_noise_has_its_distribution(alpha: float) -> None:
-    """With noise alone the first action is the largest of four equal shares; a small alpha leaves one large."""
-    counts = first_actions(20_000, dirichlet_alpha=alpha, dirichlet_fraction=1.0)
-    for action in range(4):
-        assert counts[action] / 20_000 == pytest.approx(0.25, abs=0.015)
-    assert first_actions(500, dirichlet_fraction=0.0) == {0: 500}
-    mixed = first_actions(20_000, dirichlet_alpha=alpha, dirichlet_fraction=0.25)
-    largest = np.random.default_rng(0).dirichlet([alpha] * 4, 20_000) * 0.25 + 0.75 * np.array([0.5, 0.25, 0.15, 0.1])
-    expected = np.bincount(largest.argmax(-1), minlength=4) / 20_000
-    for action in range(4):
-        assert mixed[action] / 20_000 == pytest.approx(expected[action], abs=0.015)
-
-
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
@@ -268,6 +160,12 @@ def test_dirichlet_noise_has_its_distribution(alpha: float) -> None:
         ({"simulations": 0}, "simulations must be at least 1, not 0"),
         ({"selection": "ucb"}, "selection must be puct or gumbel, not ucb"),
         ({"max_depth": -1}, "max_depth must not be negative, not -1"),
+        ({"sampled_actions": -1}, "sampled_actions must not be negative, not -1"),
+        ({"sampled_actions": 3}, "sampled_actions must be at most num_actions 2, not 3"),
+        ({"proposal_temperature": 0.0}, "proposal_temperature must be positive, not 0"),
+        ({"normalisation": "all"}, "normalisation must be siblings, tree or bounds, not all"),
+        ({"min_value": 1.0}, r"max_value must be more than min_value 1.0*, not 1.0"),
+        ({"min_range": 0.0}, "min_range must be positive, not 0"),
         ({"c2": 0.0}, "c2 must be positive, not 0"),
         ({"dirichlet_fraction": 1.5}, r"dirichlet_fraction must be in \[0, 1\], not 1.5"),
         ({"dirichlet_alpha": 0.0}, "dirichlet_alpha must be positive, not 0"),
@@ -294,7 +192,7 @@ def test_refuses_bad_input_and_goes_on_as_if_nothing_had_been() -> None:
         search.expand(logits[:0], value[:0], one[:0], one[:0])
     with pytest.raises(ValueError, match="every root needs a valid action, but root 0 has none"):
         search.begin(logits, value, seeds, np.ones((1, 3), np.bool_))
-    with pytest.raises(ValueError, match="logits must be finite, not inf at entry 1"):
+    with pytest.raises(ValueError, match="logits must be finite, not inf at row 0, action 1"):
         search.begin(bad, value, seeds)
     with pytest.raises(ValueError, match=r"logits must have shape \[1, 3\], not \[1, 2\]"):
         search.begin(np.zeros((1, 2), np.float32), value, seeds)
@@ -306,7 +204,7 @@ def test_refuses_bad_input_and_goes_on_as_if_nothing_had_been() -> None:
         for name in ("logits", "value", "reward", "discount"):
             arguments = {"logits": logits, "value": value, "reward": one, "discount": one}
             arguments[name] = np.full_like(arguments[name], np.nan)
-            with pytest.raises(ValueError, match=f"{name} must be finite, not nan at entry 0"):
+            with pytest.raises(ValueError, match=f"{name} must be finite, not nan at row 0"):
                 search.expand(**arguments)
         states = [0, above]
         above = int(table.next_state[states[parent[0]], action[0]])

@@ -9,8 +9,10 @@ def test_a_tree_plan_logs_the_value_and_the_shape_of_its_tree() -> None:
         return_mean=np.array([1.0, 2.0, 3.0], np.float32),
         return_variance=np.zeros(3, np.float32),
         actions=np.zeros((3, 4, 1), np.float32),
+        ids=np.tile(np.arange(4), (3, 1)),
         weights=np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25]], np.float32),
         visits=np.ones((3, 4), np.int32),
+        q=np.zeros((3, 4), np.float32),
         depth=np.array([1, 2, 5], np.int32),
     )
     metrics = plan.metrics()

@@ -43,6 +43,11 @@ from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, Plann
         (MctsConfig, "gumbel_scale", float("inf")),
         (MctsConfig, "value_scale", -1.0),
         (MctsConfig, "maxvisit_init", float("nan")),
+        (MctsConfig, "normalisation", "all"),
+        (MctsConfig, "proposal_temperature", 0.0),
+        (MctsConfig, "max_value", -1.0),
+        (MctsConfig, "min_value", 1.0),
+        (MctsConfig, "min_range", 0.0),
         (MctsConfig, "gamma", -0.1),
         (MctsConfig, "threads", 0),
     ],
@@ -50,6 +55,25 @@ from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, Plann
 def test_refuses_a_bad_value_and_names_it(config: Any, field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{field}.*{value}"):
         config(**{field: value})
+
+
+def test_the_temperature_falls_with_training() -> None:
+    config = MctsConfig(temperature=((0, 1.0), (500, 0.5), (750, 0.25)))
+    found = [config.temperature_at(step) for step in (0, 499, 500, 749, 750, 10_000)]
+    assert found == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
+    assert MctsConfig().temperature_at(7) == 0.0
+    for wrong in ((), ((5, 1.0),), ((0, 1.0), (7, 0.5), (5, 0.25))):
+        with pytest.raises(ValueError, match="temperature must begin with step 0 and ascend, got"):
+            MctsConfig(temperature=wrong)
+    with pytest.raises(ValueError, match=r"must be at least 0, got -0\.5"):
+        MctsConfig(temperature=((0, -0.5),))
+
+
+def test_no_more_ids_are_drawn_than_there_are() -> None:
+    assert MctsConfig().drawn_ids(3) is None
+    assert MctsConfig(sampled_actions=3).drawn_ids(3) == 3
+    with pytest.raises(ValueError, match="sampled_actions must be at most the number of actions 3, got 4"):
+        MctsConfig(sampled_actions=4).drawn_ids(3)
 
 
 def test_every_method_has_a_name_of_its_own_and_valid_defaults() -> None:

@@ -28,7 +28,7 @@ class Lock:
     A latent is the whole history, so that a state gathered from the wrong node or row would be noticed.
     """
 
-    num_actions, num_draws = 3, 2
+    discrete, num_actions, num_draws = False, 3, 2
 
     def __init__(self, words: list[int]) -> None:
         self.words = torch.tensor(words)
@@ -105,7 +105,7 @@ class Walk(NamedTuple):
 class Drift:
     """A position that random numbers move too; actions are drawn around it, and near 0 is good."""
 
-    num_actions, num_draws = 4, 5
+    discrete, num_actions, num_draws = False, 4, 5
 
     def step(self, latent: Walk, action: Tensor, noise: Tensor) -> tuple[Walk, Tensor, Tensor]:
         position = latent.position + action[:, 0] + noise[:, 0] - 0.5
@@ -187,3 +187,190 @@ def test_a_skipped_step_moves_the_random_numbers_on() -> None:
     carry = planner.initial(seeds(2))
     assert planner.skip(carry).step.tolist() == [1, 1]
     assert planner.skip(carry).seed.tolist() == carry.seed.tolist()
+
+
+class Position(NamedTuple):
+    at: Tensor  # [B]
+
+
+class Grid:
+    """Ids that move a position; the reward is 1 for arriving at 3, where the episode ends; not below 0."""
+
+    discrete, num_draws = True, 1
+
+    def __init__(self, num_actions: int = 3) -> None:
+        self.num_actions = num_actions  # 0 goes back, 1 stays, 2 goes on, the others do nothing
+        self.bad_row: int | None = None
+
+    def step(self, latent: Position, action: Tensor, noise: Tensor) -> tuple[Position, Tensor, Tensor]:
+        assert action.shape == (len(latent.at), self.num_actions)
+        assert (action.sum(-1) == 1.0).all()
+        move = action[:, 2] - action[:, 0]
+        assert ((latent.at > 0.0) | (move >= 0.0)).all(), "an invalid action was searched"
+        at = latent.at + move
+        return Position(at), (at == 3.0).float(), (at < 3.0).float()
+
+    def expand(self, latent: Position, noise: Tensor) -> Expansion:
+        rows = len(latent.at)
+        value = torch.zeros(rows)
+        if self.bad_row is not None:
+            value[self.bad_row] = torch.nan
+        invalid = torch.zeros(rows, self.num_actions, dtype=torch.bool)
+        invalid[:, 0] = latent.at <= 0.0
+        invalid[latent.at >= 3.0] = True
+        return Expansion(torch.zeros(rows, self.num_actions), value, invalid=invalid)
+
+
+def at(*positions: float) -> Position:
+    return Position(torch.tensor(positions))
+
+
+@pytest.mark.parametrize("selection", ["puct", "gumbel"])
+def test_ids_are_searched_under_the_masks_of_the_model_and_of_the_environment(selection: Selection) -> None:
+    planner = TreePlanner(MctsConfig(gamma=0.9, simulations=60, selection=selection), Grid())
+    carry, first = planner.initial(seeds(3)), np.ones(3, np.bool_)
+    plan, _ = planner.plan(at(0.0, 2.0, 2.0), carry, first, explore=False)
+    assert plan.ids.tolist() == [[-1, 1, 2], [0, 1, 2], [0, 1, 2]]
+    assert plan.action.argmax(-1).tolist() == [2, 2, 2]
+    assert plan.actions[0].tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert plan.visits[0, 0] == 0
+    assert plan.weights[0, 0] == 0.0
+    assert plan.q[1, 2] == 1.0
+    assert np.isnan(plan.q[0, 0])
+    forbidden = np.array([[False, False, False], [False, False, True], [False, False, False]])
+    plan, _ = planner.plan(at(0.0, 2.0, 2.0), carry, first, explore=False, invalid=forbidden)
+    assert plan.ids.tolist() == [[-1, 1, 2], [0, 1, -1], [0, 1, 2]]
+    assert plan.action.argmax(-1).tolist() == [2, 1, 2]
+    with pytest.raises(ValueError, match="every root needs a valid action, but root 2 has none"):
+        planner.plan(at(1.0, 1.0, 3.0), carry, first, explore=False)
+
+
+def test_some_of_many_ids_are_searched() -> None:
+    planner = TreePlanner(MctsConfig(gamma=0.9, simulations=20, sampled_actions=6), Grid(500))
+    plan, _ = planner.plan(at(1.0, 1.0), planner.initial(seeds(2)), np.ones(2, np.bool_), explore=False)
+    assert plan.ids.shape == plan.weights.shape == (2, 6)
+    assert plan.actions.shape == (2, 6, 500)
+    assert plan.ids[0].tolist() != plan.ids[1].tolist()
+    for row in range(2):
+        assert plan.actions[row].argmax(-1)[plan.ids[row] >= 0].tolist() == plan.ids[row][plan.ids[row] >= 0].tolist()
+        assert plan.action[row].argmax() in plan.ids[row]
+    with pytest.raises(ValueError, match="sampled_actions must be at most the number of actions 3, got 6"):
+        TreePlanner(MctsConfig(sampled_actions=6), Grid(3))
+
+
+def test_numbers_that_are_not_finite_are_refused_with_their_row() -> None:
+    model = Grid()
+    planner = TreePlanner(MctsConfig(simulations=5), model)
+    model.bad_row = 1
+    with pytest.raises(ValueError, match="value must be finite, not nan at row 1"):
+        planner.plan(at(1.0, 1.0, 1.0), planner.initial(seeds(3)), np.ones(3, np.bool_), explore=False)
+
+
+def test_the_temperature_of_the_training_step_spreads_what_explorers_choose() -> None:
+    rows = 2000
+    config = MctsConfig(gamma=0.9, simulations=12, selection="puct", temperature=((0, 1.0), (10, 0.5), (20, 0.0)))
+    planner = TreePlanner(config, Grid())
+    carry, first = planner.initial(seeds(rows)), np.ones(rows, np.bool_)
+
+    def chosen(explore: bool) -> tuple[np.ndarray, np.ndarray]:
+        plan, _ = planner.plan(at(*[1.0] * rows), carry, first, explore)
+        return np.bincount(plan.action.argmax(-1), minlength=3) / rows, plan.weights[0]
+
+    for step, power in ((0, 1.0), (10, 2.0)):
+        planner.training_step = step
+        shares, weights = chosen(explore=True)
+        np.testing.assert_allclose(shares, weights**power / (weights**power).sum(), atol=0.04)
+        assert chosen(explore=False)[0].max() == 1.0
+    planner.training_step = 20
+    assert chosen(explore=True)[0].max() == 1.0
+
+
+def test_players_that_take_turns_plan_for_themselves() -> None:
+    """Who takes the last of 4 stones wins; 1 or 2 may be taken, so taking 1 wins and the value is 1."""
+
+    class Stones(Grid):
+        def __init__(self) -> None:
+            super().__init__(2)
+
+        def step(self, latent: Position, action: Tensor, noise: Tensor) -> tuple[Position, Tensor, Tensor]:
+            left = latent.at - 1.0 - action[:, 1]
+            return Position(left), (left == 0.0).float(), torch.where(left > 0.0, -1.0, 0.0)
+
+        def expand(self, latent: Position, noise: Tensor) -> Expansion:
+            invalid = torch.stack([latent.at < 1.0, latent.at < 2.0], dim=-1)
+            return Expansion(torch.zeros(len(latent.at), 2), torch.zeros(len(latent.at)), invalid=invalid)
+
+    config = MctsConfig(simulations=200, selection="puct", normalisation="bounds", min_value=-1.0)
+    planner = TreePlanner(config, Stones())
+    plan, _ = planner.plan(at(4.0, 5.0), planner.initial(seeds(2)), np.ones(2, np.bool_), explore=False)
+    assert plan.action.argmax(-1).tolist() == [0, 1]
+    assert (plan.value > 0.5).all()
+
+
+def test_the_trees_of_a_plan_can_be_read() -> None:
+    planner = TreePlanner(MctsConfig(gamma=0.9, simulations=30, selection="puct"), Grid())
+    plan, _ = planner.plan(at(1.0, 2.0), planner.initial(seeds(2)), np.ones(2, np.bool_), explore=False)
+    trees = planner.trees()
+    assert [tree.best for tree in trees] == plan.action.argmax(-1).tolist() == [2, 2]
+    for row, tree in enumerate(trees):
+        assert tree.visits[0] == 31
+        assert tree.value[0] == plan.value[row]
+        for node in tree.children(0):
+            place = plan.ids[row].tolist().index(int(tree.action[node]))
+            assert tree.visits[node] == plan.visits[row, place]
+            assert tree.q[node] == plan.q[row, place]
+            assert tree.prior[node] == pytest.approx(1 / 3)
+    assert trees[0].action[trees[0].path()].tolist()[:3] == [-1, 2, 2]
+
+
+class Blank(Grid):
+    """The same, which says what its latents look like, and counts the states that it steps."""
+
+    steps = 0
+
+    def blank(self, rows: int) -> Position:
+        return Position(torch.zeros(rows))
+
+    def step(self, latent: Position, action: Tensor, noise: Tensor) -> tuple[Position, Tensor, Tensor]:
+        self.steps += 1
+        return super().step(latent, action, noise)
+
+
+def test_a_subtree_is_used_again() -> None:
+    config = MctsConfig(gamma=0.9, simulations=40, selection="puct", reuse_subtree=True)
+    model = Blank()
+    planner = TreePlanner(config, model)
+    rows = 5
+    carry, none = planner.initial(seeds(rows)), np.zeros(rows, np.bool_)
+    first, carry = planner.plan(at(*[1.0] * rows), carry, none, explore=False)
+    assert model.steps == 40
+    assert first.action.argmax(-1).tolist() == [2] * rows
+    kept = int(first.visits[0, 2]) - 1
+    assert kept > 5
+    model.steps = 0
+    second, after = planner.plan(at(*[2.0] * rows), carry, none, explore=False)
+    assert model.steps == 40 - kept
+    assert second.visits.sum(axis=1).tolist() == [40] * rows
+    assert (second.q[:, 2] == 1.0).all()
+    assert second.action.argmax(-1).tolist() == [2] * rows
+    for row in (0, 4):
+        some = slice(row, row + 1)
+        alone, _ = planner.plan(at(2.0), take_rows(carry, some), none[some], explore=False)
+        np.testing.assert_array_equal(alone.visits, second.visits[some])
+        np.testing.assert_array_equal(alone.weights, second.weights[some])
+    other = planner.took(carry, np.array([1, 2, 2, 2, 2]))
+    mixed, _ = planner.plan(at(1.0, *[2.0] * 4), other, np.array([False, True, False, False, False]), explore=False)
+    assert mixed.visits.sum(axis=1).tolist() == [40] * rows
+    np.testing.assert_array_equal(mixed.visits[2:], second.visits[2:])
+    assert take_rows(planner.skip(after), slice(0, 2)).kept.taken.tolist() == [-1, -1]
+
+
+def test_reuse_needs_ids_and_blank_latents() -> None:
+    config = MctsConfig(selection="puct", reuse_subtree=True)
+    for model in (Grid(), Drift()):
+        with pytest.raises(ValueError, match="reuse_subtree needs a model whose actions are ids and which has blank"):
+            TreePlanner(config, model)
+    with pytest.raises(ValueError, match="reuse_subtree needs selection puct, got gumbel"):
+        MctsConfig(reuse_subtree=True)
+    with pytest.raises(ValueError, match="reuse_subtree needs all ids: sampled_actions must be null, got 2"):
+        MctsConfig(reuse_subtree=True, selection="puct", sampled_actions=2)

@@ -11,7 +11,9 @@ from cluster.config import resolve
 from cluster.evaluation import evaluate_run, study_imagination
 from cluster.report.page import write_report
 from cluster.report.run_fidelity import QUICK, RunStudyConfig, measure_run
+from cluster.searches import record_searches
 from cluster.train import train
+from planners.tree_record import loads
 
 TINY = [
     "cluster.mode=local",
@@ -58,6 +60,19 @@ def test_a_planner_can_use_the_model_of_an_actor(latent_run: Path) -> None:
         evaluate_run(latent_run, 2, 0, 0, overrides=["algorithm.actin=planner"])
     with pytest.raises(ValueError, match="--precision bf16: planner method mcts has no precision"):
         evaluate_run(latent_run, 2, 0, 0, precision="bf16", overrides=["planner.method=mcts"])
+
+
+@pytest.mark.integration
+def test_the_searches_of_an_episode_become_a_page(latent_run: Path) -> None:
+    with pytest.raises(ValueError, match="this agent does not act by tree search"):
+        record_searches(latent_run)
+    planner = "planner={method: mcts, simulations: 3}"
+    page = record_searches(latent_run, seed=1, overrides=["algorithm.acting=planner", planner])
+    assert page == latent_run / "trees" / "step512_seed1.html"
+    assert "searches of one episode, return" in page.read_text()
+    lines = page.with_suffix(".jsonl").read_text().splitlines()
+    assert [int(loads(line).visits[0]) for line in lines] == [4] * len(lines)
+    assert page.with_suffix(".dot").read_text().startswith('digraph "step512_seed1" {')
 
 
 @pytest.mark.integration
