@@ -114,6 +114,11 @@ class StubFleet:
 
     actors: Mapping[str, Sequence[Any]]
 
+    @property
+    def ray_names(self) -> dict[tuple[str, int], str]:
+        """As of a `Fleet`."""
+        return {(name, index): f"{name}-{index}" for name, them in self.actors.items() for index in range(len(them))}
+
     def restart_due(self) -> list[Any]:
         """Nothing is due."""
         return []

@@ -86,12 +86,15 @@ class RunningNormaliser(nn.Module):
         self.means.add_(shift)
 
     def outliers(self, values: Tensor) -> Tensor:
-        """Which of the values [N, D] are outliers among all that was merged and these themselves."""
+        """Which of the values [N, D] are outliers among all that was merged and these themselves.
+
+        Values that are not finite are none: an update on them is not finite either, and skipped as a whole.
+        """
         place = _magnitude(values)
         if len(place) == 0 or int(place.max()) <= _SMALL + _EMPTY:  # the usual case
             return torch.zeros_like(place, dtype=torch.bool)
         counts = self.counts + _sums(place, torch.ones_like(values, dtype=torch.float64)[None])[0]
-        return place >= _regular(counts).sum(0)
+        return (place >= _regular(counts).sum(0)) & values.isfinite()
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [D] of the regular values."""

@@ -66,7 +66,7 @@ def test_equals_its_twin(data: st.DataObject) -> None:
         "proposal_temperature": data.draw(st.sampled_from([1.0, 2.0, 0.7])),
         "normalisation": data.draw(st.sampled_from(["siblings", "tree", "bounds"])),
         "min_value": -0.5,
-        "min_range": data.draw(st.sampled_from([1e-8, 0.5])),
+        "min_range": data.draw(st.sampled_from([1e-3, 0.5])),  # less would make float32's last digit a choice
         "max_considered": data.draw(st.integers(1, 12)),
         "rescale": data.draw(st.booleans()),
         "mixed_value": data.draw(st.booleans()),
