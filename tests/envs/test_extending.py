@@ -51,11 +51,11 @@ def test_a_process_holds_no_more_environments_than_the_entry_says(monkeypatch: p
         make_vector_env("cart", 3)
     spread: list[int] = []
 
-    def record(factories: list[Any], workers: int, share: float) -> SerialVectorEnv:
+    def record(factories: list[Any], workers: int, share: float, step_timeout_seconds: float) -> SerialVectorEnv:
         spread.append(workers)
         return SerialVectorEnv(factories)
 
-    monkeypatch.setattr("envs.vector.SubprocessVectorEnv", record)
+    monkeypatch.setattr("envs.subprocess_vector.SubprocessVectorEnv", record)
     make_vector_env("cart", 300, "subprocess", num_workers=1).close()
     assert spread == [300]
 
