@@ -286,6 +286,7 @@ class ServingActor:
         self._batcher = DynamicBatcher(self._act_batch, lambda request: request.num_rows, max_rows, max_wait_ms)
         self._metrics = _ServingMetrics(name)
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     async def ping(self) -> int:
         """The version of the weights that act."""
         return self._policy.version

@@ -25,6 +25,7 @@ class WeightStoreActor:
         """(version, [reference to the weights]) if newer than `known_version`; the list keeps Ray from fetching it."""
         return self._store.latest(known_version)
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
     def ping(self) -> int:
         """The newest version."""
         return self._store.version

@@ -79,7 +79,7 @@ class ReplayShardActor:
         self._checkpoints: dict[str, Any] = {}
         self._metrics = _ShardMetrics(index, self._shard.stats())
 
-    @ray.method(max_task_retries=-1)  # type: ignore[untyped-decorator]
+    @ray.method(max_task_retries=-1, enable_task_events=False)  # type: ignore[untyped-decorator]
     def ping(self) -> int:
         """The shard's index."""
         return self._index
