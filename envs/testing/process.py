@@ -22,6 +22,8 @@ from envs.scratch import scratch_folder
 STARTUP_SECONDS = 120.0
 """How long a process may take to start Python and import the function."""
 _POLL_SECONDS = 0.2
+_STACK_SECONDS = 2.0
+"""How long a process that hangs may take to write its stack."""
 _CLOSE_SECONDS = 5.0
 _PLACE_BYTES = 256
 _FRAME = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
@@ -124,7 +126,9 @@ def _attend(process: Any, connection: Connection, folder: Path, seconds: float, 
             return Outcome(messages, seconds=elapsed)
         if alive and time.monotonic() > deadline:
             os.kill(process.pid, signal.SIGUSR1)  # writes its stack
-            time.sleep(_POLL_SECONDS)
+            written = time.monotonic() + _STACK_SECONDS
+            while not _frame(folder) and time.monotonic() < written:
+                time.sleep(0.05)
             return Outcome(messages, hung=True, where=_crash_place(folder), seconds=elapsed)
         if not alive:
             death, output = _death(process), _last_line(folder)

@@ -37,7 +37,8 @@ def test_a_plain_environment_has_no_faults() -> None:
     ],
 )
 def test_deaths_and_hangs_are_faults_that_say_where(kind: str, words: str, where: str) -> None:
-    report = check_env(NAME, {"kind": kind}, seconds=2.0, only=["observations", "subprocess"])
+    seconds = 6.0 if kind == "hang" else 60.0
+    report = check_env(NAME, {"kind": kind}, seconds=seconds, only=["observations", "subprocess"])
     fault, skipped = report.of("observations")[-1], report.of("subprocess")[0]
     assert fault.verdict == "fault"
     assert words in fault.text
