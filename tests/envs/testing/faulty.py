@@ -100,7 +100,7 @@ class FaultyEnv(gym.Env[Any, Any]):
             draw = self.rng.uniform(-1, 1)
         elif self.kind == "shared":
             FaultyEnv.shared += 1
-            draw = FaultyEnv.shared % 7 / 7
+            draw = FaultyEnv.shared % 10_007 / 10_007  # no check takes a multiple of these steps
         observation: Any = np.array([draw, np.clip(action, -1, 1)], np.float32)
         if self.kind == "alias":
             self.buffer[:] = observation
