@@ -86,17 +86,23 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
 
 
 def _start(namespace: str, num_cpus: float) -> None:
-    """Start a cluster of the run's own."""
+    """Start a cluster of the run's own; a second time if it does not come up, as on a machine that is busy."""
     import ray
 
     os.environ["PYTHONPATH"] = os.pathsep.join(_leading_path())
     cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
     before = descendants()
-    try:
-        ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
-    except Exception as error:  # ray.init raises anything, Exception itself, too
-        kill([process for process in descendants() if process not in before])
-        raise RunFailed(f"Ray did not start: {type(error).__name__}: {plain(str(error))}") from error
+    for last in (False, True):
+        try:
+            ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
+            return
+        except Exception as error:  # ray.init raises anything, Exception itself, too
+            ray.shutdown()
+            kill([process for process in descendants() if process not in before])
+            said = f"Ray did not start: {type(error).__name__}: {plain(str(error))}"
+            if last:
+                raise RunFailed(said) from error
+            logger.warning("%s; trying again", said)
 
 
 def _leave() -> None:
