@@ -122,7 +122,8 @@ def book_updates(run: Run, task: Task, result: Any) -> None:
         return
     updates, metrics = result
     if run.ending and isinstance(run.recorder.stage, Interleave):  # it may have done less than it was to
-        batches = (updates - run.recorder.updates) // run.config.learner.updates_per_step
+        skipped, _ = metrics.get("nonfinite", (0.0, 0))
+        batches = (updates - run.recorder.updates + int(skipped)) // run.config.learner.updates_per_step
         undone = run.lease_steps - batches * run.lease_steps // run.config.cluster.updates_per_lease
         run.limiter.redo(run.limiter.num_sampled - max(0, undone))
     run.recorder.learner(updates, metrics)

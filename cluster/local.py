@@ -10,8 +10,6 @@ not been: checkpoints disturb nothing, and simulators come back by playing their
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +20,7 @@ from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints, forget_tail, must_keep_tail
 from cluster.config import RunConfig
-from cluster.ending import Saved
+from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
 from cluster.recorder import Recorder
 from cluster.report import imagination
@@ -241,10 +239,7 @@ class LocalRun:
     def end(self, reason: str) -> None:
         """End the process at once: a simulator hangs in it, so nothing can be saved."""
         self.recorder.run_dir.event(event="failed", step=self.recorder.steps, reason=reason)
-        resume = f"continue with: worldfleet train --resume {self.recorder.run_dir.path}"
-        sys.stderr.write(f"worldfleet: error: {reason}; {resume}\n")
-        sys.stderr.flush()
-        os._exit(1)
+        end_now(1, f"{reason}; continue with: worldfleet train --resume {self.recorder.run_dir.path}")
 
     def close(self) -> None:
         """Close the simulators and give the replay's files free."""
