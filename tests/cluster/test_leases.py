@@ -111,6 +111,15 @@ def test_a_stop_gives_back_what_a_call_did_not_do(books: Any) -> None:
     assert books.notes[2:] == [("release", 128)]
 
 
+def test_updates_that_were_skipped_are_not_given_back_at_a_stop(books: Any) -> None:
+    books.ending = True
+    most = books.config.cluster.updates_per_lease
+    made = most // 2
+    metrics = {"loss": (1.0, made), "nonfinite": (float(most - made), most)}
+    leases.book_updates(books, Task(ROLES["learner"], 0, 160), (40 + made, metrics))
+    assert books.notes[0] == ("redo", 1000)
+
+
 def test_what_died_with_its_actor_is_given_back(books: Any) -> None:
     rollout = ROLES["rollout"]
     leases.lose_collects(books, [Task(rollout, 0, 128), Task(rollout, 0, 128)])
