@@ -396,7 +396,11 @@ def sampled_prior(
 
 
 class MctsReference:
-    """Twin of native.Mcts for one root, without noise."""
+    """Twin of native.Mcts for one root, without noise.
+
+    `margin` is the least lead of a choice over another action, relative where scores exceed 1: below float32's
+    precision the two may differ. Actions alike in prior, visits and Q are no rivals: the first of them wins in both.
+    """
 
     def __init__(self, num_actions: int, simulations: int, **options: Any) -> None:
         defaults: dict[str, Any] = {
@@ -413,11 +417,13 @@ class MctsReference:
         self.simulation = 0
         self.path: list[tuple[int, int]] = []  # nodes and ids from the root
         self.extremes = (0.0, 0.0)
+        self.margin = math.inf
 
     def begin(
         self, logits: Floats, value: float, invalid: NDArray[np.bool_] | None = None, seed: int = 0
     ) -> tuple[int, int]:
         """The first leaf's parent and action, for logits [A] of the root and invalid [A] actions there."""
+        self.margin = math.inf
         self.seed, self.simulation, self.extremes = seed, 0, (value, value)
         self.first, self.limit = 1, self.simulations
         ids, known = self._actions(logits, invalid, 0)
@@ -541,12 +547,19 @@ class MctsReference:
             c1, c2 = self.config["c1"], self.config["c2"]
             explore = math.sqrt(node.visits) * (c1 + math.log((node.visits + c2 + 1) / c2))
             score = explore * _softmax(node.logits) / (visits + 1) + scaled
-        return int(np.argmax(np.where(node.valid, score, -np.inf)))
+        return self._best(node, score, node.valid)
 
     def _considered(self, root: TreeNode, visits: float) -> int:
         score = np.maximum(-1e9, root.logits - root.logits.max() + self._completed(root))
-        considered = (self.children(root)[0] == visits) & root.valid
-        return int(np.argmax(np.where(considered, score, -np.inf)))
+        return self._best(root, score, (self.children(root)[0] == visits) & root.valid)
+
+    def _best(self, node: TreeNode, score: Floats, allowed: NDArray[np.bool_]) -> int:
+        best = int(np.argmax(np.where(allowed, score, -np.inf)))
+        known = np.stack([node.logits, *self.children(node)])
+        rivals = score[allowed & (known != known[:, best, None]).any(axis=0)]
+        if len(rivals):
+            self.margin = min(self.margin, (score[best] - rivals.max()) / max(1.0, abs(score[best])))
+        return best
 
     def _completed(self, node: TreeNode) -> Floats:
         """Q values in logits [N]; those of unvisited actions are the mixed value."""

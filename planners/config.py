@@ -167,7 +167,7 @@ class MctsConfig:
         min_range: Extremes closer than this count as this far apart (EfficientZero has 0.01).
         reuse_subtree: Start from what lies below the action that was taken; its visits count among the simulations. For
             "puct" over all ids; what is reused was evaluated with the weights of then.
-        temperature: (training step, temperature) pairs, from that step on: explorers draw their action from the
+        action_temperature: (training step, temperature) pairs, from that step on: explorers draw their action from the
             search's weights to the power of 1 / temperature, and take the best one at 0.
         c1: Exploration (puct).
         c2: Growth of the exploration with the visits (puct).
@@ -195,7 +195,7 @@ class MctsConfig:
     max_value: float = 1.0
     min_range: PositiveFloat = 1e-8
     reuse_subtree: bool = False
-    temperature: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ((0, 0.0),)
+    action_temperature: tuple[tuple[NonNegativeInt, NonNegativeFloat], ...] = ((0, 0.0),)
     c1: NonNegativeFloat = 1.25
     c2: PositiveFloat = 19652.0
     dirichlet_alpha: PositiveFloat = 0.3
@@ -213,13 +213,13 @@ class MctsConfig:
             raise ValueError(f"reuse_subtree needs selection puct, got {self.selection}")
         if self.reuse_subtree and self.sampled_actions is not None:
             raise ValueError(f"reuse_subtree needs all ids: sampled_actions must be null, got {self.sampled_actions}")
-        steps = [step for step, _ in self.temperature]
+        steps = [step for step, _ in self.action_temperature]
         if steps[:1] != [0] or steps != sorted(set(steps)):
-            raise ValueError(f"temperature must begin with step 0 and ascend, got {self.temperature}")
+            raise ValueError(f"action_temperature must begin with step 0 and ascend, got {self.action_temperature}")
 
     def temperature_at(self, training_step: int) -> float:
         """Of the chosen action, after so many training steps."""
-        return [temperature for start, temperature in self.temperature if start <= training_step][-1]
+        return [temperature for start, temperature in self.action_temperature if start <= training_step][-1]
 
     def drawn_ids(self, num_ids: int) -> int | None:
         """How many of the ids are drawn at a node, None for all of them.

@@ -187,7 +187,7 @@ class TreePlanner:
         return seeds, torch.from_numpy(noise).to(device), choice
 
 
-_NOT_OF_THE_SEARCH = {"method", "gamma", "sampled_actions", "temperature", "reuse_subtree"}
+_NOT_OF_THE_SEARCH = {"method", "gamma", "sampled_actions", "action_temperature", "reuse_subtree"}
 
 
 class _States:

@@ -22,7 +22,7 @@ from planners.config import CemConfig, MctsConfig
 from planners.tree import TreePlanner
 from tests.learner.muzeros import NAMES, SAMPLES, SPECS, make, randomise_heads, tiny
 
-PUCT = MctsConfig(selection="puct", simulations=6, dirichlet_fraction=0.25, temperature=((0, 1.0),))
+PUCT = MctsConfig(selection="puct", simulations=6, dirichlet_fraction=0.25, action_temperature=((0, 1.0),))
 GUMBEL = MctsConfig(selection="gumbel", simulations=6, gumbel_scale=1.0)
 
 
@@ -124,7 +124,7 @@ def test_of_drawn_ids_the_ids_are_stored() -> None:
 
 def test_the_temperature_is_that_of_the_weights_update() -> None:
     """From update 5 on the most visited action is taken; noise at the root apart, all rows then do the same."""
-    planner = replace(PUCT, dirichlet_fraction=0.0, temperature=((0, 1.0), (5, 0.0)))
+    planner = replace(PUCT, dirichlet_fraction=0.0, action_temperature=((0, 1.0), (5, 0.0)))
     step = step_of(64)
     step = replace(step, observation={"state": np.repeat(step.observation["state"][:1], 64, 0)})
     chosen = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 import yaml
@@ -175,6 +175,15 @@ def test_any_planner_goes_with_any_presets(algo: str, scale: str) -> None:
         assert type(changed.planner) is member
         if not isinstance(stored.planner, MctsConfig):  # a tree keeps none of what a scale gives the others
             assert changed == config
+
+
+def test_a_field_that_planners_share_has_one_type() -> None:
+    """What a preset sets for one method goes over to another."""
+    types: dict[str, Any] = {}
+    for member in get_args(PlannerConfig):
+        for name, hint in get_type_hints(member, include_extras=True).items():
+            if name != "method":
+                assert types.setdefault(name, hint) == hint, f"{member.__name__}.{name}"
 
 
 def test_renamed_keys_are_refused_with_their_new_names() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from native import Mcts, halving_sequence, reference
@@ -75,6 +75,7 @@ def test_equals_its_twin(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**64 - 1))
     run(search, table, np.zeros(1, np.int64), simulations, invalid[None], np.array([seed], np.uint64))
     run_reference(twin, table, 0, invalid, seed)
+    assume(twin.margin > 1e-5)  # else float32's last digit is the choice
     check_twin(search, twin)
 
 

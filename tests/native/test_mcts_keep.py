@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -70,6 +70,7 @@ def test_equals_its_twin(data: st.DataObject) -> None:
     run(search, table, np.zeros(1, np.int64), simulations)
     run_reference(twin, table, 0)
     for _ in range(2):
+        assume(twin.margin > 1e-5)  # else float32's last digit is the choice
         places = [int(node.action) for node in twin.nodes.values() if node.parent == 0]
         taken = data.draw(st.sampled_from(places))
         following = int(table.next_state[start, taken])
@@ -79,6 +80,7 @@ def test_equals_its_twin(data: st.DataObject) -> None:
         run_on(search, table, np.array([start]), np.array([taken]))
         _run_twin_on(twin, table, following, taken, old)
         start = following
+        assume(twin.margin > 1e-5)
         check_twin(search, twin)
         assert search.root()[0].sum() == simulations
 

@@ -58,15 +58,15 @@ def test_refuses_a_bad_value_and_names_it(config: Any, field: str, value: Any) -
 
 
 def test_the_temperature_falls_with_training() -> None:
-    config = MctsConfig(temperature=((0, 1.0), (500, 0.5), (750, 0.25)))
+    config = MctsConfig(action_temperature=((0, 1.0), (500, 0.5), (750, 0.25)))
     found = [config.temperature_at(step) for step in (0, 499, 500, 749, 750, 10_000)]
     assert found == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
     assert MctsConfig().temperature_at(7) == 0.0
     for wrong in ((), ((5, 1.0),), ((0, 1.0), (7, 0.5), (5, 0.25))):
-        with pytest.raises(ValueError, match="temperature must begin with step 0 and ascend, got"):
-            MctsConfig(temperature=wrong)
+        with pytest.raises(ValueError, match="action_temperature must begin with step 0 and ascend, got"):
+            MctsConfig(action_temperature=wrong)
     with pytest.raises(ValueError, match=r"must be at least 0, got -0\.5"):
-        MctsConfig(temperature=((0, -0.5),))
+        MctsConfig(action_temperature=((0, -0.5),))
 
 
 def test_no_more_ids_are_drawn_than_there_are() -> None:

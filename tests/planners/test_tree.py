@@ -268,7 +268,8 @@ def test_numbers_that_are_not_finite_are_refused_with_their_row() -> None:
 
 def test_the_temperature_of_the_training_step_spreads_what_explorers_choose() -> None:
     rows = 2000
-    config = MctsConfig(gamma=0.9, simulations=12, selection="puct", temperature=((0, 1.0), (10, 0.5), (20, 0.0)))
+    temperatures = (0, 1.0), (10, 0.5), (20, 0.0)
+    config = MctsConfig(gamma=0.9, simulations=12, selection="puct", action_temperature=temperatures)
     planner = TreePlanner(config, Grid())
     carry, first = planner.initial(seeds(rows)), np.ones(rows, np.bool_)
 
