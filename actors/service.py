@@ -241,7 +241,8 @@ class _RolloutMetrics:
         self._tags = tags
 
     def record(self, summary: RolloutSummary) -> None:
-        self._steps.inc(summary.steps)
+        if summary.steps:  # none in a call that was stopped at once, which a counter refuses
+            self._steps.inc(summary.steps)
         if summary.episodes:
             self._episodes.inc(len(summary.episodes))
             self._return.set(summary.episodes[-1].episode_return)

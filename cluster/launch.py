@@ -300,18 +300,22 @@ class Run:
         left_out: list[str] = []
         try:
             while self.pending and left() > (1 - CALLS_SHARE) * budget:
-                self.take(timeout=0.2)
+                try:
+                    self.take(timeout=0.2)
+                except RunFailed as error:  # no reason to lose what the others have
+                    left_out.append(str(error))
             busy = self.busy
             self.pending.clear()
             left_out += [f"{name}-{index}: its call has not ended" for name, index in sorted(busy)]
             if not self.wait(self.flush(busy), lambda: left() < (1 - CALLS_SHARE - FLUSH_SHARE) * budget):
                 left_out.append("rollout actors: not all that they hold is stored")
-            if self.save(left() - reserve):
-                return self.checkpoints.saved(left_out)
+            is_saved = self.save(left() - reserve)
         except RunFailed as error:
             left_out.append(str(error))
-        silent = self.liveness.silent(2.0)
-        left_out.append(f"all since that checkpoint: {', '.join(silent) or 'learner or shards'} did not answer")
+            is_saved = False
+        if not is_saved:
+            silent = self.liveness.silent(2.0)
+            left_out.append(f"all since that checkpoint: {', '.join(silent) or 'learner or shards'} did not answer")
         for line in left_out:
             logger.warning("the stop leaves out %s", line)
         return self.checkpoints.saved(left_out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from cluster import build
 from cluster.config import resolve
+from cluster.ending import Saved
 from cluster.launch import Run, lease_steps
 from cluster.leases import Task, lose_updates
 from cluster.liveness import Hang
@@ -181,3 +183,21 @@ def test_hung_actors_are_replaced_once_and_their_steps_given_back(run: Run) -> N
     assert deaths == [("rollout", 1, "has not answered for 61 s")]
     assert run.busy == {("rollout", 0)}
     assert run.limiter.num_inserted == 256
+
+
+def test_a_call_that_fails_while_the_run_stops_costs_no_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.issue()
+
+    def take(timeout: float) -> None:
+        _, task = run.pending.popitem()
+        run.failed(task, task_error(ValueError("nothing to count")))
+
+    saved: list[float] = []
+    monkeypatch.setattr("cluster.launch.ask_to_stop", lambda: None)
+    monkeypatch.setattr(run, "take", take)
+    monkeypatch.setattr(run, "flush", lambda busy: [])
+    monkeypatch.setattr(run, "save", lambda seconds: saved.append(seconds) is None)
+    monkeypatch.setattr(run, "checkpoints", SimpleNamespace(saved=lambda left_out: Saved("c", 0, tuple(left_out))))
+    parts = run.stop(lambda: 30.0).left_out
+    assert set(parts) == {f"rollout-{index} failed: ValueError: nothing to count" for index in (0, 1)}
+    assert len(saved) == 1
