@@ -57,7 +57,8 @@ def test_two_runs_of_a_seed_write_the_same_metrics(config: RunConfig, tmp_path: 
 def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     algo: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    overrides = ["cluster.mode=local", "seed=3", "schedule.eval_every=1000"]
+    schedule = ["schedule.total_steps=1000", "schedule.log_every=250", "schedule.eval_every=500"]
+    overrides = ["cluster.mode=local", "seed=3", *schedule]
     config = resolve(algo, "gym:CartPole-v1" if algo == "efficientzero" else "nav3d", "debug", overrides=overrides)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(config, whole)

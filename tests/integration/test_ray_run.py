@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,70 +30,57 @@ def start(run_dir: Path, *overrides: str, algo: str = "pets", flags: Sequence[st
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**environment, "OMP_NUM_THREADS": "1"})
 
 
-def wait_for(metrics: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Wait until the run has logged `step`."""
+def until(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until something has happened to a run that goes on."""
     deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
-        if lines and json.loads(lines[-1])["step"] >= step:
-            return
+    while not done():
         assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no progress"
         time.sleep(0.2)
-    raise AssertionError(f"the run has not reached step {step}")
+
+
+def wait_for(run_dir: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the run has logged `step`."""
+    until(lambda: bool(lines(run_dir)) and lines(run_dir)[-1]["step"] >= step, process)
 
 
 def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(
-        run_dir,
-        "schedule.total_steps=9000",
+    settings = (
+        "schedule.total_steps=4000",
         "schedule.checkpoint_every=1000",
         "roles.learner.count=2",
+        "roles.inference.count=1",
         "cluster.ledger=true",
         "replay.durability.mode=sync",
     )
-    wait_for(run_dir / "metrics.jsonl", 1024, process)
+    process = start(run_dir, *settings, algo="dreamer_v3")
+    wait_for(run_dir, 1024, process)
     for name in ("RolloutActor", "ServingActor", "ReplayShardActor", "LearnerActor", "WeightStoreActor"):
+        before = len(events(run_dir, "died"))
         pids = actor_pids(process.pid, name)
         assert pids, f"no {name} found"
         os.kill(pids[-1], 9)
-        time.sleep(2.0)
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 0, log
-    assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 planner-0 rollout-0 rollout-1" in log
-    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    died = {event["part"].partition("-")[0] for event in events if event["event"] == "died"}
-    assert died == {"rollout", "planner", "replay", "learner", "weights"}
-    assert events[-1]["event"] == "end"
-    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 9000
-    audit = audit_run(run_dir)
-    assert (audit["lost"], audit["doubled"]) == (0, 0), audit
-    assert audit["acknowledged"] >= 8000  # what died with a rollout actor was taken, and not acknowledged
-
-
-def test_latent_policies_survive_their_inference_actor_and_a_learner_rank(tmp_path: Path) -> None:
-    run_dir = tmp_path / "run"
-    settings = "schedule.total_steps=3000", "roles.learner.count=2", "roles.inference.count=1"
-    process = start(run_dir, *settings, algo="dreamer_v3")
-    wait_for(run_dir / "metrics.jsonl", 1024, process)
-    for name in ("ServingActor", "LearnerActor"):
-        os.kill(actor_pids(process.pid, name)[-1], 9)
-        time.sleep(2.0)
+        until(lambda before=before: len(events(run_dir, "died")) > before, process)  # type: ignore[misc]
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 inference-0 rollout-0 rollout-1" in log
-    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    assert sorted(event["part"] for event in events if event["event"] == "died") == ["inference-0", "learner-1"]
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    updates = [row["learner/updates"] for row in rows]
+    died = {event["part"].partition("-")[0] for event in events(run_dir, "died")}
+    assert died == {"rollout", "inference", "replay", "learner", "weights"}
+    assert events(run_dir)[-1]["event"] == "end"
+    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 4000
+    updates = [row["learner/updates"] for row in lines(run_dir)]
     assert updates == sorted(updates)
     assert updates[-1] > updates[0]
+    audit = audit_run(run_dir)
+    assert (audit["lost"], audit["doubled"]) == (0, 0), audit
+    assert audit["acknowledged"] >= 3000  # what died with a rollout actor was taken, and not acknowledged
 
 
 def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    process = start(run_dir, "schedule.total_steps=6000", "actors.restarts=0")
-    wait_for(run_dir / "metrics.jsonl", 1536, process)
+    process = start(run_dir, "schedule.total_steps=3000", "schedule.checkpoint_every=500", "actors.restarts=0")
+    wait_for(run_dir, 1024, process)
     pids = {process.pid, *descendants(process.pid)}
     assert left_by(pids)  # the token and the shared memory of a run that lives
     os.kill(actor_pids(process.pid, "ReplayShardActor")[0], 9)
@@ -107,40 +95,30 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     command = [sys.executable, "-m", "worldfleet", "train", "--resume", str(run_dir), "--set", "replay.num_shards=3"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines(run_dir)]
     assert steps == sorted(set(steps))
-    assert steps[-1] >= 6000
+    assert steps[-1] >= 3000
 
 
-@pytest.mark.timeout(600)  # three runs
 def test_collecting_and_fitting_are_runs_of_their_own(tmp_path: Path) -> None:
     collected, fitted = tmp_path / "collected", tmp_path / "fitted"
     process = start(collected, "schedule.total_steps=1024", "schedule.fit_updates=6", "schedule.checkpoint_every=100")
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert stages(collected) == ["Fit(updates=6, part=None)"]
+    assert [event["stage"] for event in events(collected, "stage")] == ["Fit(updates=6, part=None)"]
     last = lines(collected)[-1]
     assert (last["step"], last["learner/updates"], last["limiter/sampled"]) == (1024, 6, 0)
 
-    settings = "schedule.fit_updates=400", "schedule.log_every=2", "schedule.pretrain_updates=3", "replay.num_shards=3"
+    settings = "schedule.fit_updates=100", "schedule.log_every=2", "schedule.pretrain_updates=3", "replay.num_shards=3"
     process = start(fitted, *settings, "replay.durability.mode=sync", flags=["--from-replay", str(collected)])
-    deadline = time.monotonic() + 180
-    while not lines(fitted) or lines(fitted)[-1]["learner/updates"] < 20:
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "no progress"
-        time.sleep(0.2)
+    until(lambda: bool(lines(fitted)) and lines(fitted)[-1]["learner/updates"] >= 20, process)
     os.kill(actor_pids(process.pid, "LearnerActor")[-1], 9)
-    time.sleep(1.0)
-    process.terminate()
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert "actors: weights-0 replay-0 replay-1 replay-2 learner-0" in log
-    process = start(fitted, "schedule.fit_updates=60", flags=["--resume", str(fitted)])
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 0, log
+    assert [event["part"] for event in events(fitted, "died")] == ["learner-0"]
     assert json.loads((fitted / "DONE.json").read_text())["step"] == 1024
-    updates = [line["learner/updates"] for line in lines(fitted)]
-    assert updates[-1] >= 63
+    assert lines(fitted)[-1]["learner/updates"] == 103
 
 
 def lines(run_dir: Path) -> list[dict[str, float]]:
@@ -148,7 +126,7 @@ def lines(run_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def stages(run_dir: Path) -> list[str]:
-    """Those that a run went on to."""
-    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    return [event["stage"] for event in events if event["event"] == "stage"]
+def events(run_dir: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """What is noted of the run, of one kind if one is named."""
+    noted = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    return [event for event in noted if kind in (None, event["event"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import tempfile
 import time
@@ -21,7 +20,6 @@ from actors.replay.draw.kinds import MixtureConfig
 from actors.replay.flow.batches import ShardUnavailable, Transport
 from actors.replay.flow.credits import MessageWindow
 from actors.replay.flow.routing import route
-from actors.replay.shard import ReplayShard
 from actors.replay.wire.blocks import encode_blocks
 from actors.replay.wire.buffers import SharedBuffer, SharedBufferPool
 from actors.rollout import RolloutLoop, pack_stream_id
@@ -36,7 +34,6 @@ ray = pytest.importorskip("ray")
 from actors.replay.flow.service import RayInserts, RemoteBatches  # noqa: E402
 from actors.replay.service import (  # noqa: E402
     CONCURRENCY_GROUPS,
-    Payload,
     ReplayShardActor,
     begin_checkpoint,
 )
@@ -45,7 +42,6 @@ pytestmark = pytest.mark.integration
 
 CONFIG = ReplayConfig(num_shards=2, max_bytes=1 << 24, chunk_steps=512)
 STREAMS = range(8)
-DURABLE = {"directory", "restore", "tail"} <= set(inspect.signature(ReplayShard).parameters)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,35 +57,6 @@ def cluster() -> Iterator[None]:
         )
         yield
         ray.shutdown()
-
-
-class JournalledShardActor(ReplayShardActor):
-    """A shard that writes every message to a file before it acknowledges it, and reads the file when it starts."""
-
-    def __init__(self, config: ReplayConfig, seed: int, index: int, journal: str) -> None:
-        super().__init__(config, seed, index)
-        self._journal = Path(journal)
-        records = self._journal.read_bytes() if self._journal.exists() else b""
-        whole = 0
-        while len(records) - whole >= 16:
-            header, payload = (int.from_bytes(records[whole + i : whole + i + 8], "big") for i in (0, 8))
-            begin, end = whole + 16, whole + 16 + header + payload
-            if end > len(records):
-                break
-            message = records[begin : begin + header], np.frombuffer(records[begin + header : end], np.uint8)
-            super().insert(*message)
-            whole = end
-        with self._journal.open("ab") as file:
-            file.truncate(whole)
-
-    @ray.method(max_task_retries=0)  # type: ignore[untyped-decorator]
-    def insert(self, header: bytes, payload: Payload, session: int | None = None) -> int:
-        whole = self._whole(payload).copy()
-        sizes = len(header).to_bytes(8, "big") + whole.nbytes.to_bytes(8, "big")
-        stored = super().insert(header, payload, session)
-        with self._journal.open("ab") as file:
-            file.write(sizes + header + whole.tobytes())
-        return stored
 
 
 def start(cls: type, *args: Any, max_restarts: int = 0) -> Any:
@@ -128,11 +95,11 @@ def test_slots_and_objects_bring_the_stored_steps_with_equal_frequencies(shards:
     for transport in ("slots", "objects"):
         batches = RemoteBatches(shards, 16, 30, seed=3, in_flight=3, mixed=mixed, transport=transport)
         counts = np.zeros((len(STREAMS), 256 - 29), np.int64)
-        for number in range(250):
+        for number in range(100):
             batch = next(batches)
             check_sequences(batch)
             np.add.at(counts, (batch.stream_id.astype(np.int64), batch.first_step), 1)
-            if number % 50 == 0:  # what arrives is what is stored
+            if number % 20 == 0:  # what arrives is what is stored
                 stream, first = int(batch.stream_id[5]), int(batch.first_step[5])
                 stored = ray.get(shards[route(stream, 2)].read.remote(stream, first, 30))
                 for key, value in stored.data.items():
@@ -143,11 +110,11 @@ def test_slots_and_objects_bring_the_stored_steps_with_equal_frequencies(shards:
         assert stats["retries"] == 0
         assert (stats["slot_bytes"] > 0) == (transport == "slots") == (stats["object_bytes"] == 0)
         batches.close()
-    for counts in starts.values():  # 4000 draws over 8 streams, and over quarters of the starts
-        assert counts.sum() == 4000
-        slack = 150 if mixed else 350  # rows of one batch have their shard in common
-        assert np.abs(counts.sum(1) - 500).max() < slack
-        np.testing.assert_allclose([q.sum() for q in np.array_split(counts, 4, axis=1)], 1000, atol=170)
+    for counts in starts.values():  # 1600 draws over 8 streams, and over quarters of the starts
+        assert counts.sum() == 1600
+        slack = 95 if mixed else 220  # rows of one batch have their shard in common
+        assert np.abs(counts.sum(1) - 200).max() < slack
+        np.testing.assert_allclose([q.sum() for q in np.array_split(counts, 4, axis=1)], 400, atol=108)
 
 
 def test_a_killed_shard_leaves_the_draw_and_returns(shards: list[Any]) -> None:
@@ -228,29 +195,16 @@ def kill_while_inserting(handles: list[Any], kills: int, leases: int, ticks: int
     return taken, acknowledged
 
 
-def test_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -> None:
-    handles = [
-        start(JournalledShardActor, CONFIG, i, i, str(tmp_path / f"journal-{i}"), max_restarts=-1) for i in range(2)
-    ]
-    taken, acknowledged = kill_while_inserting(handles, kills=4, leases=12, ticks=256)
-    assert acknowledged == taken == 2 * 4 * 256 * 12
-    check_ledger(handles, 2, 256 * 12)
-    for handle in handles:
-        ray.kill(handle)
-
-
-@pytest.mark.skipif(not DURABLE, reason="needs shards with a directory")
 def test_durable_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -> None:
     config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("sync"))
     handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), max_restarts=-1) for i in range(2)]
-    taken, acknowledged = kill_while_inserting(handles, kills=4, leases=12, ticks=256)
-    assert acknowledged == taken == 2 * 4 * 256 * 12
-    check_ledger(handles, 2, 256 * 12)
+    taken, acknowledged = kill_while_inserting(handles, kills=2, leases=6, ticks=256)
+    assert acknowledged == taken == 2 * 4 * 256 * 6
+    check_ledger(handles, 2, 256 * 6)
     for handle in handles:
         ray.kill(handle)
 
 
-@pytest.mark.skipif(not DURABLE, reason="needs shards with a directory")
 def test_checkpoints_are_written_while_the_shards_serve(tmp_path: Path) -> None:
     config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("async"))
     handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}")) for i in range(2)]
@@ -419,9 +373,9 @@ def test_the_object_store_does_not_grow(shards: list[Any], transport: str) -> No
     actor = ray.remote(RolloutActor).options(num_cpus=0).remote(partial(make_loop, 7), shards)
     batches = RemoteBatches(shards, 16, 60, seed=0, in_flight=3, transport=transport)
     used = []
-    for number in range(600):
+    for number in range(240):
         next(batches)
-        if number % 100 == 99:
+        if number % 40 == 39:
             ray.get(actor.run.remote(128))
             used.append(_store())
     objects, size = zip(*used, strict=True)
