@@ -58,8 +58,8 @@ def check() -> None:
 
 
 @contextmanager
-def connected(namespace: str, num_cpus: float) -> Iterator[None]:
-    """Join the cluster named by RAY_ADDRESS, or start one with at least `num_cpus` logical CPUs.
+def connected(namespace: str, num_cpus: float, dashboard: bool = True) -> Iterator[None]:
+    """Join the cluster named by RAY_ADDRESS, or start one with at least `num_cpus` logical CPUs and a `dashboard`.
 
     A cluster of our own demands a token that only this user can read, unless RAY_AUTH_MODE is `disabled`; see
     `cluster.authentication`. At the end nothing of the run's processes is left in shared memory.
@@ -78,14 +78,14 @@ def connected(namespace: str, num_cpus: float) -> Iterator[None]:
         if joins():
             _join(os.environ["RAY_ADDRESS"], namespace)
         else:
-            _start(namespace, num_cpus)
+            _start(namespace, num_cpus, dashboard)
         stack.callback(_leave)
-        if token is not None:
+        if token is not None and dashboard:
             logger.info("the dashboard of this run asks for the token in %s", token)
         yield
 
 
-def _start(namespace: str, num_cpus: float) -> None:
+def _start(namespace: str, num_cpus: float, dashboard: bool) -> None:
     """Start a cluster of the run's own; a second time if it does not come up, as on a machine that is busy."""
     import ray
 
@@ -94,7 +94,13 @@ def _start(namespace: str, num_cpus: float) -> None:
     before = descendants()
     for last in (False, True):
         try:
-            ray.init("local", namespace=namespace, num_cpus=cpus, runtime_env=_runtime_env())
+            ray.init(
+                "local",
+                namespace=namespace,
+                num_cpus=cpus,
+                include_dashboard=dashboard,
+                runtime_env=_runtime_env(),
+            )
             return
         except Exception as error:  # ray.init raises anything, Exception itself, too
             ray.shutdown()

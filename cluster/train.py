@@ -195,7 +195,7 @@ def _train_in_mode(
             from cluster.connection import connected, namespace
 
             keep_tail(run_dir.replay)
-            with connected(namespace(run_dir.path), config.reserved_cpus):
+            with connected(namespace(run_dir.path), config.reserved_cpus, config.cluster.dashboard):
                 flag.install()  # ray.init has taken the signals
                 from cluster import launch
                 from cluster.node_guard import NodeGuard
