@@ -129,7 +129,7 @@ class ClusterConfig:
     stop_exit_code: Annotated[int, Ge(0), Le(255)] = (
         0  # of a run that a signal stopped; non-zero where a stop is to be retried
     )
-    dashboard: bool = True  # of Ray, on a cluster that the run starts; a run starts some 4 s sooner without
+    dashboard: bool = True  # whether a cluster that the run starts has Ray's dashboard
     metrics_port: Annotated[int, Ge(0), Le(65535)] = 0  # Prometheus port of the driver, 0 for none
     ledger: bool = False  # write down every acknowledged block, for `worldfleet audit`
 

@@ -298,6 +298,7 @@ class Run:
             if role.death is Death.DROP:
                 self.forget(role)
         left_out: list[str] = []
+        is_saved = False
         try:
             while self.pending and left() > (1 - CALLS_SHARE) * budget:
                 try:
@@ -312,7 +313,6 @@ class Run:
             is_saved = self.save(left() - reserve)
         except RunFailed as error:
             left_out.append(str(error))
-            is_saved = False
         if not is_saved:
             silent = self.liveness.silent(2.0)
             left_out.append(f"all since that checkpoint: {', '.join(silent) or 'learner or shards'} did not answer")

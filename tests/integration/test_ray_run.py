@@ -44,6 +44,15 @@ def wait_for(run_dir: Path, step: int, process: subprocess.Popen[str]) -> None:
     until(lambda: bool(lines(run_dir)) and lines(run_dir)[-1]["step"] >= step, process)
 
 
+def kill_one(run_dir: Path, name: str, process: subprocess.Popen[str]) -> None:
+    """Kill an actor of a class, and wait until the run has noticed."""
+    before = len(events(run_dir, "died"))
+    pids = actor_pids(process.pid, name)
+    assert pids, f"no {name} found"
+    os.kill(pids[-1], 9)
+    until(lambda: len(events(run_dir, "died")) > before, process)
+
+
 def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = (
@@ -57,11 +66,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     process = start(run_dir, *settings, algo="dreamer_v3")
     wait_for(run_dir, 1024, process)
     for name in ("RolloutActor", "ServingActor", "ReplayShardActor", "LearnerActor", "WeightStoreActor"):
-        before = len(events(run_dir, "died"))
-        pids = actor_pids(process.pid, name)
-        assert pids, f"no {name} found"
-        os.kill(pids[-1], 9)
-        until(lambda before=before: len(events(run_dir, "died")) > before, process)  # type: ignore[misc]
+        kill_one(run_dir, name, process)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 inference-0 rollout-0 rollout-1" in log

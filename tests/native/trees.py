@@ -98,6 +98,12 @@ def outcome(search: Mcts) -> list[NDArray[Any]]:
     return [*search.nodes(), *search.details(), *search.root(), *search.policy(), search.actions()]
 
 
+def is_tied(twin: MctsReference) -> bool:
+    """Whether float32's last digit was a choice of a whole search, that of its action among them."""
+    twin.policy()
+    return twin.margin <= 1e-5
+
+
 def check_twin(search: Mcts, twin: MctsReference) -> None:
     """Fails unless both found the same."""
     parent, action, visits, value = (part[0] for part in search.nodes())

@@ -111,9 +111,6 @@ from envs.adapters import GymnasiumEnv
 from envs.mine import Mine
 from envs.subprocess_vector import SubprocessVectorEnv
 
-def make():
-    raise AssertionError
-
 assert pickle.loads(pickle.dumps(Mine)) is Mine
 env = SubprocessVectorEnv([partial(GymnasiumEnv, Mine(), "mine")] * 2, 2)
 env.reset([0, 1])
