@@ -198,9 +198,9 @@ def kill_while_inserting(handles: list[Any], kills: int, leases: int, ticks: int
 def test_durable_shards_killed_while_inserting_lose_and_double_nothing(tmp_path: Path) -> None:
     config = ReplayConfig(2, 1 << 24, 512, durability=DurabilityConfig("sync"))
     handles = [start(ReplayShardActor, config, i, i, str(tmp_path / f"{i}"), max_restarts=-1) for i in range(2)]
-    taken, acknowledged = kill_while_inserting(handles, kills=2, leases=6, ticks=256)
-    assert acknowledged == taken == 2 * 4 * 256 * 6
-    check_ledger(handles, 2, 256 * 6)
+    taken, acknowledged = kill_while_inserting(handles, kills=2, leases=4, ticks=256)
+    assert acknowledged == taken == 2 * 4 * 256 * 4
+    check_ledger(handles, 2, 256 * 4)
     for handle in handles:
         ray.kill(handle)
 
