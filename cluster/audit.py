@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,50 @@ def audit_run(path: Path) -> dict[str, Any]:
     run_dir.acquire()
     try:
         replay = build.replay(config, run_dir.replay, None, tail=True)
-        next_steps, spans, stats = replay.next_steps(), replay.streams(), replay.stats()
+        next_steps, stats = replay.next_steps(), replay.stats()
+        spans = [span for shard in replay.shards for span in shard.spans()]
         replay.close()
     finally:
         run_dir.close()
-    acknowledged = dict.fromkeys(next_steps, 0)
-    lost = 0
-    for stream_id, first_step, steps in read_ledgers(run_dir.ledgers):
-        end = first_step + steps
-        acknowledged[stream_id] = max(acknowledged.get(stream_id, 0), end)
-        lost += max(0, end - max(first_step, next_steps.get(stream_id, 0)))
-    stored = sum(end - start for start, end in spans.values())
+    acknowledged, stored = _by_stream(_ledger_spans(run_dir)), _by_stream(spans)
+    evicted = int(stats["evicted_steps"])
+    common = {stream: _overlap(theirs, stored.get(stream, [])) for stream, theirs in acknowledged.items()}
+    num_stored = sum(map(_length, stored.values()))
+    num_acknowledged = sum(map(_length, acknowledged.values()))
     total = sum(next_steps.values())
     return {
-        "acknowledged": sum(acknowledged.values()),
+        "acknowledged": num_acknowledged,
         "inserted": int(stats["inserted_steps"]),
-        "stored": stored,
-        "evicted": int(stats["evicted_steps"]),
-        "lost": lost + max(0, total - stored - int(stats["evicted_steps"])),
+        "stored": num_stored,
+        "evicted": evicted,
+        "lost": max(0, num_acknowledged - sum(common.values()) - evicted),
         "doubled": max(0, int(stats["inserted_steps"]) - total),
-        "unacknowledged": total - sum(min(acknowledged[stream], end) for stream, end in next_steps.items()),
+        "unacknowledged": num_stored - sum(common.values()),
         "run_dir": str(path),
     }
+
+
+def _ledger_spans(run_dir: RunDir) -> list[tuple[int, int, int]]:
+    """(stream, first step, end) of every acknowledged block."""
+    return [(stream, first, first + steps) for stream, first, steps in read_ledgers(run_dir.ledgers)]
+
+
+def _by_stream(spans: Iterable[tuple[int, int, int]]) -> dict[int, list[tuple[int, int]]]:
+    """Disjoint spans in order, by stream."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for stream, start, end in sorted(spans):
+        known = found.setdefault(stream, [])
+        if known and start <= known[-1][1]:
+            known[-1] = known[-1][0], max(end, known[-1][1])
+        else:
+            known.append((start, end))
+    return found
+
+
+def _length(spans: Sequence[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in spans)
+
+
+def _overlap(ours: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]]) -> int:
+    """Steps in both."""
+    return sum(max(0, min(end, end2) - max(start, start2)) for start, end in ours for start2, end2 in theirs)

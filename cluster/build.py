@@ -5,7 +5,9 @@ Imports are lazy, so a rollout process never loads a part that it does not run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,10 +54,29 @@ def check(config: RunConfig) -> None:
 
 
 def env_spec(config: RunConfig) -> EnvSpec:
-    """Spec of the run's environment."""
+    """Spec of the run's environment.
+
+    Raises:
+        ValueError: It cannot be made, or an option is unknown or invalid; the line has the option's full key.
+    """
     from envs.registry import env_spec
 
-    return env_spec(config.env.name, **config.env.options)
+    with _full_keys("env.options", config.env.options):
+        return env_spec(config.env.name, **config.env.options)
+
+
+@contextmanager
+def _full_keys(section: str, options: Mapping[str, Any]) -> Iterator[None]:
+    """Have the errors of environments, which know their options alone, say the keys of the configuration."""
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        if any(re.match(rf"{re.escape(str(name))}\b", text) for name in options):
+            raise ValueError(f"{section}.{text}") from error
+        if text.startswith("unknown option '"):
+            raise ValueError(text.replace("'", f"'{section}.", 1)) from error
+        raise
 
 
 def env_backend(config: RunConfig) -> str | None:
@@ -69,7 +90,9 @@ def env_backend(config: RunConfig) -> str | None:
     env = config.env
     if env.eval_options:
         options = {**env.options, **env.eval_options}
-        trained, evaluated = env_spec(env.name, **env.options), env_spec(env.name, **options)
+        with _full_keys("env.eval_options", env.eval_options):
+            evaluated = env_spec(env.name, **options)
+        trained = env_spec(env.name, **env.options)
         if (trained.observation, trained.action) != (evaluated.observation, evaluated.action):
             raise ValueError(f"env.eval_options {env.eval_options} change what a policy of {env.name} sees or does")
         vector_backend(env.name, **options)
@@ -348,7 +371,24 @@ def _pets(own: PetsConfig, run: RunConfig) -> PetsAlgorithm:
 def _planner_policy(own: PetsConfig, run: RunConfig, device: DeviceName) -> Policy:
     from actors.planning import PlannerPolicy
 
-    return PlannerPolicy(env_spec(run), _pets_keys(own, run), run.planner, run.actors.exploration_std)
+    spec = env_spec(run)
+    _check_pets(own, spec)
+    return PlannerPolicy(spec, _pets_keys(own, run), run.planner, run.actors.exploration_std)
+
+
+def _check_pets(own: PetsConfig, spec: EnvSpec) -> None:
+    """Refuse an environment whose observations or actions an ensemble of vectors cannot learn, and say what can.
+
+    Raises:
+        ValueError: The observation is no vector, or the actions are ids.
+    """
+    given = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in spec.observation.items())
+    observation = spec.observation.get(own.observation_key)
+    wrong = [] if observation is not None else [f"a vector {own.observation_key!r} (algorithm.observation_key)"]
+    wrong += [f"actions in a box, not {spec.action.num_values} discrete ids"] if spec.action.is_discrete else []
+    if wrong:
+        others = "dreamer_v3, muzero" if spec.action.is_discrete else "dreamer_v3, dreamer_v1, planet"
+        raise ValueError(f"pets needs {' and '.join(wrong)}; {spec.name} gives {given}: --algo {others} fit")
 
 
 def _pets_keys(own: PetsConfig, run: RunConfig) -> Sequence[str]:

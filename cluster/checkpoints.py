@@ -72,6 +72,36 @@ class Checkpoints:
         return state
 
 
+def load_newest(directory: Path) -> tuple[dict[str, Any] | None, list[Path]]:
+    """Parts of the newest checkpoint that can be read, None if there is none at all, and the damaged ones after it.
+
+    Raises:
+        CheckpointError: None of them can be read; what is wrong with the newest.
+    """
+    damaged: list[Path] = []
+    first: checkpoint.CheckpointError | None = None
+    for name in reversed(checkpoint.names(directory)):
+        try:
+            state = checkpoint.load(directory / name)
+        except checkpoint.CheckpointError as error:
+            first = first or error
+            damaged.append(directory / name)
+            continue
+        for path in damaged:
+            logger.warning("checkpoint %s is damaged (%s); the older %s takes its place", path.name, first, name)
+        logger.info("resuming from %s", directory / name)
+        return state, damaged
+    if first is not None:
+        raise first
+    return None, []
+
+
+def set_aside(damaged: Sequence[Path]) -> None:
+    """Give damaged checkpoints a name that is none, so that no later one is taken for older than they are."""
+    for path in damaged:
+        path.rename(path.with_name(f"damaged-{path.name}"))
+
+
 def keep_tail(replay: Path) -> None:
     """Mark the folder of a replay: what is stored from now on does not come again."""
     replay.mkdir(parents=True, exist_ok=True)

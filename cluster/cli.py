@@ -90,7 +90,7 @@ def _train(options: argparse.Namespace) -> int:
                 f"--resume continues a run as it is stored and takes no {', '.join(given) or '--resume-auto'}; "
                 "change keys of its configuration with --set"
             )
-        return train(None, options.resume, resume=True, overrides=options.set).exit_code
+        return train(None, options.resume, True, options.set, options.start_again).exit_code
     config = _resolve(options)
     if options.seed is not None:
         config = dataclasses.replace(config, seed=options.seed)
@@ -135,9 +135,13 @@ def _eval(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
+    from cluster import build, machine
     from cluster.config import to_yaml
 
-    sys.stdout.write(to_yaml(_resolve(options)))
+    config = _resolve(options)
+    machine.check(config)  # what `train` would refuse
+    build.check(config)
+    sys.stdout.write(to_yaml(config))
     return 0
 
 
@@ -315,6 +319,13 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def worldfleet_version() -> str:
+    """The version of this checkout or installation."""
+    from importlib.metadata import version
+
+    return version("worldfleet")
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses bad input in one line, as everything else here does."""
 
@@ -324,6 +335,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="worldfleet", description="World models at fleet scale.")
+    parser.add_argument("--version", action="version", version=f"worldfleet {worldfleet_version()}")
     parser.add_argument("--debug", action="store_true", help="log tracebacks and debug messages")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -344,6 +356,9 @@ def _parser() -> argparse.ArgumentParser:
         type=_path,
         metavar="DIR",
         help="train on the steps that another run has stored, without actors; schedule.fit_updates says how much",
+    )
+    sub.add_argument(
+        "--start-again", action="store_true", help="with --resume: a run without a checkpoint overwrites its metrics"
     )
     sub.add_argument("--resume-auto", action="store_true", help="continue --run-dir if it holds a run, else start it")
 

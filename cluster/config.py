@@ -101,7 +101,7 @@ class EnvConfig:
 class ActorsConfig:
     """How experience is produced."""
 
-    envs_per_actor: PositiveInt = 8  # environments of a rollout actor
+    envs_per_actor: Annotated[int, Ge(1), Le(1 << 16)] = 8  # environments of a rollout actor
     ticks_per_collect: PositiveInt = 64  # vector steps between two reports to the driver
     block_steps: Annotated[int, Ge(MIN_BLOCK_STEPS)] = MIN_BLOCK_STEPS  # steps of a stored block
     exploration_std: NonNegativeFloat = 0.1  # Gaussian noise on planned actions, in half widths of the action box
@@ -150,7 +150,7 @@ class ScheduleConfig:
     from_replay: str | None = None  # run directory or replay folder whose steps are trained on; nothing is collected,
     # and fit_updates 0 stands for as many as a run of total_steps makes meanwhile
     log_every: PositiveInt = 500  # environment steps between two lines of metrics.jsonl
-    eval_every: NonNegativeInt = 0  # environment steps between evaluations, 0 for one at the end only
+    eval_every: NonNegativeInt = 0  # environment steps between evaluations, the last after the last step; 0 for none
     eval_episodes: PositiveInt = 20  # episodes of an evaluation during the run
     eval_max_steps: NonNegativeInt = 0  # steps after which an episode of an evaluation is cut; 0 for the limit that the
     # environment declares, or 5,000 where it declares none

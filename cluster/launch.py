@@ -47,7 +47,7 @@ from cluster.checkpoints import Checkpoints
 from cluster.config import RunConfig
 from cluster.ending import Saved
 from cluster.fleet import Fleet, in_words
-from cluster.leases import Task
+from cluster.leases import Task, issue_evaluation
 from cluster.liveness import Liveness
 from cluster.offline import source_folders
 from cluster.placement import Placement
@@ -118,7 +118,7 @@ class Run:
             self.take(timeout=0.5)
             if recorder.advance():
                 self.settle(stopping)
-            if recorder.due("log"):
+            if not recorder.finished and recorder.due("log"):  # the last line comes after the last evaluation
                 recorder.log({**self.fleet.replay_stats(), **self.limiter.metrics()})
             if recorder.due("checkpoint", schedule.checkpoint_seconds) and not recorder.finished:
                 self.begin_checkpoint()
@@ -272,17 +272,18 @@ class Run:
         return self.saving.begin(self.recorder.steps, books)
 
     def finish(self) -> Saved:
-        """Let the calls in flight end, store what rollout actors hold, and save a last checkpoint.
+        """Let the calls in flight end, evaluate, store what rollout actors hold, and save a last checkpoint.
 
         Raises:
             RunFailed: The checkpoint could not be written.
         """
-        for role in ROLES.values():
-            if role.death is Death.DROP:
-                self.forget(role)
+        issue_evaluation(self)
         while self.pending:
             self.take(timeout=0.5)
+            issue_evaluation(self)  # of the last step, when an earlier one has ended
         self.wait(self.flush(()), lambda: False)
+        if self.recorder.due("log"):
+            self.recorder.log({**self.fleet.replay_stats(), **self.limiter.metrics()})
         for _ in range(1 + self.config.actors.restarts):
             if self.save(SAVE_SECONDS):
                 return self.checkpoints.saved()

@@ -145,7 +145,7 @@ def lose_updates(run: Run, lost: Collection[Task]) -> None:
 
 def issue_evaluation(run: Run) -> None:
     """An evaluation of the newest weights when one is due, unless one is going on."""
-    if run.recorder.due("eval") and not any(run.tasks("evaluator")):
+    if not any(run.tasks("evaluator")) and run.recorder.due("eval"):  # due until it can begin
         run.send(run.fleet.actor("evaluator", 0).run.remote(), "evaluator", 0)
 
 

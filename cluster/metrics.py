@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import SummaryWriter
+
+logger = logging.getLogger(__name__)
 
 INCIDENTAL_PREFIXES = ("time", "timing/", "replay/log_bytes", "replay/unlogged_steps")
 """Time and disk: fields that may differ between two runs of the same seed; all others of `cluster.local` may not."""
@@ -94,16 +98,22 @@ class Metrics:
     def write(self, step: int, values: Mapping[str, float], fitted: int | None = None) -> dict[str, float]:
         """Write one line: the means gathered since the last one and `values` as they are.
 
+        What is not finite is null in the file and counted as `nan/<name>`.
+
         Args:
             step: Environment step.
             values: Metrics by name.
             fitted: Updates so far, while the run only trains: TensorBoard has such lines over updates, as a run `fit`.
         """
         means = {name: self._sums[name] / self._counts[name] for name in sorted(self._sums)}
-        line = {"step": step, "time": round(self.elapsed, 3), **means, **values}
+        named = {**means, **values}
+        line = {"step": step, "time": round(self.elapsed, 3)}
+        line |= {name: value for name, value in named.items() if math.isfinite(value)}
+        lost = {name: None for name in named if name not in line}  # JSON has neither NaN nor infinity
+        line |= {f"nan/{name}": 1.0 for name in lost}
         self._sums.clear()
         self._counts.clear()
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps({**line, **lost}, allow_nan=False) + "\n")
         self._file.flush()
         board, position = (self._board, step) if fitted is None else (self._board_of_fits(), fitted)
         for name, value in line.items():
@@ -149,16 +159,43 @@ def write_pictures(run_dir: Path, step: int, pictures: Mapping[str, bytes]) -> N
 
 
 def _lines_until(path: Path, step: int, updates: int) -> list[str]:
-    """The complete lines of a metrics file up to `step` and, at that step, `updates`; a torn last line is dropped."""
+    """The lines of a metrics file up to `step` and, at that step, `updates`.
+
+    A torn last line is dropped; other lines that are none of ours go to a file `metrics.unreadable.jsonl` beside it.
+    """
     kept: list[str] = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):
+    unreadable: dict[int, str] = {}
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").split("\n")[:-1], 1):
+        values = _parse(line)
+        if values is None:
+            unreadable[number] = line
+        elif (values["step"], values.get("learner/updates") or 0) > (step, updates):
             break
-        values = json.loads(line)
-        if (values["step"], values.get("learner/updates", 0)) > (step, updates):
-            break
-        kept.append(line)
+        else:
+            kept.append(line + "\n")
+    if unreadable:
+        aside = path.with_suffix(".unreadable.jsonl")
+        with aside.open("a") as file:
+            file.writelines(f"{line}\n" for line in unreadable.values())
+        logger.warning(
+            "%s: line %s cannot be read and is moved to %s", path, ", ".join(map(str, unreadable)), aside.name
+        )
     return kept
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl, None if it is none."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or not all(_is_number(values.get(name)) for name in ("step", "time")):
+        return None
+    return values if _is_number(values.get("learner/updates") or 0) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def without_incidentals(lines: Iterable[str]) -> list[dict[str, float]]:

@@ -76,6 +76,8 @@ class Recorder:
         self.failure: str | None = None  # why the run has to end after a checkpoint
         self._rates_from = (time.monotonic(), self.steps, self.updates)
         self._times = dict.fromkeys(self._done, time.monotonic())
+        ended = state.get("last_due", {}) if state else {}
+        self._last_due = {what: tuple(ended.get(what, (-1, -1))) for what in ("eval", "log")}  # after the end
 
     @property
     def stage(self) -> Stage:
@@ -167,11 +169,18 @@ class Recorder:
     def due(self, what: str, or_after_seconds: float = math.inf) -> bool:
         """Whether `log`, `eval` or `checkpoint` is due; asking when it is marks it as done.
 
+        An evaluation and a line are due once after the last step, too.
+
         Args:
             what: The event.
             or_after_seconds: It is also due when this long has passed; not for runs that must repeat exactly.
         """
         every = self._every(what)
+        if self.finished and every and what in self._last_due:  # the last evaluation, and the line that holds it
+            ended = self._last_due[what] != (self.steps, self.updates)
+            self._last_due[what] = self.steps, self.updates
+            self._done[what] = self._position // every
+            return ended
         late = time.monotonic() - self._times[what] > or_after_seconds
         if not late and (every == 0 or self._position // every == self._done[what]):
             return False
@@ -217,6 +226,7 @@ class Recorder:
             "nonfinite": self.nonfinite,
             "recent": list(self._recent),
             "done": dict(self._done),
+            "last_due": dict(self._last_due),
             "gathered": self._metrics.gathered(),
             "faults": dict(self._faults),
             "fault_budgets": {actor: budget.state_dict() for actor, budget in self._fault_budgets.items()},

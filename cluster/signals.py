@@ -22,6 +22,8 @@ from cluster.ending import Saved, end_now
 
 logger = logging.getLogger(__name__)
 
+_STOPS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP  # SIGHUP: the terminal is gone
+
 POKE_SECONDS = 0.5
 """Time between two attempts to interrupt what hangs."""
 
@@ -70,8 +72,9 @@ class StopFlag:
     def install(self) -> None:
         """Catch the signals, also after something else has taken them, as `ray.init` does."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._signalled)
+            for number in _STOPS:
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         if self.reason is None:
@@ -98,7 +101,7 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._previous = {number: signal.getsignal(number) for number in _STOPS}
             self.install()
         return self
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import build
-from cluster.checkpoints import Checkpoints, keep_tail
+from cluster import build, machine
+from cluster.checkpoints import Checkpoints, keep_tail, load_newest, must_keep_tail, set_aside
 from cluster.config import ELASTIC, RunConfig, override
 from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
@@ -22,9 +21,9 @@ from cluster.run_dir import RunDir, Start
 from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
 from cluster.supervise import RunFailed
+from cluster.tree import to_tree
 from envs.faults import SimulatorError
 from envs.scratch import remove_abandoned
-from learner import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,9 @@ class Outcome:
     exit_code: int = 0
 
 
-def train(config: RunConfig | None, path: Path, resume: bool = False, overrides: Sequence[str] = ()) -> Outcome:
+def train(
+    config: RunConfig | None, path: Path, resume: bool = False, overrides: Sequence[str] = (), again: bool = False
+) -> Outcome:
     """Train in `path`.
 
     Args:
@@ -46,6 +47,7 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
         path: Run directory.
         resume: Continue from the newest checkpoint in `path`, or from the start if it has none.
         overrides: `a.b=value` changes to the configuration of a run that continues; they are in that of a new one.
+        again: Whether a run without a checkpoint may begin again over its metrics; one with `config` always may.
 
     Raises:
         ValueError: The directory is in use, not empty, of another version, or its checkpoint is damaged.
@@ -53,7 +55,7 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
     """
     remove_abandoned()
     if resume:
-        return _resume(path, overrides, config)
+        return _resume(path, overrides, config, again)
     assert config is not None, "a new run needs a configuration"
     _check_new(config, path)
     run_dir = RunDir.create(path, config)
@@ -63,6 +65,7 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
 def _check_new(config: RunConfig, path: Path) -> None:
     """Refuse what can be refused before anything is written."""
     _check_place(config)
+    machine.check(config)
     build.check(config)
     source_folders(config)
     source = config.schedule.from_replay
@@ -85,12 +88,33 @@ def _check_same(stored: RunConfig, asked: RunConfig, path: Path, overrides: Sequ
     ):
         if kept != wanted:
             raise ValueError(f"{path} holds a run with {flag} {kept}, not {wanted}; choose another --run-dir")
-    elastic = [text for text in overrides if text.partition("=")[0].strip().split(".")[0] in ELASTIC]
-    for text in overrides:
-        everything = [field.name for field in dataclasses.fields(RunConfig)]
-        if text not in elastic and override(stored, [text], everything) != stored:
-            raise ValueError(f"{path} holds a run without {text!r}, which cannot change; choose another --run-dir")
+    elastic = [text for text in overrides if _is_elastic(text.partition("=")[0].strip())]
+    named = {text.partition("=")[0].strip() for text in elastic}
+    for key, (kept, wanted) in _differences(to_tree(stored), to_tree(asked)).items():
+        if not _is_elastic(key) or key == "schedule.from_replay":
+            raise ValueError(
+                f"{path} holds a run with {key}={kept}, not {key}={wanted}, which cannot change; "
+                "choose another --run-dir"
+            )
+        if not any(key == name or key.startswith(f"{name}.") for name in named):
+            logger.warning("the run keeps %s=%s; --set %s=%s would change it", key, kept, key, wanted)
     return elastic
+
+
+def _is_elastic(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in ELASTIC)
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any], path: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> both values, of the leaves that differ."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*one, *other]):
+        left, right = one.get(name), other.get(name)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found |= _differences(left, right, f"{path}{name}.")
+        elif left != right:
+            found[f"{path}{name}"] = left, right
+    return found
 
 
 def _check_place(config: RunConfig) -> None:
@@ -100,13 +124,15 @@ def _check_place(config: RunConfig) -> None:
         connection.check()
 
 
-def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None) -> Outcome:
+def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None, again: bool) -> Outcome:
     run_dir, before = RunDir.open(path)
     run_dir.acquire()
     try:
         if asked is not None:
             overrides = _check_same(before, asked, path, overrides)
-        state = _load(run_dir)
+        state, damaged = load_newest(run_dir.checkpoints)
+        if state is None:
+            _check_unsaved(run_dir, again or asked is not None)
         config = override(before, overrides)
         if config.schedule.from_replay != before.schedule.from_replay:
             raise ValueError(
@@ -114,14 +140,49 @@ def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None) -> Ou
                 f"{config.schedule.from_replay}: a run keeps the steps that it began with"
             )
         _check_place(config)
+        machine.check(config)
+        if state is not None:  # refuse what the checkpoint cannot go on with
+            books, total = state["recorder"], config.schedule.total_steps
+            cursor = StageCursor(build.stages(config), total, books.get("stages"))
+            if (
+                config == before
+                and run_dir.done_marker.exists()
+                and cursor.last
+                and not cursor.left(books["steps"], books["updates"])
+            ):
+                logger.info(
+                    "%s is finished, with %d of schedule.total_steps=%d steps; --set schedule.total_steps=N with "
+                    "a larger N trains on",
+                    path,
+                    books["steps"],
+                    total,
+                )
+                run_dir.close()
+                return Outcome(books["steps"], "done")
+        set_aside(damaged)
         if config != before:
-            if state is not None:  # refuse what the checkpoint cannot go on with
-                StageCursor(build.stages(config), config.schedule.total_steps, state["recorder"].get("stages"))
             run_dir.event(event="changed", overrides=list(overrides))
     except BaseException:
         run_dir.close()
         raise
     return _run(config, run_dir, state)
+
+
+def _check_unsaved(run_dir: RunDir, again: bool) -> None:
+    """A run without a checkpoint begins anew, on what its replay holds; not over metrics that nobody gave up.
+
+    Raises:
+        ValueError: There are metrics, and it was not asked to begin `again`.
+    """
+    lines = run_dir.metrics_file.read_bytes().count(b"\n") if run_dir.metrics_file.exists() else 0
+    if lines and not again:
+        raise ValueError(
+            f"{run_dir.path} has no checkpoint to continue from, and {lines} lines of metrics that a new start would "
+            "overwrite: add --start-again if they may go, or choose another --run-dir"
+        )
+    stored = must_keep_tail(run_dir.replay)
+    goes_on = "trains anew on the steps that its replay holds" if stored else "starts again"
+    logger.warning("%s has no checkpoint yet; the run %s", run_dir.path, goes_on)
 
 
 def default_run_dir(algo: str, env: str, seed: int) -> Path:
@@ -211,13 +272,3 @@ def _mark_stop(run_dir: RunDir, reason: str, step: int, saved: Saved) -> None:
     left_out = list(saved.left_out)
     names = {"checkpoint": saved.checkpoint, "checkpoint_step": saved.checkpoint_step, "left_out": left_out}
     run_dir.mark(run_dir.stop_marker, reason=reason, step=step, **names)
-
-
-def _load(run_dir: RunDir) -> dict[str, Any] | None:
-    """Parts of the newest checkpoint, None if the run has none yet."""
-    newest = checkpoint.latest(run_dir.checkpoints)
-    if newest is None:
-        logger.warning("%s has no checkpoint yet; the run starts again", run_dir.path)
-        return None
-    logger.info("resuming from %s", newest)
-    return checkpoint.load(newest)

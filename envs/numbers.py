@@ -133,4 +133,6 @@ def _number(value: Any) -> Any:
 def _integer(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
         raise ValueError("an integer")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("an integer of 64 bits")
     return int(value)

@@ -31,7 +31,7 @@ def resolve_device(name: DeviceName) -> torch.device:
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ValueError("device is 'cuda' but torch finds no CUDA device; use 'auto' or 'cpu'")
+        raise ValueError("learner.device is 'cuda' but torch finds no CUDA device; use 'auto' or 'cpu'")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from envs.numbers import NonNegativeInt, PositiveInt, check_fields
 
@@ -29,7 +29,7 @@ class LearnerConfig:
     """
 
     batch_size: PositiveInt = 64
-    sequence_length: Annotated[int, Ge(2)] = 9
+    sequence_length: Annotated[int, Ge(2), Le(1 << 24)] = 9
     minibatches: PositiveInt = 1
     updates_per_batch: PositiveInt = 1
     device: DeviceName = "auto"

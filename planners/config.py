@@ -41,8 +41,8 @@ class SequenceConfig:
     """
 
     method: Literal["icem", "cem", "mppi", "random_shooting"]
-    horizon: PositiveInt = 15
-    population: PositiveInt = 200
+    horizon: Annotated[int, Ge(1), Le(1 << 16)] = 15
+    population: Annotated[int, Ge(1), Le(1 << 24)] = 200
     particles: PositiveInt | None = None
     propagation: Propagation = "ts_inf"
     sample: bool = True

@@ -128,20 +128,72 @@ def test_an_evaluation_is_written_also_without_pictures(
     assert not list(copied.glob("eval/*.gif"))
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
-def test_a_corrupt_checkpoint_is_named(capsys: pytest.CaptureFixture[str], copied: Path, damage: str) -> None:
-    file = max(copied.glob("checkpoints/step_*")) / "learner.pt"
+def damage(checkpoint: Path, how: str) -> None:
+    file = checkpoint / "learner.pt"
     data = bytearray(file.read_bytes())
-    if damage == "remove":
+    if how == "remove":
         file.unlink()
     else:
         data[len(data) // 2] ^= 0xFF
-        file.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+        file.write_bytes(data if how == "flip" else data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("how", ["truncate", "flip", "remove"])
+def test_a_corrupt_checkpoint_is_named(
+    how: str, capsys: pytest.CaptureFixture[str], copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newest = sorted(copied.glob("checkpoints/step_*"))
+    damage(newest, how)
+    assert "learner.pt" in refused(capsys, "eval", "--run-dir", str(copied))
+    if how == "flip":  # the older one takes its place
+        assert run(capsys, "train", "--resume", str(copied), "--set", "schedule.total_steps=2100")[0] == 0
+        [line] = [text for record in caplog.records if "takes its place" in (text := record.getMessage())]
+        assert newest.name in line
+        assert older.name in line
+        assert (copied / "checkpoints" / f"damaged-{newest.name}").is_dir()
+        return
+    damage(older, how)
     before = sorted(path.name for path in copied.rglob("*"))
-    for command in (["eval", "--run-dir"], ["train", "--resume"]):
-        assert "learner.pt" in refused(capsys, *command, str(copied))
+    assert newest.name in refused(capsys, "train", "--resume", str(copied))
     after = sorted(path.name for path in copied.rglob("*") if path.name != ".lock")
     assert after == [name for name in before if name != ".lock"]
+
+
+def test_a_finished_run_says_so(
+    capsys: pytest.CaptureFixture[str], copied: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = {path: path.read_bytes() for path in copied.glob("*.*") if path.is_file()}
+    with caplog.at_level("INFO"):
+        assert run(capsys, "train", "--resume", str(copied))[0] == 0
+    assert any("is finished" in text and "schedule.total_steps" in text for text in caplog.messages)
+    assert {path: path.read_bytes() for path in copied.glob("*.*") if path.is_file()} == before
+
+
+def test_a_run_without_a_checkpoint_overwrites_no_metrics(capsys: pytest.CaptureFixture[str], copied: Path) -> None:
+    for checkpoint in copied.glob("checkpoints/step_*"):
+        subprocess.run(["rm", "-r", str(checkpoint)], check=True)
+    before = (copied / "metrics.jsonl").read_text()
+    assert "--start-again" in refused(capsys, "train", "--resume", str(copied))
+    assert (copied / "metrics.jsonl").read_text() == before
+    assert run(capsys, "train", "--resume", str(copied), "--start-again")[0] == 0
+    assert (copied / "metrics.jsonl").read_text() != before
+
+
+def test_what_another_scale_would_change_is_said(
+    capsys: pytest.CaptureFixture[str], copied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    again = ["train", *LOCAL, "--run-dir", str(copied), "--resume-auto", "--config", str(tmp_path / "own.yaml")]
+    (tmp_path / "own.yaml").write_text("planner: {horizon: 3}\n")
+    assert "planner.horizon" in refused(capsys, *again)
+    (tmp_path / "own.yaml").write_text("schedule: {log_every: 77}\n")
+    assert run(capsys, *again)[0] == 0
+    assert any("schedule.log_every=500; --set schedule.log_every=77" in text for text in caplog.messages)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert (code, out.split()[0]) == (0, "worldfleet")
+    assert out.split()[1][0].isdigit()
 
 
 def test_a_taken_metrics_port_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -173,6 +225,42 @@ def test_a_refused_start_leaves_nothing(
 ) -> None:
     line = refused(capsys, "train", *LOCAL, "--set", setting, "--run-dir", str(tmp_path / "runs" / "one"))
     assert named in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--set", "env.options.wind_std=abc"], "env.options.wind_std must be a number"),
+        (["--set", "env.options.wind_sd=1"], "unknown option 'env.options.wind_sd' (did you mean 'wind_std'?)"),
+        (["--set", "env.eval_options.wind_sd=1"], "'env.eval_options.wind_sd'"),
+        (["--set", "learner.batch_size=1e9"], "learner.batch_size"),
+        (["--set", "schedule.total_steps=1e30"], "schedule.total_steps must be an integer of 64 bits"),
+        (["--set", "actors.envs_per_actor=1e9"], "actors.envs_per_actor must be at most"),
+        (["--set", "planner.method=mcts"], "mcts"),
+        (["--env", "nav3d_image"], "--algo dreamer_v3, dreamer_v1, planet fit"),
+        (["--env", "gym:CartPole-v1"], "--algo dreamer_v3, muzero fit"),
+        (["--env", "gym:Taxi-v3"], "algorithm.observation_key"),
+    ],
+)
+def test_what_train_refuses_config_refuses_alike(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refused(capsys, "config", *LOCAL, *arguments)
+    assert named in line
+    assert refused(capsys, "train", *LOCAL, *arguments, "--run-dir", str(tmp_path / "run")) == line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_gpu_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    arguments = ["--scale", "debug", "--set", "learner.device=cuda"]
+    line = refused(capsys, "train", *arguments, "--run-dir", str(tmp_path / "run"))
+    assert "learner.device is 'cuda'" in line
+    assert refused(capsys, "config", *arguments) == line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -48,6 +48,48 @@ def test_resuming_cuts_lines_after_the_checkpoint_and_a_torn_line(tmp_path: Path
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
 
 
+def test_lines_that_cannot_be_read_are_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "metrics.jsonl"
+    bad = ["{", "[1]", '{"step": 2}', '{"step": NaN, "time": 1}', '{"step": true, "time": 1}', "\ufffd" * 3]
+    file.write_text("\n".join(['{"step": 1, "time": 2.5}', *bad, '{"step": 3, "time": 4.0}', ""]))
+    Metrics(file, resumed=(3, 0)).close()
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 3]
+    assert (tmp_path / "metrics.unreadable.jsonl").read_text().splitlines() == bad
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message == f"{file}: line 2, 3, 4, 5, 6, 7 cannot be read and is moved to metrics.unreadable.jsonl"
+
+
+def test_what_is_not_finite_is_null_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    metrics = Metrics(file)
+    metrics.add({"loss": math.inf}, "learner/")
+    line = metrics.write(10, {"x": math.nan, "y": 2.0})
+    metrics.close()
+    stored = json.loads(file.read_text())
+    assert "NaN" not in file.read_text()
+    assert "Infinity" not in file.read_text()
+    assert stored | {"time": 0} == {
+        "step": 10, "time": 0, "learner/loss": None, "x": None, "y": 2.0, "nan/learner/loss": 1.0, "nan/x": 1.0,
+    }  # fmt: skip
+    assert "x" not in line
+
+
+def test_an_evaluation_and_a_line_come_after_the_last_step(tmp_path: Path) -> None:
+    config = RunConfig(schedule=ScheduleConfig(total_steps=25, log_every=10, eval_every=10))
+    run_dir = RunDir.create(tmp_path / "run", config)
+    recorder = Recorder(config, run_dir, Progress("run"))
+    seen = []
+    for steps in (0, 10, 5, 10):
+        recorder.rollout(steps, (), {})
+        seen.append([recorder.due(what) for what in ("eval", "log", "eval", "log")])
+    assert seen == [[False] * 4, [True, True, False, False], [False] * 4, [True, True, False, False]]
+    again = Recorder(config, run_dir, Progress("run"), recorder.state_dict())
+    assert not again.due("eval")
+    recorder.close()
+    again.close()
+    run_dir.close()
+
+
 def test_timing_fields_are_left_out() -> None:
     assert without_incidentals(['{"step": 1, "time": 5, "timing/x": 1, "loss": 2}']) == [{"step": 1, "loss": 2}]
 
