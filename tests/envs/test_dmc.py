@@ -153,7 +153,7 @@ def test_pictures_are_drawn() -> None:
         ("dmc:walker", {}, "task of walker ''"),
         ("dmc:walker-walk", {"observations": "image"}, "did you mean 'observation'"),
         ("dmc:walker-walk", {"observation": "pixels"}, "observation must be 'state', 'image' or 'both', got 'pixels'"),
-        ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[0, 1\] for walker-walk, got 9"),
+        ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[-1, 1\] for walker-walk, got 9"),
         ("dmc:walker-walk", {"action_repeat": 0}, "action_repeat"),
     ],
 )
