@@ -97,8 +97,9 @@ def test_acts_with_the_learners_first_weights_until_there_are_others(spec: EnvSp
         *(follow(policy, made, policy.initial(seeds(5))) for policy in (untrained, given)), strict=True
     ):
         np.testing.assert_array_equal(one.action, two.action)
-        np.testing.assert_array_equal(one.extras["latent_deter"], two.extras["latent_deter"])
-        assert one.extras["latent_deter"].any()
+        for key in LATENT_KEYS:
+            np.testing.assert_array_equal(one.extras[key], two.extras[key])
+    assert one.extras["latent_deter"].any()
     assert untrained.version == 0
 
 
