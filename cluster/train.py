@@ -149,7 +149,6 @@ def _attempt(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None, s
     steps, size = held_steps(config), config.replay.max_bytes
     assert size != "auto"
     logger.info("the replay holds %s steps in %.3g GB (replay.max_bytes)", f"{steps:,}", size / 1e9)
-    run_dir.event(event="replay", max_bytes=size, steps=steps)
     backend = build.env_backend(config)
     if backend is not None:
         logger.info("%s of the rollouts runs on %s", config.env.name, backend)

@@ -265,8 +265,8 @@ class TruncatedNormal:
     def __init__(self, mean: Tensor, std: Tensor, low: float) -> None:
         self.mean, self.std = torch.tanh(widened(mean)), 2.0 * torch.sigmoid(widened(std) / 2.0) + low
         self._ends = (-1.0 - self.mean) / self.std, (1.0 - self.mean) / self.std  # around 0: the mean is within
-        self._below, above = map(torch.special.ndtr, self._ends)
-        self._inside = above - self._below  # a third at least
+        self._below: Tensor = torch.special.ndtr(self._ends[0])
+        self._inside: Tensor = torch.special.ndtr(self._ends[1]) - self._below  # a third at least
 
     def mode(self) -> Tensor:
         """[..., A]."""
@@ -276,7 +276,7 @@ class TruncatedNormal:
         """[..., A] just inside (-1, 1) from standard normal noise [..., A]; differentiable."""
         tiny = torch.finfo(self.mean.dtype).eps
         share = self._below + self._inside * torch.special.ndtr(noise.to(self.mean.dtype))
-        action = self.mean + self.std * torch.special.ndtri(share.clamp(tiny, 1.0 - tiny))
+        action: Tensor = self.mean + self.std * torch.special.ndtri(share.clamp(tiny, 1.0 - tiny))
         edge = 1.0 - 1e-6
         return action + (action.clamp(-edge, edge) - action).detach()
 
