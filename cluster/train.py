@@ -17,6 +17,7 @@ from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
+from cluster.replay_size import held_steps, sized
 from cluster.run_dir import RunDir, Start
 from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
@@ -58,6 +59,7 @@ def train(
         return _resume(path, overrides, config, again)
     assert config is not None, "a new run needs a configuration"
     _check_new(config, path)
+    config = sized(config, path)
     run_dir = RunDir.create(path, config)
     return _run(config, run_dir, None)
 
@@ -96,7 +98,8 @@ def _check_same(stored: RunConfig, asked: RunConfig, path: Path, overrides: Sequ
                 f"{path} holds a run with {key}={kept}, not {key}={wanted}, which cannot change; "
                 "choose another --run-dir"
             )
-        if not any(key == name or key.startswith(f"{name}.") for name in named):
+        resolved = wanted == "auto"  # by a stored run, for its machine
+        if not resolved and not any(key == name or key.startswith(f"{name}.") for name in named):
             logger.warning("the run keeps %s=%s; --set %s=%s would change it", key, kept, key, wanted)
     return elastic
 
@@ -133,7 +136,7 @@ def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None, again
         state, damaged = load_newest(run_dir.checkpoints)
         if state is None:
             _check_unsaved(run_dir, again or asked is not None)
-        config = override(before, overrides)
+        config = sized(override(before, overrides), path)
         if config.schedule.from_replay != before.schedule.from_replay:
             raise ValueError(
                 f"schedule.from_replay is {before.schedule.from_replay} and cannot become "
@@ -205,6 +208,9 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
 def _attempt(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None, start: Start) -> Outcome:
     run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
     run_dir.write_spec(config, build.env_spec(config))
+    steps, size = held_steps(config), config.replay.max_bytes
+    assert size != "auto"
+    logger.info("the replay holds %s steps in %.3g GB (replay.max_bytes)", f"{steps:,}", size / 1e9)
     backend = build.env_backend(config)
     if backend is not None:
         logger.info("%s of the rollouts runs on %s", config.env.name, backend)
