@@ -172,18 +172,22 @@ def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None, again
 
 
 def _check_unsaved(run_dir: RunDir, again: bool) -> None:
-    """A run without a checkpoint begins anew, on what its replay holds; not over metrics that nobody gave up.
+    """A run without a checkpoint begins anew, not over metrics that nobody gave up.
+
+    Where the replay holds what was collected on Ray, the run goes on from that, and its first metrics are kept aside.
 
     Raises:
         ValueError: There are metrics, and it was not asked to begin `again`.
     """
     lines = run_dir.metrics_file.read_bytes().count(b"\n") if run_dir.metrics_file.exists() else 0
-    if lines and not again:
+    stored = must_keep_tail(run_dir.replay)
+    if lines and stored:
+        run_dir.metrics_file.replace(run_dir.path / f"metrics.{time.strftime('%Y%m%d-%H%M%S')}.jsonl")
+    elif lines and not again:
         raise ValueError(
             f"{run_dir.path} has no checkpoint to continue from, and {lines} lines of metrics that a new start would "
             "overwrite: add --start-again if they may go, or choose another --run-dir"
         )
-    stored = must_keep_tail(run_dir.replay)
     goes_on = "trains anew on the steps that its replay holds" if stored else "starts again"
     logger.warning("%s has no checkpoint yet; the run %s", run_dir.path, goes_on)
 
