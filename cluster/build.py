@@ -348,7 +348,12 @@ def _pets(own: PetsConfig, run: RunConfig) -> PetsAlgorithm:
 def _planner_policy(own: PetsConfig, run: RunConfig, device: DeviceName) -> Policy:
     from actors.planning import PlannerPolicy
 
-    return PlannerPolicy(env_spec(run), _pets_keys(own, run), run.planner, run.actors.exploration_std)
+    spec, keys, observer = env_spec(run), _pets_keys(own, run), None
+    if own.coder is not None and own.observation_key in spec.observation:
+        from actors.coder_observer import CoderObserver
+
+        observer = CoderObserver(own.coder, spec.observation[own.observation_key])
+    return PlannerPolicy(spec, keys, run.planner, run.actors.exploration_std, observer)
 
 
 def _pets_keys(own: PetsConfig, run: RunConfig) -> Sequence[str]:

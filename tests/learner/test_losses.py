@@ -8,7 +8,7 @@ import torch
 
 from learner.losses.ensemble import ensemble_loss, logvar_penalty
 from learner.losses.ensemble_config import EnsembleLossConfig
-from learner.losses.likelihood import beta_gaussian_nll, binary_cross_entropy, gaussian_nll, huber, squared_error
+from learner.losses.likelihood import beta_nll, binary_cross_entropy, gaussian_nll, huber, squared_error
 from learner.models.ensemble import EnsemblePrediction, clamp_logvar
 
 
@@ -30,7 +30,7 @@ def test_gaussian_nll_is_minus_the_log_density() -> None:
 
 def test_beta_one_gives_the_mean_the_gradient_of_a_squared_error() -> None:
     mean = t([0.5, -1.0]).requires_grad_()
-    loss = beta_gaussian_nll(mean, t([2.0, -3.0]), t([0.0, 0.0]), 1.0).sum()
+    loss = beta_nll(mean, t([2.0, -3.0]), t([0.0, 0.0]), 1.0).sum()
     (gradient,) = torch.autograd.grad(loss, mean)
     np.testing.assert_allclose(gradient, [0.5, -1.0])
 
