@@ -365,7 +365,8 @@ def _ensemble_fidelity(
 ) -> dict[str, Any]:
     from cluster.report.run_fidelity import measure_ensemble
 
-    return measure_ensemble(algorithm.model, algorithm.config.observation_key, streams, config)
+    with algorithm.average.applied():
+        return measure_ensemble(algorithm.model, algorithm.config.observation_key, streams, config, seed)
 
 
 def _dreamer(own: DreamerConfig, run: RunConfig) -> DreamerAlgorithm:

@@ -224,6 +224,12 @@ def _fidelity(options: argparse.Namespace) -> int:
         config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
         sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
         return 0
+    if options.models:
+        from cluster.report import models
+
+        table = models.run(options.output, options.env, options.seed, models.QUICK if options.quick else None)
+        sys.stdout.write(f"{table}\n")
+        return 0
     from cluster.report.fidelity import ALGORITHMS, run
     from envs.names import unknown_name
 
@@ -411,6 +417,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--env", default="nav3d")
     sub.add_argument("--output", type=_path, default=Path("docs/results"))
     sub.add_argument("--seeds", type=_number(PositiveInt), default=3)
+    sub.add_argument("--models", action="store_true", help="one table of every one-step model instead of the study")
+    sub.add_argument("--seed", type=int, default=0, help="of that table (default: 0)")
     sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
 
     sub = add("tree", _tree, "Write the searches of one episode as a page to step through, as JSON and for Graphviz.")

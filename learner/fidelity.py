@@ -46,6 +46,11 @@ class Windows:
     def horizon(self) -> int:
         return int(self.actions.shape[1])
 
+    def take(self, index: NDArray[np.int64]) -> Windows:
+        """The windows of these indices."""
+        columns = (self.state, self.velocity, self.actions, self.states, self.rewards, self.episode)
+        return Windows(*(column[index] for column in columns), self.std)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -82,8 +87,17 @@ class HorizonError:
         return {**record, "worst": self.worst.tolist(), **reliable}
 
 
-def cut_windows(streams: Sequence[Stream], observation_key: str, horizon: int, stride: int) -> Windows:
+def cut_windows(
+    streams: Sequence[Stream], observation_key: str, horizon: int, stride: int, most: int | None = None
+) -> Windows:
     """Windows of H steps inside single episodes, starting every `stride` steps, from the second step of an episode on.
+
+    Args:
+        streams: Recorded steps.
+        observation_key: What the model is of.
+        horizon: H.
+        stride: Steps between two starts.
+        most: More starts are thinned out evenly to so many.
 
     Raises:
         ValueError: If no episode is long enough.
@@ -111,7 +125,10 @@ def cut_windows(streams: Sequence[Stream], observation_key: str, horizon: int, s
         raise ValueError(f"no episode has the {horizon + 2} steps that a horizon of {horizon} needs")
     state, velocity, actions, states, rewards = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     std = np.concatenate(every).astype(np.float64).std(0)
-    return Windows(state, velocity, actions, states, rewards, np.concatenate(episode_of), std)
+    windows = Windows(state, velocity, actions, states, rewards, np.concatenate(episode_of), std)
+    if most is None or len(state) <= most:
+        return windows
+    return windows.take(np.linspace(0, len(state) - 1, most).round().astype(np.int64))
 
 
 def persistence(windows: Windows) -> Rollout:

@@ -223,9 +223,9 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
         "",
         f"Made by `worldfleet fidelity --models --env {record['env']} --seed {record['seed']}` in"
         f" {record['seconds']:.0f} s: {steps} training steps, {config['updates']} updates of every model, settings of"
-        f" the scale `{config['scale']}`, one seed. NRMSE is open loop over 1, 10 and 25 steps of recorded actions, 1 is"
-        " predicting the mean; NLL is in nats per state dimension at one step; plans are counted per second of"
-        " processor time, with the steps of the simulators.",
+        f" the scale `{config['scale']}`, one seed. NRMSE is open loop over 1, 10 and 25 steps of recorded actions; 1"
+        " is predicting the mean. NLL is in nats per state dimension. Plans are counted per second of processor time,"
+        " with the steps of the simulators.",
     ]
     titles = {"planner": "a planner's episodes", "smooth": "smooth random actions"}
     for test, title in titles.items():
