@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,24 +25,29 @@ from cluster.seeding import derive_seed
 from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env
 from learner.algorithms.pets import PetsAlgorithm
+from learner.calibration import calibration
 from learner.dataset import Stream, StreamDataset
 from learner.fidelity import Windows, constant_velocity, cut_windows, horizon_error, persistence, rollout
 from learner.fit import fit
 from planners.config import IcemConfig
 
 logger = logging.getLogger(__name__)
-MODELS = (
-    "mlp",
-    "ensemble",
-    "stochastic",
-    "stochastic_ensemble",
-    "vae_dynamics",
-    "latent",
-    "creature_latent",
-    "pets",
-)
-"""Presets in the table; `visual` is of images."""
+MODELS: dict[str, tuple[str, ...]] = {
+    "pets": (),
+    "pets, normal": ("algorithm.ensemble.degrees=null",),
+    "mlp": (),
+    "ensemble": (),
+    "stochastic": (),
+    "stochastic_ensemble": (),
+    "vae_dynamics": (),
+    "latent": (),
+    "creature_latent": (),
+}
+"""Presets in the table, and what is changed in them; what follows a comma tells two of a preset apart. `visual` is of
+images."""
 HORIZONS = (1, 10, 25)
+_STARTS = 600
+_NUM_ENVS = 8
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,15 @@ class TableConfig:
         particles: Particles of the likelihood, over all members.
     """
 
-    random_steps: PositiveInt = 2000
-    planner_steps: PositiveInt = 8000
-    test_steps: PositiveInt = 3000
-    updates: PositiveInt = 1500
+    random_steps: PositiveInt = 1500
+    planner_steps: PositiveInt = 5000
+    test_steps: PositiveInt = 2000
+    updates: PositiveInt = 1000
     batch_size: PositiveInt = 32
     scale: str = "laptop"
     population: PositiveInt = 128
     iterations: PositiveInt = 2
-    episodes: PositiveInt = 24
+    episodes: PositiveInt = 20
     stride: PositiveInt = 5
     particles: PositiveInt = 20
 
@@ -80,8 +86,8 @@ class TableConfig:
 
 QUICK = TableConfig(
     random_steps=300,
-    planner_steps=200,
-    test_steps=400,
+    planner_steps=320,
+    test_steps=320,
     updates=20,
     batch_size=8,
     scale="debug",
@@ -93,7 +99,11 @@ QUICK = TableConfig(
 
 
 def run(
-    output: Path, env: str, seed: int = 0, config: TableConfig | None = None, models: tuple[str, ...] = MODELS
+    output: Path,
+    env: str,
+    seed: int = 0,
+    config: TableConfig | None = None,
+    models: Mapping[str, Sequence[str]] = MODELS,
 ) -> Path:
     """Measure the models and write `models_{env}.{md,json}`.
 
@@ -102,7 +112,7 @@ def run(
         env: Environment with an observation `state` and a box of actions.
         seed: Of data, weights, test and evaluation episodes.
         config: Size.
-        models: Presets to measure.
+        models: Presets to measure, with what is changed in them.
 
     Returns:
         The Markdown file.
@@ -117,10 +127,14 @@ def run(
         f"planner.iterations={config.iterations}",
         f"planner.elites={max(2, config.population // 10)}",
     ]
-    runs = {name: resolve(name, env, config.scale, overrides=overrides) for name in models}
+    runs = {
+        name: resolve(name.partition(",")[0], env, config.scale, overrides=[*overrides, *changed])
+        for name, changed in models.items()
+    }
     spec = build.env_spec(next(iter(runs.values())))
     streams, tests = _episodes(spec.name, config, seed)
-    windows = {name: cut_windows(test, "state", max(HORIZONS), config.stride) for name, test in tests.items()}
+    tests["train"] = streams[-_NUM_ENVS:]  # of the planner, for the likelihood of what was trained on
+    windows = {name: cut_windows(test, "state", max(HORIZONS), config.stride, _STARTS) for name, test in tests.items()}
     record = {
         "env": env,
         "seed": seed,
@@ -135,7 +149,8 @@ def run(
         record["seconds"] = round(time.perf_counter() - start, 1)
         logger.info("%s: %s", name, record["models"][name])
         (output / f"models_{env}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return write_markdown(record, output / f"models_{env}.md")
+        write_markdown(record, output / f"models_{env}.md")
+    return output / f"models_{env}.md"
 
 
 def measure(
@@ -155,12 +170,13 @@ def measure(
             prediction = rollout(model, part)
             sampled = rollout(model, part, particles) if particles > 1 else prediction
             nrmse = horizon_error(part, prediction, resamples=200)
+            known = sampled.samples is not None and model.config.gaussian
+            figures = calibration(sampled.samples, part.states, part.std, seed).as_dict() if known else None
             errors[name] = {
                 "nrmse": [float(nrmse.nrmse[k - 1]) for k in HORIZONS],
                 "interval_at_10": [float(nrmse.lower[9]), float(nrmse.upper[9])],
-                "nll": None
-                if sampled.nll is None or not model.config.gaussian
-                else [float(sampled.nll[:, k - 1].mean()) for k in HORIZONS],
+                "nll": [float(sampled.nll[:, k - 1].mean()) for k in HORIZONS] if known else None,
+                "calibration": figures and {key: [curve[k - 1] for k in HORIZONS] for key, curve in figures.items()},
             }
     policy = build.policy(settings)
     policy.update(1, algorithm.export_weights())
@@ -196,13 +212,15 @@ def _episodes(env: str, config: TableConfig, seed: int) -> tuple[list[Stream], d
     smooth, uniform = SmoothRandomPolicy(spec.action), RandomPolicy(spec.action)
     streams: list[Stream] = []
     for name, policy in (("smooth", smooth), ("uniform", uniform)):
-        streams += collect(make_vector_env(env, 8), policy, config.random_steps, derive_seed(seed, name))
+        streams += collect(make_vector_env(env, _NUM_ENVS), policy, config.random_steps, derive_seed(seed, name))
     scout = train(spec, sizes, "ensemble", streams, seed)
     pilot = planner_policy(spec, sizes, scout)
-    streams += collect(make_vector_env(env, 8), pilot, config.planner_steps, derive_seed(seed, "planner"))
+    streams += collect(make_vector_env(env, _NUM_ENVS), pilot, config.planner_steps, derive_seed(seed, "planner"))
     tests = {
-        "planner": collect(make_vector_env(env, 8), pilot, config.test_steps, derive_seed(seed, "test planner")),
-        "smooth": collect(make_vector_env(env, 8), smooth, config.test_steps, derive_seed(seed, "test smooth")),
+        "planner": collect(
+            make_vector_env(env, _NUM_ENVS), pilot, config.test_steps, derive_seed(seed, "test planner")
+        ),
+        "smooth": collect(make_vector_env(env, _NUM_ENVS), smooth, config.test_steps, derive_seed(seed, "test smooth")),
     }
     return streams, tests
 
@@ -214,7 +232,7 @@ def _baselines(windows: Windows) -> dict[str, list[float]]:
     }
 
 
-def write_markdown(record: dict[str, Any], path: Path) -> Path:
+def write_markdown(record: dict[str, Any], path: Path) -> None:
     """The table, with how it was made."""
     config = record["config"]
     steps = 2 * config["random_steps"] + config["planner_steps"]
@@ -222,26 +240,25 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
         f"# One-step models on {record['env']}",
         "",
         f"Made by `worldfleet fidelity --models --env {record['env']} --seed {record['seed']}` in"
-        f" {record['seconds']:.0f} s: {steps} training steps, {config['updates']} updates of every model, settings of"
-        f" the scale `{config['scale']}`, one seed. NRMSE is open loop over 1, 10 and 25 steps of recorded actions; 1"
-        " is predicting the mean. NLL is in nats per state dimension. Plans are counted per second of processor time,"
+        f" {record['seconds']:.0f} s: {steps} training steps, {config['updates']} updates of every model, settings"
+        f" of the scale `{config['scale']}`, one seed. NRMSE is open loop over 1, 10 and 25 steps of recorded actions;"
+        " 1 is predicting the mean. NLL is in nats per state dimension. Plans are counted per second of processor time,"
         " with the steps of the simulators.",
     ]
-    titles = {"planner": "a planner's episodes", "smooth": "smooth random actions"}
+    titles = {"planner": "a planner's episodes", "smooth": "smooth random actions", "train": "trained on, a planner's"}
     for test, title in titles.items():
         lines += [
             "",
-            f"## Test set: {title}",
+            f"## Episodes: {title}",
             "",
-            "| model | NRMSE 1 | 10 | 25 | NLL 1 | 10 |",
-            "|---|---|---|---|---|---|",
+            "| model | NRMSE 1 | 10 | 25 | NLL 1 | 10 | covers 90 %, 1 | 10 | Spearman 1 (oracle) | ENCE 1 (oracle) |",
+            "|---" * 10 + "|",
         ]
         for name, values in record["baselines"][test].items():
-            lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " | | |")
+            lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |" * 7)
         for name, row in record["models"].items():
             errors = row["errors"][test]
-            nll = ["", ""] if errors["nll"] is None else [f"{value:.2f}" for value in errors["nll"][:2]]
-            cells = [f"{value:.3f}" for value in errors["nrmse"]] + nll
+            cells = [f"{value:.3f}" for value in errors["nrmse"]] + _calibration_cells(errors)
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -259,4 +276,13 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
             f" {row['plans_per_cpu_second']} |"
         )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+
+
+def _calibration_cells(errors: dict[str, Any]) -> list[str]:
+    """Likelihood, coverage, rank correlation and ENCE; empty of a model that says nothing of its uncertainty."""
+    figures = errors["calibration"]
+    if figures is None:
+        return [""] * 6
+    cells = [f"{value:.2f}" for value in errors["nll"][:2] + figures["coverage_90"][:2]]
+    pairs = [(figures[name][0], figures[f"{name}_calibrated"][0]) for name in ("spearman", "ence")]
+    return cells + [f"{found:.2f} ({oracle:.2f})" for found, oracle in pairs]

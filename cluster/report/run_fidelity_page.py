@@ -118,9 +118,9 @@ def _calibration(figures: dict[str, list[float]], config: dict[str, Any]) -> lis
     horizons = [k for k in HORIZONS if k < config["horizon"]] + [config["horizon"]]
     lines = [
         f"Calibration of {config['particles']} particles at each horizon by itself, means over the dimensions. NLL is"
-        " in nats per dimension, CRPS and the deviation in standard deviations of the test set; area is the miscalibration"
-        " area, 0 to 0.5. Spearman correlates deviations with sizes of errors. Beside ENCE and Spearman stands what a"
-        " calibrated model would have: the same figure with one of the particles for the truth.",
+        " in nats per dimension, CRPS and the deviation in standard deviations of the test set; area is the"
+        " miscalibration area, 0 to 0.5. Spearman correlates deviations with sizes of errors. Beside ENCE and Spearman"
+        " stands what a calibrated model would have: the same figure with one of the particles for the truth.",
         "",
         "| steps | " + " | ".join(_CALIBRATION.values()) + " |",
         "|---" * (len(_CALIBRATION) + 1) + "|",
