@@ -48,8 +48,9 @@ class Windows:
 
     def take(self, index: NDArray[np.int64]) -> Windows:
         """The windows of these indices."""
-        columns = (self.state, self.velocity, self.actions, self.states, self.rewards, self.episode)
-        return Windows(*(column[index] for column in columns), self.std)
+        columns = (self.state, self.velocity, self.actions, self.states, self.rewards)
+        state, velocity, actions, states, rewards = (column[index] for column in columns)
+        return Windows(state, velocity, actions, states, rewards, self.episode[index], self.std)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from envs.registry import make_vector_env
 from learner.algorithms.pets import PetsAlgorithm
 from learner.calibration import calibration
 from learner.dataset import Stream, StreamDataset
-from learner.fidelity import Windows, constant_velocity, cut_windows, horizon_error, persistence, rollout
+from learner.fidelity import Rollout, Windows, constant_velocity, cut_windows, horizon_error, persistence, rollout
 from learner.fit import fit
 from planners.config import IcemConfig
 
@@ -135,7 +135,7 @@ def run(
     streams, tests = _episodes(spec.name, config, seed)
     tests["train"] = streams[-_NUM_ENVS:]  # of the planner, for the likelihood of what was trained on
     windows = {name: cut_windows(test, "state", max(HORIZONS), config.stride, _STARTS) for name, test in tests.items()}
-    record = {
+    record: dict[str, Any] = {
         "env": env,
         "seed": seed,
         "config": asdict(config),
@@ -170,13 +170,12 @@ def measure(
             prediction = rollout(model, part)
             sampled = rollout(model, part, particles) if particles > 1 else prediction
             nrmse = horizon_error(part, prediction, resamples=200)
-            known = sampled.samples is not None and model.config.gaussian
-            figures = calibration(sampled.samples, part.states, part.std, seed).as_dict() if known else None
+            nll, figures = _uncertainty(sampled, part, seed) if model.config.gaussian else (None, None)
             errors[name] = {
                 "nrmse": [float(nrmse.nrmse[k - 1]) for k in HORIZONS],
                 "interval_at_10": [float(nrmse.lower[9]), float(nrmse.upper[9])],
-                "nll": [float(sampled.nll[:, k - 1].mean()) for k in HORIZONS] if known else None,
-                "calibration": figures and {key: [curve[k - 1] for k in HORIZONS] for key, curve in figures.items()},
+                "nll": nll,
+                "calibration": figures,
             }
     policy = build.policy(settings)
     policy.update(1, algorithm.export_weights())
@@ -195,6 +194,15 @@ def measure(
         "plans_per_cpu_second": round(summary.steps / cpu, 1),
         "eval_seconds": round(time.perf_counter() - flown, 1),
     }
+
+
+def _uncertainty(sampled: Rollout, windows: Windows, seed: int) -> tuple[list[float], dict[str, list[float]]]:
+    """Likelihood and calibration at the horizons of the table."""
+    assert sampled.samples is not None
+    assert sampled.nll is not None
+    figures = calibration(sampled.samples, windows.states, windows.std, seed).as_dict()
+    chosen = {name: [curve[k - 1] for k in HORIZONS] for name, curve in figures.items()}
+    return [float(sampled.nll[:, k - 1].mean()) for k in HORIZONS], chosen
 
 
 def _episodes(env: str, config: TableConfig, seed: int) -> tuple[list[Stream], dict[str, list[Stream]]]:

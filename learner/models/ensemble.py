@@ -233,8 +233,8 @@ def clamp_logvar(logvar: Tensor, minimum: Tensor, maximum: Tensor) -> Tensor:
 def _orthogonal(weight: Tensor) -> Tensor:
     """[K, in, out] with orthogonal rows or columns, from normal random numbers (Saxe et al. 2014)."""
     tall = weight if weight.shape[1] >= weight.shape[2] else weight.transpose(1, 2)
-    q, r = torch.linalg.qr(tall)
-    q = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2)).unsqueeze(1)
+    basis, r = torch.linalg.qr(tall)
+    q: Tensor = basis * torch.sign(torch.diagonal(r, dim1=1, dim2=2)).unsqueeze(1)
     return q if weight.shape[1] >= weight.shape[2] else q.transpose(1, 2)
 
 
