@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from cluster.report.models import HORIZONS, QUICK, run
 
 
+@pytest.mark.integration
 def test_a_table_has_a_row_per_model_and_leaves_out_what_a_model_does_not_know(tmp_path: Path) -> None:
     models = {"pets, normal": ("algorithm.ensemble.degrees=null",), "latent": ()}
     text = run(tmp_path, "nav3d_creature", config=QUICK, models=models).read_text()
