@@ -41,6 +41,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from actors.reanalyze import Pace
 from actors.replay.flow.limiter import SampleLimiter
 from cluster import build
 from cluster.checkpoints import Checkpoints
@@ -97,6 +98,7 @@ class Run:
         self.lease_steps = lease_steps(config)
         self.liveness = Liveness(config, fleet, self._note_death)
         self.saving = Saving(checkpoints, fleet)
+        self.pace = Pace(config.reanalyze.steps_per_update, recorder.updates)
         self.ending = False  # whether the run is to stop, and calls end early
         self._filled = False
 

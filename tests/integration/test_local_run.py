@@ -59,7 +59,11 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
 ) -> None:
     schedule = ["schedule.total_steps=1000", "schedule.log_every=250", "schedule.eval_every=500"]
     overrides = ["cluster.mode=local", "seed=3", *schedule]
-    config = resolve(algo, "gym:CartPole-v1" if algo == "efficientzero" else "nav3d", "debug", overrides=overrides)
+    env = "nav3d"
+    if algo == "efficientzero":  # the one with ids, and with targets that are made anew
+        env = "gym:CartPole-v1"
+        overrides += ["reanalyze.fraction=0.5", "reanalyze.batch_size=16", "reanalyze.steps_per_update=16"]
+    config = resolve(algo, env, "debug", overrides=overrides)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(config, whole)
     for turns in (1, 2):  # before the first checkpoint of the schedule, and between two lines of metrics
@@ -72,6 +76,8 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     replay = build.replay(config, whole / "replay", None)
     for stream_id, (start, end) in replay.streams().items():
         data = replay.read(stream_id, start, end - start).data
+        if "fresh_version" in data:
+            assert (data["fresh_version"] > 1).any()
         if "latent_deter" in data:  # zeros of a policy without weights, until the learner writes back
             assert data["latent_deter"][:, :64].any()
     replay.close()
