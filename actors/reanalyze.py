@@ -100,10 +100,10 @@ class Reanalyzer:
         batch = next(self._batches)
         data, rows = batch.data, len(batch.handle)
         seen = {key: data[key][:, 0] for key in self._keys}
-        flags = (data[key][:, 0] for key in ("is_first", "is_last", "is_terminal"))
+        first, last, terminal = (data[key][:, 0] for key in ("is_first", "is_last", "is_terminal"))
         carry = self.policy.initial(self._rng.integers(2**64, size=rows, dtype=np.uint64))
         version = self.policy.version
-        output = self.policy.act(StepBatch(seen, data["reward"][:, 0], *flags), carry, self._noise)
+        output = self.policy.act(StepBatch(seen, data["reward"][:, 0], first, last, terminal), carry, self._noise)
         values: dict[str, NDArray[Any]] = {fresh(key): output.extras[key][:, None] for key in self._targets}
         values[FRESH_VERSION] = np.full((rows, 1), version, np.int32)
         before = np.maximum(data[FRESH_VERSION][:, 0], batch.policy_version)

@@ -72,12 +72,12 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
         assert outcome.reason == "SIGTERM"
     stop_after(0)
     assert train(None, parts, resume=True).reason == "done"
-    assert len(assert_same_run(whole, parts)) >= 4
+    lines = assert_same_run(whole, parts)
+    assert len(lines) >= 4
+    assert algo != "efficientzero" or lines[-1]["learner/target/fresh"] > 0
     replay = build.replay(config, whole / "replay", None)
     for stream_id, (start, end) in replay.streams().items():
         data = replay.read(stream_id, start, end - start).data
-        if "fresh_version" in data:
-            assert (data["fresh_version"] > 1).any()
         if "latent_deter" in data:  # zeros of a policy without weights, until the learner writes back
             assert data["latent_deter"][:, :64].any()
     replay.close()
