@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actors.rollout import RolloutLoop
     from cluster.config import RunConfig
     from cluster.fleet import Fleet
+    from learner.device import DeviceName
 
 
 class Death(Enum):
@@ -217,7 +218,7 @@ def _start_reanalyzer(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
     from actors.service import ReanalyzeActor
     from cluster import build
 
-    device = "cuda" if options.get("num_gpus") else "cpu"
+    device: DeviceName = "cuda" if options.get("num_gpus") else "cpu"
     actor: Any = ray.remote(ReanalyzeActor)
     return actor.options(**options).remote(
         partial(build.remote_reanalyzer, fleet.config, fleet.actors["replay"], index, device),
