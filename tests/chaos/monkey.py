@@ -139,7 +139,8 @@ class Chaos:
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`worldfleet train` with a cluster of its own."""
         environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        folders = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": folders}
         command = [sys.executable, "-m", "worldfleet", "train", *arguments]
         with self.run_dir.with_suffix(".log").open("ab") as log:
             self._driver = subprocess.Popen(command, stderr=log, stdout=log, env=environment, cwd=ROOT)
