@@ -3,7 +3,7 @@
 What the policy stores with a step when it acts are the targets that the learner imitates: they age, while the weights
 get better. A reanalyzer draws stored steps through a view of the replay of its own, so that nobody else's draws change,
 has the policy act at them once more, and writes what it found back beside the old targets, with its version and a new
-priority. The learner takes the one or the other (`ReanalyzeConfig.fraction`).
+priority. The learner takes the one or the other (`reanalyze.fraction`).
 
 Letters: B steps.
 """
@@ -11,7 +11,6 @@ Letters: B steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -19,41 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.records import Policy
-from actors.replay.draw.kinds import OldestConfig, SelectorConfig
-from envs.numbers import Fraction, PositiveFloat, PositiveInt, check_fields
 from envs.specs import StepBatch
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
 from learner.learner import ResultSink
 from learner.searched import FRESH_VERSION, fresh
-
-REANALYZE = "reanalyze"
-"""The view that reanalyzers draw from."""
-
-
-@dataclass(frozen=True)
-class ReanalyzeConfig:
-    """What becomes of targets that are stored.
-
-    Args:
-        fraction: Share of a batch's sequences that are trained towards the newest targets, where later searches have
-            made any; the others keep those of the searches that acted. 0 does without later searches.
-        selector: How steps are drawn: "oldest" takes those that were searched longest ago first, "prioritized" those
-            of high priority, "uniform" any.
-        batch_size: Steps that are searched together.
-        steps_per_update: Steps that are searched for every update of the learner; null on Ray as many as can be, and
-            in one process a batch for every update.
-        noise: Whether searches have the noise of exploration.
-    """
-
-    fraction: Fraction = 0.0
-    selector: SelectorConfig = field(default_factory=OldestConfig)
-    batch_size: PositiveInt = 64
-    steps_per_update: PositiveFloat | None = 64.0
-    noise: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class Reanalyzer:

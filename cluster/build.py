@@ -16,7 +16,7 @@ from cluster.stages import Stage, scheduled
 from envs.specs import EnvSpec
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.muzero_config import MuZeroConfig
-from learner.algorithms.pets import PetsConfig
+from learner.algorithms.pets_config import PetsConfig
 
 if TYPE_CHECKING:
     from torch import device as TorchDevice
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from learner.algorithms.pets import PetsAlgorithm
     from learner.batch import SequenceBatch
     from learner.dataset import Stream
-    from learner.device import DeviceName, Precision
     from learner.learner import Learner, ResultSink
+    from learner.learner_config import DeviceName, Precision
 
 
 def check(config: RunConfig) -> None:
@@ -300,7 +300,7 @@ def _remote(
 
 def local_reanalyzer(config: RunConfig, replay: ShardedReplay, policy: Policy, index: int) -> Reanalyzer:
     """Reanalyzer `index` of a replay in this process, with the policy that acts."""
-    from actors.reanalyze import REANALYZE
+    from actors.reanalyze_config import REANALYZE
 
     def batches() -> Iterator[SequenceBatch]:
         while True:
@@ -311,7 +311,7 @@ def local_reanalyzer(config: RunConfig, replay: ShardedReplay, policy: Policy, i
 
 def remote_reanalyzer(config: RunConfig, shards: list[Any], index: int, device: DeviceName) -> Reanalyzer:
     """Reanalyzer `index` of shard actors, with a policy of its own."""
-    from actors.reanalyze import REANALYZE
+    from actors.reanalyze_config import REANALYZE
 
     seed = derive_seed(config.seed, "reanalyzed batches", index)
     batches = _remote(config, shards, config.reanalyze.batch_size, 1, seed, REANALYZE)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Lt
 
-from actors.reanalyze import REANALYZE, ReanalyzeConfig
+from actors.reanalyze_config import REANALYZE, ReanalyzeConfig
 from actors.replay.config import ReplayConfig
 from actors.replay.exchange import check_exchange
 from actors.rollout import MIN_BLOCK_STEPS
@@ -36,7 +36,7 @@ from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, OneOf, Posi
 from envs.registry import is_prefixed_name, known_spec, remember_spec
 from envs.specs import EnvSpec
 from learner.broadcast import BroadcastPrecision
-from learner.learner import LearnerConfig
+from learner.learner_config import LearnerConfig
 from planners.config import IcemConfig, PlannerConfig
 
 PRESET_KINDS = ("algorithms", "envs", "scales")

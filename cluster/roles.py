@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.rollout import RolloutLoop
     from cluster.config import RunConfig
     from cluster.fleet import Fleet
-    from learner.device import DeviceName
+    from learner.learner_config import DeviceName
 
 
 class Death(Enum):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from actors.reanalyze import REANALYZE, ReanalyzeConfig
+from actors.reanalyze_config import REANALYZE, ReanalyzeConfig
 from actors.replay.config import TRAIN, ReplayConfig
 from actors.replay.draw.kinds import takes_priorities
 from learner.algorithms.base import Exchange
-from learner.learner import LearnerConfig
+from learner.learner_config import LearnerConfig
 
 
 def check_exchange(

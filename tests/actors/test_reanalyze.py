@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.reanalyze import REANALYZE, Pace, ReanalyzeConfig, Reanalyzer
+from actors.reanalyze import Pace, Reanalyzer
+from actors.reanalyze_config import REANALYZE, ReanalyzeConfig
 from actors.records import Block, PolicyOutput
 from actors.replay.config import ReplayConfig
 from actors.replay.draw.kinds import OldestConfig, PrioritizedConfig, SelectorConfig, UniformConfig
@@ -160,6 +161,24 @@ def test_random_numbers_go_on_where_they_stood() -> None:
     second.load_state_dict(state)
     second.step()
     assert seeds[1] == seeds[2] != seeds[0]
+
+
+def test_an_actor_searches_with_the_newest_weights_once_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    from actors import service
+
+    published = [0]
+    monkeypatch.setattr(service, "pull_weights", lambda store, policy: policy.update(published[0], {}))
+    monkeypatch.setattr(service, "NO_WEIGHTS_SECONDS", 0.0)
+    replay = make_replay()
+    replay.insert(block(0, 0, 6, version=2))
+    actor = service.ReanalyzeActor(lambda: reanalyzer(replay, Teacher(version=0)), None)
+    assert actor.run(2).steps == 0
+    published[0] = 5
+    summary = actor.run(2)
+    assert (summary.steps, summary.version, actor.ping()) == (8, 5, 5)
+    assert summary.metrics["age"] == (3 + 1.5) / 2  # the second batch begins with two steps not searched yet
+    assert set(stored(replay, FRESH_VERSION)) == {5}
 
 
 def test_a_policy_without_targets_is_refused() -> None:

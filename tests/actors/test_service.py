@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,15 +11,12 @@ import numpy as np
 import pytest
 
 from actors.evaluate import EvalConfig, Evaluator
-from actors.reanalyze import REANALYZE, Reanalyzer
 from actors.replay.config import ReplayConfig
-from actors.replay.draw.kinds import OldestConfig
 from actors.replay.flow.routing import route
 from actors.rollout import RolloutLoop, pack_stream_id
 from actors.serving import RemotePolicy
 from envs.testing.counter import COUNTER_SPEC, CounterVectorEnv
 from learner.batch import SequenceBatch
-from tests.actors.test_reanalyze import Teacher, block
 from tests.fakes import CheckingPolicy, RecurrentPolicy, check_extras, check_sequences, counter_blocks
 
 ray = pytest.importorskip("ray")
@@ -51,24 +47,6 @@ def make_loop(actor: int, num_envs: int, incarnation: int = 0) -> RolloutLoop:
 
 def remote(cls: type, *args: Any, **kwargs: Any) -> Any:
     return ray.remote(cls).options(num_cpus=0).remote(*args, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Unix socket paths are short: pytest's own directories are too deep for Ray.
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="wf", dir="/tmp", ignore_cleanup_errors=True) as directory:
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            _temp_dir=directory,
-            object_store_memory=200 << 20,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-        )
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture
@@ -191,40 +169,6 @@ def test_evaluator_actor_runs_the_newest_weights(cluster: None) -> None:
     summary = ray.get(actor.run.remote()).summary
     assert (summary.episodes, summary.policy_version, summary.algorithm) == (5, 9, "fake")
     assert summary == Evaluator(CounterVectorEnv, EvalConfig(5, 3, 1)).evaluate(_policy(9), "fake").summary
-
-
-def make_reanalyzer(shards: list[Any], index: int) -> Reanalyzer:
-    from actors.replay.flow.service import RemoteBatches
-
-    source = RemoteBatches(shards, 16, 1, seed=index, view=REANALYZE)
-    return Reanalyzer(Teacher(version=0), ["tag"], source, source.write_back, seed=index)
-
-
-def test_reanalyzers_search_with_the_newest_weights_and_never_replace_newer_targets(cluster: None) -> None:
-    from actors.replay.service import ReplayShardActor
-    from actors.replay.wire.blocks import encode_blocks
-    from actors.service import ReanalyzeActor
-
-    config = replace(CONFIG, views={REANALYZE: OldestConfig()})
-    shards = [remote(ReplayShardActor, config, 0, index) for index in range(2)]
-    for stream in range(4):
-        message = encode_blocks([block(stream, 0, 40)])
-        ray.get(shards[route(stream, 2)].insert.remote(*message))
-    idle, older, newer = (
-        remote(ReanalyzeActor, partial(make_reanalyzer, shards, index), remote(FakeWeights, version), index)
-        for index, version in enumerate((0, 5, 7))
-    )
-    assert ray.get(idle.run.remote(1)).steps == 0
-    for actor, version in ((newer, 7), (older, 5)):
-        summary = ray.get(actor.run.remote(30))  # all steps, whichever shard a batch is of
-        assert (summary.steps, summary.version) == (480, version)
-    assert summary.metrics["age"] == 0.0
-    for stream in range(4):
-        shard = shards[route(stream, 2)]
-        data = ray.get(shard.read.remote(stream, 0, 40)).data
-        assert set(data["fresh_version"].flat) == {7}
-        np.testing.assert_array_equal(data["fresh_value"], 7.0 * (data["tag"] % 1000))
-    assert sum(ray.get(shard.stats.remote())["superseded_writes"] for shard in shards) > 0
 
 
 def test_actors_close_their_environments() -> None:

@@ -57,12 +57,12 @@ def test_two_runs_of_a_seed_write_the_same_metrics(config: RunConfig, tmp_path: 
 def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     algo: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    schedule = ["schedule.total_steps=1000", "schedule.log_every=250", "schedule.eval_every=500"]
+    schedule = ["schedule.total_steps=768", "schedule.log_every=250", "schedule.eval_every=500"]
     overrides = ["cluster.mode=local", "seed=3", *schedule]
     env = "nav3d"
     if algo == "efficientzero":  # the one with ids, and with targets that are made anew
         env = "gym:CartPole-v1"
-        overrides += ["reanalyze.fraction=0.5", "reanalyze.batch_size=16", "reanalyze.steps_per_update=16"]
+        overrides += ["reanalyze.fraction=0.5", "reanalyze.batch_size=16", "reanalyze.steps_per_update=32"]
     config = resolve(algo, env, "debug", overrides=overrides)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(config, whole)
@@ -73,7 +73,7 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     stop_after(0)
     assert train(None, parts, resume=True).reason == "done"
     lines = assert_same_run(whole, parts)
-    assert len(lines) >= 4
+    assert len(lines) >= 3
     assert algo != "efficientzero" or lines[-1]["learner/target/fresh"] > 0
     replay = build.replay(config, whole / "replay", None)
     for stream_id, (start, end) in replay.streams().items():
@@ -93,8 +93,8 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("case", STAGES)
-@pytest.mark.parametrize("algo", ["pets", "dreamer_v2"])
+# The stages are the same code for every algorithm; a fit from stored steps is where one with latents differs.
+@pytest.mark.parametrize(("case", "algo"), [*((case, "pets") for case in STAGES), ("from replay", "dreamer_v2")])
 def test_a_run_stopped_in_any_stage_equals_an_uninterrupted_one(
     case: str, algo: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from actors.reanalyze import ReanalyzeConfig
+from actors.reanalyze_config import ReanalyzeConfig
 from actors.replay.config import ReplayConfig
 from actors.replay.draw.kinds import MixtureConfig, PrioritizedConfig, RecencyConfig
 from actors.replay.exchange import check_exchange
 from cluster.config import resolve
 from learner.algorithms.base import Exchange
-from learner.learner import LearnerConfig
+from learner.learner_config import LearnerConfig
 
 PRIORITIZED = ReplayConfig(selector=PrioritizedConfig())
 EVERYTHING = Exchange(gives=frozenset({"priorities", "writebacks"}), weights=True)
