@@ -1,0 +1,96 @@
+"""The state of the episode as the client gets it after each step."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from envs.carla.standin.actors import VEHICLE, Actor
+from envs.carla.standin.layouts import (
+    ACTOR_RECORD,
+    EPISODE_HEADER,
+    EPISODE_TYPE,
+    GREEN,
+    SENSOR_HEADER,
+    VEHICLE_RECORD,
+    Pose,
+)
+from envs.carla.standin.world import World
+
+_ACTIVE = 1
+
+
+class Snapshots:
+    """Packs one world; the records of its vehicles are kept from step to step.
+
+    Args:
+        world: The world.
+        episode: Its number.
+    """
+
+    def __init__(self, world: World, episode: int) -> None:
+        self._world, self._episode = world, episode
+        self._version = -1
+
+    def pack(self, flags: int = 0) -> bytes:
+        """The message of the world as it is.
+
+        Args:
+            flags: Whether the map has changed since the last one.
+        """
+        world = self._world
+        if self._version != world.version:
+            self._rebuild()
+        self._fill_vehicles()
+        self._fill_others()
+        header = SENSOR_HEADER.pack(EPISODE_TYPE, world.frame, world.seconds, 0, 0, 0, 0, 0, 0)
+        state = EPISODE_HEADER.pack(self._episode, time.time(), world.delta, 0, 0, 0, flags)
+        return b"".join((header, state, self._records.tobytes()))
+
+    def _rebuild(self) -> None:
+        world = self._world
+        self._version = world.version
+        vehicles = world.vehicle_actors
+        self._others: list[Actor] = [actor for actor in world.actors.values() if actor.kind != VEHICLE]
+        actors = vehicles + self._others
+        self._records = np.zeros(len(actors), ACTOR_RECORD)
+        self._records["id"] = [actor.number for actor in actors]
+        self._records["state"] = _ACTIVE
+        self._vehicles = self._records[: len(vehicles)]
+        self._kinds = self._vehicles["kind"].view() if len(vehicles) else None
+        self._details = np.zeros(len(vehicles), VEHICLE_RECORD)
+
+    def _fill_vehicles(self) -> None:
+        v, records, details = self._world.vehicles, self._vehicles, self._details
+        if not len(records):
+            return
+        place = records["transform"]
+        place[:, 0], place[:, 1], place[:, 2] = v.x, v.y, v.z
+        place[:, 3], place[:, 5] = np.degrees(v.pitch), np.degrees(v.roll)
+        place[:, 4] = (np.degrees(v.yaw) + 180.0) % 360.0 - 180.0
+        velocity = records["velocity"]
+        velocity[:, 0], velocity[:, 1], velocity[:, 2] = v.velocity_x, v.velocity_y, v.up
+        records["angular_velocity"][:, 2] = np.degrees(v.yaw_rate)
+        acceleration = records["acceleration"]
+        acceleration[:, 0], acceleration[:, 1], acceleration[:, 2] = (
+            v.acceleration_x,
+            v.acceleration_y,
+            v.acceleration_z,
+        )
+        for name in ("throttle", "steer", "brake", "hand_brake", "reverse", "manual", "gear"):
+            details[name] = v.columns[name]
+        details["speed_limit"] = v.limit
+        details["light_state"] = GREEN
+        records["kind"] = details.view("V54")
+
+    def _fill_others(self) -> None:
+        world, first = self._world, len(self._vehicles)
+        for row, actor in enumerate(self._others, first):
+            self._records["transform"][row] = world.pose(actor)
+            self._records["velocity"][row] = world.velocity(actor)
+
+
+def sensor_header(kind: int, world: World, pose: Pose) -> bytes:
+    """The header of a measurement."""
+    return SENSOR_HEADER.pack(kind, world.frame, world.seconds, *pose)
