@@ -180,10 +180,10 @@ def get_physics_control(server: Server, number: int) -> list[Any]:
     model = VEHICLES[server.world.find(number).blueprint]
     half = model.wheelbase * 50.0
     width = model.half_size[1] * 80.0
+    places = [(x > 0, [x, y, 35.0]) for x in (half, -half) for y in (-width, width)]
     wheels = [
-        [3.5, 0.25, model.max_steer if front else 0.0, 35.0, 1500.0, 0.0 if front else 3000.0, 2.0, 17.0, 1000.0]
-        + [[half if front else -half, side * width, 35.0]]
-        for front, side in ((1, -1), (1, 1), (0, -1), (0, 1))
+        [3.5, 0.25, model.max_steer if front else 0.0, 35.0, 1500.0, 0.0 if front else 3000.0, 2.0, 17.0, 1000.0, place]
+        for front, place in places
     ]
     gears = [[ratio, 0.5, 0.65] for ratio in (3.59, 2.19, 1.41, 1.0, 0.83)]
     torque = [[0.0, 400.0], [1890.0, 500.0], [5729.0, 400.0]]

@@ -8,7 +8,8 @@ from typing import Any
 from envs.carla.standin.blueprints import WALKER_HALF_SIZE
 from envs.carla.standin.layouts import NO_TOKEN, Pose, transform
 
-VEHICLE, WALKER, SENSOR, PROP, LIGHT, SIGN, SPECTATOR = "vehicle walker sensor prop light sign spectator".split()
+VEHICLE, WALKER, SENSOR, PROP = "vehicle", "walker", "sensor", "prop"
+LIGHT, SIGN, SPECTATOR = "light", "sign", "spectator"
 """Kinds of actors."""
 
 TAGS = {VEHICLE: 14, WALKER: 12, PROP: 20, LIGHT: 7, SIGN: 8}

@@ -21,7 +21,7 @@ SENSOR_TYPES = {
     "sensor.camera.rgb": 13,
     "sensor.camera.semantic_segmentation": 14,
 }
-"""Numbers of the kinds of measurements in 0.9.16. The client does not check them: a wrong one is a segmentation fault."""
+"""Numbers of the kinds of measurements in 0.9.16. The client does not check them: a wrong one ends its process."""
 
 EPISODE_TYPE = 17
 """Number of the state of the episode in 0.9.16 (16 in 0.9.15)."""
