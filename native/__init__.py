@@ -19,11 +19,15 @@ try:
         Search,
         SearchState,
         SumTree,
+        Traffic,
         build_info,
         cpu_features,
         crc32,
         halving_sequence,
         particle_members,
+        steering_curve,
+        step_vehicles,
+        vehicle_columns,
     )
 except ImportError as error:
     raise ImportError(
@@ -45,9 +49,13 @@ __all__ = [
     "Search",
     "SearchState",
     "SumTree",
+    "Traffic",
     "build_info",
     "cpu_features",
     "crc32",
     "halving_sequence",
     "particle_members",
+    "steering_curve",
+    "step_vehicles",
+    "vehicle_columns",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import native
 from envs.carla.standin.actors import VEHICLE
 from envs.carla.standin.blueprints import VEHICLES, definitions
 from envs.carla.standin.calls import call
 from envs.carla.standin.layouts import Pose, ok, read_pose, read_vector, refused
-from envs.carla.standin.vehicles import STEERING_CURVE, Control
+from envs.carla.standin.vehicles import Control
 
 if TYPE_CHECKING:
     from envs.carla.standin.server import Server
@@ -152,6 +153,7 @@ def set_actor_dead(server: Server, number: int) -> None:
 @call("void")
 def set_actor_autopilot(server: Server, number: int, enabled: bool) -> None:
     server.world.vehicle(number)
+    server.world.set_autopilot(number, enabled)
 
 
 @call("void")
@@ -187,7 +189,7 @@ def get_physics_control(server: Server, number: int) -> list[Any]:
     ]
     gears = [[ratio, 0.5, 0.65] for ratio in (3.59, 2.19, 1.41, 1.0, 0.83)]
     torque = [[0.0, 400.0], [1890.0, 500.0], [5729.0, 400.0]]
-    curve = [list(point) for point in STEERING_CURVE]
+    curve = [list(point) for point in native.steering_curve]
     return [
         torque,
         5800.0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs.carla.standin.blueprints import WALKER_HALF_SIZE
 from envs.carla.standin.layouts import NO_TOKEN, Pose, transform
 
 VEHICLE, WALKER, SENSOR, PROP = "vehicle", "walker", "sensor", "prop"
@@ -45,6 +44,7 @@ class Actor:
     color: tuple[int, int, int] = (150, 150, 150)
     collides: bool = True
     lights: int = 0
+    box_pose: Pose | None = None
     children: list[Actor] = field(default_factory=list)
 
     @property
@@ -65,11 +65,8 @@ class Actor:
 
     def box(self) -> list[Any]:
         """The record BoundingBox of the protocol."""
-        x, y, z = self.half_size or (0.0, 0.0, 0.0)
+        size = self.half_size or (0.0, 0.0, 0.0)
         # Vehicles and props stand on their origin, a walker's is in its middle.
-        middle = 0.0 if self.half_size == WALKER_HALF_SIZE else z
-        return [[0.0, 0.0, middle], [x, y, z], [0.0, 0.0, 0.0], self.number]
-
-    def wire_pose(self) -> list[list[float]]:
-        """Its Transform."""
-        return transform(self.pose)
+        middle = Pose(z=0.0 if self.kind == WALKER else size[2])
+        place, rotation = transform(self.box_pose or middle)
+        return [place, list(size), rotation, self.number]

@@ -36,6 +36,7 @@ class Plan:
         self.junctions: dict[int, Any] = {}
         self._lights: list[tuple[int, int]] = []
         self._limit: dict[int, int] = {}
+        self._driving: dict[int, tuple[int, int]] = {}
 
     def road(
         self,
@@ -49,7 +50,7 @@ class Plan:
     ) -> int:
         """Add a road of lanes that begins at (x, y, heading); returns its number."""
         self.roads[number] = self._road(number, start, shape, left, right, limit, sidewalk, -1)
-        self._limit[number] = limit
+        self._limit[number], self._driving[number] = limit, (left, right)
         return number
 
     def _road(
@@ -132,22 +133,25 @@ class Plan:
         self._lights.append((junction, 9000 + len(self._lights)))
         length = self.roads[road].planview.get_total_length()
         outward = 1.0 if end == "end" else -1.0
-        self.roads[road].add_signal(
-            xodr.Signal(
-                s=length - 0.5 if end == "end" else 0.5,
-                t=-outward * (2 * _WIDTH if len(_lanes(self.roads[road])) > 4 else 4.5),
-                zOffset=0.0,
-                orientation=xodr.Orientation.positive if end == "end" else xodr.Orientation.negative,
-                dynamic=xodr.Dynamic.yes,
-                country="OpenDRIVE",
-                Type=LIGHT_TYPE,
-                subtype="-1",
-                id=str(self._lights[-1][1]),
-                name="Signal_3Light_Post01",
-                width=0.5,
-                height=1.0,
-            )
+        signal = xodr.Signal(
+            s=length - 0.5 if end == "end" else 0.5,
+            t=-outward * (2 * _WIDTH if len(_lanes(self.roads[road])) > 4 else 4.5),
+            zOffset=0.0,
+            orientation=xodr.Orientation.positive if end == "end" else xodr.Orientation.negative,
+            dynamic=xodr.Dynamic.yes,
+            country="OpenDRIVE",
+            Type=LIGHT_TYPE,
+            subtype="-1",
+            id=str(self._lights[-1][1]),
+            name="Signal_3Light_Post01",
+            width=0.5,
+            height=1.0,
         )
+        # Without this, CARLA's library takes the lanes of the other direction.
+        lanes = [lane.lane_id for lane in _lanes(self.roads[road]) if lane.lane_id * outward < 0]
+        lanes = [lane for lane in lanes if abs(lane) <= self._driving[road][0 if lane > 0 else 1]]
+        signal.add_validity(min(lanes), max(lanes))
+        self.roads[road].add_signal(signal)
 
     def _edge(self, road: int, end: str, lane: int, leaving: bool) -> tuple[float, float, float]:
         """The left edge, as a driver sees it, of a lane at the end of a road, and the driver's direction."""
@@ -251,7 +255,7 @@ def roundabout() -> str:
 
 
 def _half_loop(far: float, angle: float, half: int) -> tuple[tuple[float, float, float], list[Any]]:
-    """Start and shape of a quarter of the circle beyond the end of a road: from its right side out, or back to its left.
+    """Start and shape of a quarter of the circle beyond the end of a road: out from its right or back to its left.
 
     CARLA's library does not tell the ends of a road apart that both lead into one junction, hence the two parts.
     """

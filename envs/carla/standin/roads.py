@@ -12,6 +12,7 @@ import carla
 import numpy as np
 from numpy.typing import NDArray
 
+import native
 from envs.carla.standin.layouts import Pose
 
 Floats = NDArray[np.float64]
@@ -89,12 +90,30 @@ class Roads:
         self.point = np.concatenate([lane.points for lane in self.lanes])
         self.point_lane = np.repeat(np.arange(len(sizes)), sizes)
         self.point_step = np.concatenate([np.arange(size) for size in sizes])
+        self.yaw = np.concatenate([lane.yaw for lane in self.lanes])
         self.limit = np.array([lane.limit for lane in self.lanes])
-        self._grid = _PointGrid(self.point)
+        self.slope = np.concatenate([np.gradient(lane.points[:, 2], lane.distance) for lane in self.lanes])
+        self.first = np.concatenate([[0], np.cumsum(sizes)])
 
-    def nearest(self, position: Floats) -> NDArray[np.int64]:
-        """Indices [N] of the lane points nearest to position [N, 2 or 3] in the plane; -1 where there is none near."""
-        return self._grid.nearest(position)
+    def traffic(self, gate: NDArray[np.int64]) -> native.Traffic:
+        """A traffic without drivers.
+
+        Args:
+            gate: [lanes] the traffic light that must be green to enter a lane, -1 for none.
+        """
+        nexts = [lane.successors for lane in self.lanes]
+        next_first = np.concatenate([[0], np.cumsum([len(after) for after in nexts])])
+        return native.Traffic(
+            np.column_stack([self.point[:, :2], self.yaw]),
+            self.first,
+            next_first,
+            np.array([lane for after in nexts for lane in after], np.int64),
+            np.array([lane.left for lane in self.lanes]),
+            np.array([lane.right for lane in self.lanes]),
+            np.array([lane.junction for lane in self.lanes]),
+            self.limit,
+            gate,
+        )
 
     def spawn_points(self) -> list[Pose]:
         """Places on the lanes outside junctions, 0.5 m above the road."""
@@ -107,33 +126,6 @@ class Roads:
                 x, y, z = lane.points[step]
                 poses.append(Pose(float(x), float(y), float(z) + 0.5, 0.0, math.degrees(float(lane.yaw[step])), 0.0))
         return poses
-
-
-class _PointGrid:
-    """The lane points in square cells; a cell knows the points in and around it."""
-
-    def __init__(self, points: Floats, cell: float = 8.0) -> None:
-        self._points, self._cell = points[:, :2], cell
-        self._low = self._points.min(axis=0) - 2 * cell
-        cells = ((self._points - self._low) // cell).astype(np.int64)
-        self._shape = cells.max(axis=0) + 3
-        near: dict[int, list[int]] = {}
-        for point, (column, row) in enumerate(cells.tolist()):
-            for i in (-1, 0, 1):
-                for j in (-1, 0, 1):
-                    near.setdefault((column + i) * int(self._shape[1]) + row + j, []).append(point)
-        self._near = {key: np.array(value) for key, value in near.items()}
-
-    def nearest(self, position: Floats) -> NDArray[np.int64]:
-        found = np.full(len(position), -1, np.int64)
-        cells = ((position[:, :2] - self._low) // self._cell).astype(np.int64)
-        inside = ((cells >= 0) & (cells < self._shape)).all(axis=1).tolist()
-        for i, (column, row) in enumerate(cells.tolist()):
-            near = self._near.get(column * int(self._shape[1]) + row) if inside[i] else None
-            if near is not None:
-                gap = self._points[near] - position[i, :2]
-                found[i] = near[np.einsum("ij,ij->i", gap, gap).argmin()]
-        return found
 
 
 def check_xodr(name: str, xodr: str) -> None:
@@ -159,6 +151,11 @@ def check_xodr(name: str, xodr: str) -> None:
                 length = math.nan
             if not length >= 0.0 or not math.isfinite(length):
                 raise ValueError(f"{where}: the length {element.get('length')!r} of its <{element.tag}> is no length")
+
+    signals = {signal.get("id") for signal in root.iterfind("road/signals/signal")}
+    for control in root.iterfind("controller/control"):
+        if control.get("signalId") not in signals:
+            raise ValueError(f"{name}: a controller names signal {control.get('signalId')!r}, which no road has")
 
 
 def _speed_limits(xodr: str) -> dict[int, float]:
@@ -187,6 +184,8 @@ def _lane(
     end = [point for point in last.next_until_lane_end(0.2) if _key(point) == key]
     points = begin[-1:] + points + end[-1:]
     places = np.array([_place(point.transform.location) for point in points])
+    kept = np.concatenate([[True], np.linalg.norm(np.diff(places, axis=0), axis=1) > 0.05])
+    points, places = [point for point, keep in zip(points, kept, strict=True) if keep], places[kept]
     middle = points[len(points) // 2]
     return Lane(
         key,

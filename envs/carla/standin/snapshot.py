@@ -6,14 +6,17 @@ import time
 
 import numpy as np
 
-from envs.carla.standin.actors import VEHICLE, Actor
+from envs.carla.standin.actors import LIGHT, VEHICLE
 from envs.carla.standin.layouts import (
     ACTOR_RECORD,
     EPISODE_HEADER,
     EPISODE_TYPE,
     GREEN,
+    LIGHT_RECORD,
+    RED,
     SENSOR_HEADER,
     VEHICLE_RECORD,
+    YELLOW,
     Pose,
 )
 from envs.carla.standin.world import World
@@ -43,6 +46,8 @@ class Snapshots:
         if self._version != world.version:
             self._rebuild()
         self._fill_vehicles()
+        if self._lights:
+            self._fill_lights()
         self._fill_others()
         header = SENSOR_HEADER.pack(EPISODE_TYPE, world.frame, world.seconds, 0, 0, 0, 0, 0, 0)
         state = EPISODE_HEADER.pack(self._episode, time.time(), world.delta, 0, 0, 0, flags)
@@ -52,14 +57,19 @@ class Snapshots:
         world = self._world
         self._version = world.version
         vehicles = world.vehicle_actors
-        self._others: list[Actor] = [actor for actor in world.actors.values() if actor.kind != VEHICLE]
-        actors = vehicles + self._others
+        self._lights = world.light_actors
+        self._others = [actor for actor in world.actors.values() if actor.kind not in (VEHICLE, LIGHT)]
+        actors = vehicles + self._lights + self._others
         self._records = np.zeros(len(actors), ACTOR_RECORD)
         self._records["id"] = [actor.number for actor in actors]
         self._records["state"] = _ACTIVE
         self._vehicles = self._records[: len(vehicles)]
-        self._kinds = self._vehicles["kind"].view() if len(vehicles) else None
         self._details = np.zeros(len(vehicles), VEHICLE_RECORD)
+        self._light_details = np.zeros(len(self._lights), LIGHT_RECORD)
+        self._light_numbers = np.array([actor.number for actor in self._lights], np.uint32)
+        self._light_details["sign_id"] = [light.signal.encode() for light in world.town.lights.lights]
+        for row, actor in enumerate(self._lights, len(vehicles)):
+            self._records["transform"][row] = actor.pose
 
     def _fill_vehicles(self) -> None:
         v, records, details = self._world.vehicles, self._vehicles, self._details
@@ -82,10 +92,25 @@ class Snapshots:
             details[name] = v.columns[name]
         details["speed_limit"] = v.limit
         details["light_state"] = GREEN
+        details["has_light"] = 0
+        if self._lights:
+            zone = self._world.town.lights.zone
+            at = np.where(self._world.nearest >= 0, zone[self._world.nearest], -1)
+            details["has_light"] = at >= 0
+            details["light_state"] = np.where(at >= 0, self._world.lights.state[at], GREEN)
+            details["light_id"] = np.where(at >= 0, self._light_numbers[at], 0)
         records["kind"] = details.view("V54")
 
+    def _fill_lights(self) -> None:
+        cycle, details = self._world.lights, self._light_details
+        for name, state in (("green", GREEN), ("yellow", YELLOW), ("red", RED)):
+            details[name] = cycle.durations[state]
+        details["elapsed"], details["frozen"], details["state"] = cycle.elapsed, cycle.frozen, cycle.state
+        first = len(self._vehicles)
+        self._records["kind"][first : first + len(details)] = details.view("V54")
+
     def _fill_others(self) -> None:
-        world, first = self._world, len(self._vehicles)
+        world, first = self._world, len(self._vehicles) + len(self._lights)
         for row, actor in enumerate(self._others, first):
             self._records["transform"][row] = world.pose(actor)
             self._records["velocity"][row] = world.velocity(actor)

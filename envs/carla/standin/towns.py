@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from envs.carla.standin.layouts import Pose
+from envs.carla.standin.lights import find_lights
 from envs.carla.standin.roads import Roads
 from envs.names import unknown_name
 
@@ -28,6 +29,7 @@ class Town:
     def __init__(self, name: str, xodr: str) -> None:
         self.name, self.xodr = name, xodr
         self.roads = Roads(name, xodr)
+        self.lights = find_lights(self.roads)
 
     @cached_property
     def spawn_points(self) -> list[Pose]:

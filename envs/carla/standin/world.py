@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from envs.carla.standin.actors import PROP, SENSOR, SPECTATOR, TAGS, VEHICLE, WALKER, Actor
+from envs.carla.standin.actors import LIGHT, PROP, SENSOR, SIGN, SPECTATOR, TAGS, VEHICLE, WALKER, Actor
 from envs.carla.standin.blueprints import PROPS, VEHICLES, WALKER_HALF_SIZE
 from envs.carla.standin.collisions import Body, Boxes, Contact, contacts, overlap, part
 from envs.carla.standin.geometry import compose
 from envs.carla.standin.layouts import DEFAULT_WEATHER, NO_TOKEN, Pose
+from envs.carla.standin.lights import Light, LightCycle
 from envs.carla.standin.towns import Town
 from envs.carla.standin.vehicles import Control, Vehicles
 
-_SPAWN_MARGIN = 0.05
+Floats = NDArray[np.float64]
+
+AUTOPILOT = "autopilot"
+"""Role name of vehicles that the server drives."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,26 @@ class World:
         self.next_number = first_number
         self.version = 0
         """Changes when actors come or go."""
+        self.traffic = town.roads.traffic(town.lights.gate)
+        self.lights = LightCycle(town.lights)
+        self._drivers: list[Actor] = []
+        self.nearest = np.zeros(0, np.int64)
+        """Lane point of each vehicle, -1 for none near."""
         self.spectator = self._register(SPECTATOR, [0, "spectator", []], Pose(z=20.0, pitch=-60.0))
+        self.light_actors = [self._register_light(light) for light in town.lights.lights]
 
     # Coming and going.
+
+    def _register_light(self, light: Light) -> Actor:
+        """The actor of a traffic light; its box is the stop line, in its own frame."""
+        actor = self._register(LIGHT, [0, "traffic.traffic_light", []], light.pose, None, (1.5, light.half_width, 1.0))
+        x, y, z, yaw = light.line
+        turned = math.radians(light.pose.yaw)
+        dx, dy = x - light.pose.x, y - light.pose.y
+        along = dx * math.cos(turned) + dy * math.sin(turned)
+        across = dy * math.cos(turned) - dx * math.sin(turned)
+        actor.box_pose = Pose(along, across, z - light.pose.z + 1.0, 0.0, yaw - light.pose.yaw, 0.0)
+        return actor
 
     def spawn(self, description: list[Any], pose: Pose, parent: int = 0) -> Actor:
         """A new actor.
@@ -87,7 +109,19 @@ class World:
         actor.row = self.vehicles.add(model, pose, self.ground(pose))
         self.vehicle_actors.append(actor)
         self.vehicles.limit[actor.row] = self._limit(pose)
+        if actor.attributes.get("role_name") == AUTOPILOT:
+            self.set_autopilot(actor.number, True)
         return actor
+
+    def set_autopilot(self, number: int, enabled: bool) -> None:
+        """Let the server drive a vehicle, or no longer."""
+        actor = self.actors[number]
+        if actor in self._drivers:
+            self._drivers.remove(actor)
+            self.traffic.remove(number)
+        if enabled:
+            self._drivers.append(actor)
+            self.traffic.add(number, int(self.rng.integers(2**63)))
 
     def _register(
         self,
@@ -111,19 +145,20 @@ class World:
     def destroy(self, number: int) -> list[Actor]:
         """Take an actor and what is fixed to it out of the world; returns those, none where there is no such actor."""
         actor = self.actors.get(number)
-        if actor is None or actor is self.spectator:
+        if actor is None or actor.kind in (SPECTATOR, LIGHT, SIGN):
             return []
         gone = [actor]
         for child in list(actor.children):
             gone += self.destroy(child.number)
-        del self.actors[number]
         if actor.parent is not None:
             actor.parent.children.remove(actor)
         if actor.kind == VEHICLE:
+            self.set_autopilot(number, False)
             self.vehicles.remove(actor.row)
             self.vehicle_actors.remove(actor)
             for row, other in enumerate(self.vehicle_actors):
                 other.row = row
+        del self.actors[number]
         self.version += 1
         return gone
 
@@ -183,18 +218,24 @@ class World:
         """Height of the ground, metres."""
         if self.town.is_flat:
             return 0.0
-        near = int(self.town.roads.nearest(np.array([[pose.x, pose.y]]))[0])
+        near = self._near(pose)
         return float(self.town.roads.point[near, 2]) if near >= 0 else 0.0
 
+    def _near(self, pose: Pose) -> int:
+        place = (np.array([value]) for value in (pose.x, pose.y, math.radians(pose.yaw)))
+        return int(self.traffic.nearest(*place, use_yaw=True)[0])
+
     def _limit(self, pose: Pose) -> float:
-        near = int(self.town.roads.nearest(np.array([[pose.x, pose.y]]))[0])
+        near = self._near(pose)
         return float(self.town.roads.limit[self.town.roads.point_lane[near]]) * 3.6 if near >= 0 else 30.0
 
     # Acting.
 
     def control(self, number: int, control: Control) -> None:
-        """Drive a vehicle."""
+        """Drive a vehicle; the server stops to drive it."""
         self.vehicles.control(self.vehicle(number), control)
+        if self.actors[number] in self._drivers:
+            self.set_autopilot(number, False)
 
     def move(self, number: int, pose: Pose) -> None:
         """Put an actor elsewhere."""
@@ -210,18 +251,39 @@ class World:
     def step(self, seconds: float) -> None:
         """Let time pass."""
         self.hits = []
-        if not self.town.is_flat:
-            self._feel_ground()
-        self.vehicles.step(seconds)
+        self.lights.step(seconds)
+        v = self.vehicles
+        if self._drivers:
+            rows = np.array([actor.row for actor in self._drivers])
+            if len(self.nearest) != v.count:
+                self._locate()
+            green = self.lights.is_green()
+            self.traffic.step(v.table, v.count, rows, self.nearest, self._obstacles(), green, seconds)
+        v.step(seconds)
         self._collide()
+        self._locate()
         self.frame += 1
         self.seconds += seconds
         self.delta = seconds
 
-    def _feel_ground(self) -> None:
-        v = self.vehicles
-        near = self.town.roads.nearest(np.stack([v.x, v.y], axis=1))
-        v.ground[:] = np.where(near >= 0, self.town.roads.point[near, 2], v.ground)
+    def _locate(self) -> None:
+        """Find the vehicles on the lanes: limit, height of the ground and its slope."""
+        v, roads = self.vehicles, self.town.roads
+        self.nearest = self.traffic.nearest(v.x, v.y, v.yaw, use_yaw=True)
+        v.limit[:] = roads.limit[roads.point_lane[self.nearest]] * 3.6  # off the roads: of some lane
+        if not self.town.is_flat:
+            on_road = self.nearest >= 0
+            v.ground[:] = np.where(on_road, roads.point[self.nearest, 2], v.ground)
+            slope = roads.slope[self.nearest] * np.cos(v.yaw - roads.yaw[self.nearest])
+            v.pitch[:] = np.where(on_road & (v.z <= v.ground + 0.05), np.arctan(slope), 0.0)
+
+    def _obstacles(self) -> Floats:
+        """What drivers see beside the vehicles: [N, 5] x, y, velocity and radius."""
+        rows = []
+        for actor in self._props():
+            pose, (length, width, _) = actor.pose, actor.half_size or WALKER_HALF_SIZE
+            rows.append((pose.x, pose.y, *self.velocity(actor)[:2], max(length, width)))
+        return np.array(rows, np.float64).reshape(-1, 5)
 
     def _props(self) -> list[Actor]:
         return [actor for actor in self.actors.values() if actor.kind in (PROP, WALKER)]
