@@ -71,7 +71,7 @@ _CARLA = Entry(
     spec="envs.carla.registration:spec",
     backend="envs.carla.registration:backend",
     extra="carla",
-    envs_per_process=1,
+    envs_per_process=4,
     repeatable=False,
 )
 

@@ -1,1 +1,1 @@
-"""Driving in CARLA: the Gymnasium environment on the public client, and a headless server for machines without Unreal."""
+"""Driving in CARLA: the Gymnasium environment on its client, and a headless server for machines without Unreal."""

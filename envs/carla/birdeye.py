@@ -104,7 +104,8 @@ class BirdeyeView:
         row = at_x.clip(0, rows - 1).astype(np.int32)
         row *= columns
         row += at_y.clip(0, columns - 1).astype(np.int32)
-        return self._canvas.flat.take(row)
+        cut: NDArray[np.uint8] = self._canvas.flat.take(row)
+        return cut
 
     def _stamp(
         self, bits: NDArray[np.uint8], bodies: Sequence[Body], relative: Floats, rows: Sequence[int], bit: int

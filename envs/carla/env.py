@@ -256,8 +256,11 @@ class CarlaEnv(gym.Env[Observation, Any]):
         return self._parts.observe(scene, self.episode, simulation.measure, collided)
 
     def _info(self, parts: Mapping[str, float], scene: Scene | None) -> dict[str, Any]:
-        """The metrics, and what the episode's own eyes do not see."""
-        told, self._restarts_told = self._server.restarts - self._restarts_told, self._server.restarts
+        """The metrics of a step; those of an episode's first one do not count, so restarts are told by the next."""
+        told = (
+            0 if self.episode.steps == 0 and not self.episode.is_over else self._server.restarts - self._restarts_told
+        )
+        self._restarts_told += told
         info: dict[str, Any] = {
             **self.episode.figures.as_info(),
             **{f"reward_{name}": parts.get(name, 0.0) for name in self._weights},

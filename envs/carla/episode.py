@@ -33,9 +33,7 @@ class Episode:
         half_size: Of the car, m.
     """
 
-    def __init__(
-        self, config: CarlaConfig, route: Route, lights: RouteLights, half_size: tuple[float, float]
-    ) -> None:
+    def __init__(self, config: CarlaConfig, route: Route, lights: RouteLights, half_size: tuple[float, float]) -> None:
         self.config, self.route, self.half_size = config, route, half_size
         self.figures = EpisodeFigures()
         self.pedals = Pedals()

@@ -89,9 +89,7 @@ class RouteLights:
         """Whether the front of the car, now there, has passed a red light since the last call."""
         before, self._along = self._along + self._front, max(self._along, along)
         now = along + self._front
-        return any(
-            before <= place < now and light.state == carla.TrafficLightState.Red for place, light in self._ahead
-        )
+        return any(before <= place < now and light.state == carla.TrafficLightState.Red for place, light in self._ahead)
 
 
 def show(stops: Sequence[Stop]) -> list[bool | None]:

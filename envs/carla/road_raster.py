@@ -64,7 +64,8 @@ def draw_road(roads: Roads, pixel_metres: float, margin: float) -> RoadRaster:
 def _edge(lane: Lane, side: float) -> NDArray[np.float64]:
     """[P, 2] points at so many widths to the right of a lane's middle."""
     across = np.stack([-np.sin(lane.yaw), np.cos(lane.yaw)], axis=1)
-    return lane.points[:, :2] + side * lane.width[:, None] * across
+    edge: NDArray[np.float64] = lane.points[:, :2] + side * lane.width[:, None] * across
+    return edge
 
 
 def _polygon(draw: Any, left: NDArray[np.float64], right: NDArray[np.float64]) -> None:

@@ -39,12 +39,13 @@ class Route:
         points: [P, 2] metres, in order, not all alike; resampled.
         limit: [P] speed limits, m/s.
         width: [P] widths of the lanes, m.
+        height: [P] of the road, m.
     """
 
-    def __init__(self, points: Floats, limit: Floats, width: Floats) -> None:
+    def __init__(self, points: Floats, limit: Floats, width: Floats, height: Floats) -> None:
         gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
         keep = np.concatenate([[True], gaps > 1e-3])
-        points, limit, width = points[keep], limit[keep], width[keep]
+        points, limit, width, height = points[keep], limit[keep], width[keep], height[keep]
         along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
         self.length = float(along[-1])
         count = max(2, round(self.length / SPACING) + 1)
@@ -57,6 +58,7 @@ class Route:
         self.curvature = np.gradient(_smoothed(self.yaw), self.spacing)
         self.limit = np.interp(at, along, limit)
         self.width = np.interp(at, along, width)
+        self.height = np.interp(at, along, height)
         self._xs, self._ys = self.points[:, 0].tolist(), self.points[:, 1].tolist()
         self._index = 0
 
@@ -98,6 +100,10 @@ class Route:
         """Direction, rad."""
         return float(self.yaw[self.index_at(along)])
 
+    def height_at(self, along: float) -> float:
+        """Of the road, m."""
+        return float(self.height[self.index_at(along)])
+
     def point_at(self, along: float) -> tuple[float, float]:
         """Position, m, between the points; the end beyond it."""
         position = min(max(along / self.spacing, 0.0), len(self._xs) - 1.0)
@@ -122,7 +128,7 @@ def route_along(roads: Roads, lanes: Sequence[int], start: int, metres: float | 
         start: Index of the first point in the first lane.
         metres: Where the route ends; None for the end of the last lane.
     """
-    parts: list[Floats] = []
+    parts: list[Floats] = []  # x, y and height
     limits: list[Floats] = []
     widths: list[Floats] = []
     first = start
@@ -146,14 +152,15 @@ def route_along(roads: Roads, lanes: Sequence[int], start: int, metres: float | 
         else:
             first = 0
         piece = slice(entered, last)
-        parts.append(record.points[piece, :2])
+        parts.append(record.points[piece])
         limits.append(np.full(len(record.points[piece]), record.limit))
         widths.append(record.width[piece])
-    route = Route(np.concatenate(parts), np.concatenate(limits), np.concatenate(widths))
+    points = np.concatenate(parts)
+    route = Route(points[:, :2], np.concatenate(limits), np.concatenate(widths), points[:, 2])
     if metres is not None and route.length > metres:
         count = bisect_right(np.arange(len(route.points)) * route.spacing, metres)
         count = max(count, 2)
-        route = Route(route.points[:count], route.limit[:count], route.width[:count])
+        route = Route(route.points[:count], route.limit[:count], route.width[:count], route.height[:count])
     return route
 
 

@@ -110,9 +110,7 @@ def _ego(actor: Any) -> Ego:
     )
 
 
-def time_to_collision(
-    relative: Floats, bodies: Sequence[Body], half_size: tuple[float, float], most: float
-) -> float:
+def time_to_collision(relative: Floats, bodies: Sequence[Body], half_size: tuple[float, float], most: float) -> float:
     """Least time until the boxes of the car and another one touch if both go on as they do, s.
 
     The others are taken for boxes along the car's axes.

@@ -46,9 +46,19 @@ class ServerProcess:
         )
 
     @property
-    def group(self) -> int:
-        """Id of its process group."""
+    def session(self) -> int:
+        """Id of the session of all its processes."""
         return self._process.pid
+
+    def processes(self) -> list[int]:
+        """Those of the session, the guard included."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    if int(_stat(folder)[3]) == self.session:
+                        found.append(int(folder.name))
+        return found
 
     def has_ended(self) -> bool:
         return self._process.poll() is not None
@@ -79,28 +89,38 @@ class ServerProcess:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def resident_megabytes(self) -> float:
-        """Memory of all processes of its group."""
+        """Memory of all its processes."""
         pages = 0
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                with contextlib.suppress(OSError, ValueError, IndexError):
-                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                    if int(fields[2]) == self.group:
-                        pages += int((folder / "statm").read_text().split()[1])
+        for number in self.processes():
+            with contextlib.suppress(OSError):
+                pages += int(Path(f"/proc/{number}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def kill(self) -> None:
         """End it now, stopped or not; a second call does nothing."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.group, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()  # the guard ends the rest
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGCONT)
+        try:
             self._process.wait(_KILL_SECONDS)
-        for stream in (self._process.stdin, self._process.stdout, self._log):
+        except subprocess.TimeoutExpired:
+            for number in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            self._process.wait()
+        for stream in (self._process.stdout, self._log):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
         if self._ports is not None:
             self._ports.release()
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields of /proc/N/stat after the name: state, parent, group, session, ..."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 def start_standin(config: CarlaConfig, town: str) -> tuple[ServerProcess, int]:

@@ -27,7 +27,7 @@ from envs.carla.sensors import Impact, Mount, Sensors, destroy
 from envs.carla.standin.roads import Roads
 from envs.carla.tasks import Task
 from envs.carla.traffic import SPAWN_HEIGHT, Traffic
-from envs.names import nearest
+from envs.names import nearest, unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,10 @@ class Simulation:
                 self._world.set_weather(settings)
             self._world.reset_all_traffic_lights()
             x, y = route.point_at(0.0)
-            self._place(x, y, route.yaw_at(0.0))
+            self._car.set_transform(_pose(route, 0.0))
+            self._car.set_target_velocity(carla.Vector3D())
+            self._car.set_target_angular_velocity(carla.Vector3D())
+            self._apply(Pedals(brake=1.0))
             self._traffic.begin(vehicles, (x, y), rng)
             if leader_gap is not None:
                 self._spawn_leader(route, leader_gap)
@@ -145,7 +148,6 @@ class Simulation:
             actors = self._world.get_actors()
             self._bodies = bodies_of(list(actors), self._sizes, {self._car.id: None})
             for _ in range(self._config.grace_ticks):
-                self._apply(Pedals(brake=1.0))
                 frame = self._tick()
             self._born = frame
             self._sensors.take_impacts(frame)
@@ -211,7 +213,9 @@ class Simulation:
                 return world
             there = sorted({name.rsplit("/", 1)[-1] for name in client.get_available_maps()})
             if wanted not in there:
-                raise ValueError(f"the server has no town {wanted!r}{nearest(wanted, there)}; it has {', '.join(there)}")
+                raise ValueError(
+                    f"the server has no town {wanted!r}{nearest(wanted, there)}; it has {', '.join(there)}"
+                )
             return client.load_world(wanted)
         finally:
             client.set_timeout(config.timeout_seconds)
@@ -236,14 +240,6 @@ class Simulation:
             if car is not None:
                 return car
         raise ServerLost(f"none of the {len(points)} spawn points of the map is free")
-
-    def _place(self, x: float, y: float, yaw: float) -> None:
-        """Put the car on the road, at rest."""
-        z = float(self.roads.point[int(self.roads.nearest(np.array([[x, y]]))[0]), 2])
-        where = carla.Location(x, y, z + SPAWN_HEIGHT)
-        self._car.set_transform(carla.Transform(where, carla.Rotation(yaw=math.degrees(yaw))))
-        self._car.set_target_velocity(carla.Vector3D())
-        self._car.set_target_angular_velocity(carla.Vector3D())
 
     def _apply(self, pedals: Pedals) -> None:
         control = carla.VehicleControl(throttle=pedals.throttle, steer=pedals.steer, brake=pedals.brake)
@@ -275,14 +271,10 @@ class Simulation:
         self._bodies = []
 
     def _spawn_leader(self, route: Route, gap: float) -> None:
-        x, y = route.point_at(gap)
-        z = float(self.roads.point[int(self.roads.nearest(np.array([[x, y]]))[0]), 2])
         blueprint = self._world.get_blueprint_library().find(self._config.vehicle)
         blueprint.set_attribute("role_name", "leader")
-        where = carla.Location(x, y, z + SPAWN_HEIGHT)
-        yaw = math.degrees(route.yaw_at(gap))
-        self._leader = self._world.try_spawn_actor(blueprint, carla.Transform(where, carla.Rotation(yaw=yaw)))
-        self._leader_route = Route(route.points, route.limit, route.width)
+        self._leader = self._world.try_spawn_actor(blueprint, _pose(route, gap))
+        self._leader_route = Route(route.points, route.limit, route.width, route.height)
         self._leader_route.restart(gap)
 
     def _drive_leader(self, wanted: float) -> None:
@@ -296,13 +288,18 @@ class Simulation:
         self._leader.apply_control(control)
 
 
+def _pose(route: Route, along: float) -> Any:
+    """The pose of a vehicle on a route, a little above the road."""
+    x, y = route.point_at(along)
+    where = carla.Location(x, y, route.height_at(along) + SPAWN_HEIGHT)
+    return carla.Transform(where, carla.Rotation(yaw=math.degrees(route.yaw_at(along))))
+
+
 def _weather(name: str | None) -> Any:
     """Parameters of a weather; ValueError for an unknown one."""
     if name is None:
         return None
     names = [each for each in dir(carla.WeatherParameters) if each[:1].isupper()]
     if name not in names:
-        raise ValueError(f"unknown weather {name!r}{nearest(name, names)} (valid: {', '.join(names)})")
+        raise ValueError(unknown_name("weather", name, names))
     return getattr(carla.WeatherParameters, name)
-
-

@@ -1,12 +1,12 @@
 """The observation `state`: 34 numbers in SI units, in the axes of the car, positive to the right.
 
-0 speed forward, m/s; 1 speed to the right, m/s; 2 and 3 acceleration forward and to the right, m/s^2; 4 yaw rate, rad/s;
-5 steering that is applied, 6 throttle, 7 brake; 8 distance from the middle of the route, m; 9 angle to the route, rad;
-10 curvature of the route here, 11 at 10 m, 12 at 20 m, 13 at 30 m ahead, 1/m; 14 to 21 points of the route at 5, 10, 20
-and 30 m ahead, each forward and right, m; 22 speed limit, m/s; 23 light ahead: 0 none or green, 0.5 yellow, 1 red; 24
-way to its stop line, m, at most 50; 25 way to the end of the route, m, at most 100; 26 to 29 the vehicle ahead on the
-route, 30 to 33 the nearest other one within 50 m: forward and right, m, and velocity relative to the car forward and
-right, m/s; (50, 0, 0, 0) where there is none.
+0 speed forward, m/s; 1 speed to the right, m/s; 2 and 3 acceleration forward and to the right, m/s^2; 4 yaw rate,
+rad/s; 5 steering that is applied, 6 throttle, 7 brake; 8 distance from the middle of the route, m; 9 angle to the
+route, rad; 10 curvature of the route here, 11 at 10 m, 12 at 20 m, 13 at 30 m ahead, 1/m; 14 to 21 points of the route
+at 5, 10, 20 and 30 m ahead, each forward and right, m; 22 speed limit, m/s; 23 light ahead: 0 none or green, 0.5
+yellow, 1 red; 24 way to its stop line, m, at most 50; 25 way to the end of the route, m, at most 100; 26 to 29 the
+vehicle ahead on the route, 30 to 33 the nearest other one within 50 m: forward and right, m, and velocity relative to
+the car forward and right, m/s; (50, 0, 0, 0) where there is none.
 """
 
 from __future__ import annotations

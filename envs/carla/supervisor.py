@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from envs.carla.client import ServerLost, connect
@@ -127,7 +128,7 @@ class Supervisor:
 
     def _open(self) -> None:
         config = self._config
-        gone = bool
+        gone: Callable[[], bool] = _never
         wait = config.start_seconds
         if config.server_kind == "standin":
             self._process, self.port = start_standin(config, self._town)
@@ -150,3 +151,7 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 self._process.kill()
             self._process = None
+
+
+def _never() -> bool:
+    return False

@@ -12,7 +12,6 @@ import numpy as np
 from envs.carla.blueprints import CARS
 from envs.carla.standin.roads import Roads
 
-
 _APART = 9.0
 """Least distance between two vehicles at the start, m."""
 _FREE_EGO = 14.0
@@ -45,6 +44,7 @@ class Traffic:
             if lane.junction < 0 and lane.length > 10.0
             for step in range(4, len(lane.points) - 4, 5)
         ]
+        self._points = np.array([roads.lanes[lane].points[step, :2] for lane, step in self._places]).reshape(-1, 2)
 
     @property
     def numbers(self) -> Sequence[int]:
@@ -81,11 +81,9 @@ class Traffic:
         numbers, self._numbers = self._numbers, []
         return numbers
 
-    def _choose(
-        self, count: int, around: tuple[float, float], rng: np.random.Generator
-    ) -> list[tuple[int, int]]:
+    def _choose(self, count: int, around: tuple[float, float], rng: np.random.Generator) -> list[tuple[int, int]]:
         """Places (lane, step) that are far enough apart, the near ones first."""
-        points = np.array([self._roads.lanes[lane].points[step, :2] for lane, step in self._places])
+        points = self._points
         gap = np.hypot(points[:, 0] - around[0], points[:, 1] - around[1])
         # Near ones are likelier, so that a few vehicles on a large map are met.
         order = np.argsort(gap + rng.exponential(60.0, len(gap)))
