@@ -15,6 +15,7 @@ try:
     from native._native import (
         Ensemble,
         Mcts,
+        RayScene,
         RowGather,
         Search,
         SearchState,
@@ -45,6 +46,7 @@ if Path(_native.__file__).parent != Path(__file__).parent:
 __all__ = [
     "Ensemble",
     "Mcts",
+    "RayScene",
     "RowGather",
     "Search",
     "SearchState",

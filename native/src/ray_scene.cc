@@ -10,7 +10,8 @@
 namespace native {
 namespace {
 
-constexpr std::int64_t kChunk = 512;  // rays
+constexpr std::int64_t kBundle = 64;  // rays that boxes are tested against together
+constexpr std::int64_t kTile = 8;     // pixels of a side of a bundle in a picture
 constexpr float kNothing = std::numeric_limits<float>::infinity();
 constexpr double kMarch = 0.5;  // step over uneven ground as a share of its cells
 constexpr int kHalvings = 12;
@@ -48,6 +49,35 @@ bool meet_box(const RayBox& box, const std::array<double, 3>& offset, const doub
     face = entered;
     return true;
 }
+
+// The narrowest cone around the mean of some directions that holds them all.
+class Cone {
+  public:
+    Cone(const double* directions, std::int64_t count) {
+        for (std::int64_t i = 0; i < count; ++i)
+            for (int k = 0; k < 3; ++k) axis_[k] += directions[3 * i + k];
+        const double length = std::sqrt(dot(axis_, axis_.data()));
+        double least = -1.0;
+        if (length > 1e-6) {
+            least = 1.0;
+            for (double& value : axis_) value /= length;
+            for (std::int64_t i = 0; i < count; ++i) least = std::min(least, dot(axis_, directions + 3 * i));
+        }
+        angle_ = std::acos(std::clamp(least, -1.0, 1.0));
+    }
+
+    // Whether a sphere at `offset` may be met within the range.
+    bool may_meet(const std::array<double, 3>& offset, double far, double radius, double range) const {
+        if (far - radius > range) return false;
+        if (far <= radius) return true;
+        const double angle = std::acos(std::clamp(dot(axis_, offset.data()) / far, -1.0, 1.0));
+        return angle <= angle_ + std::asin(radius / far) + 1e-6;
+    }
+
+  private:
+    std::array<double, 3> axis_{};
+    double angle_ = 0;
+};
 
 }  // namespace
 
@@ -121,15 +151,15 @@ void RayScene::cast_some(const std::array<double, 3>& origin, const double* dire
             out[i] = {static_cast<float>(t), static_cast<float>(std::abs(d[2])), 0,
                       ground_class(origin[0] + t * d[0], origin[1] + t * d[1]), -1};
     }
+    const Cone cone(directions, count);
     for (std::size_t b = 0; b < boxes_.size(); ++b) {
         const RayBox& box = boxes_[b];
         if (ignored != 0 && box.object == ignored) continue;
         const std::array<double, 3> offset{box.centre[0] - origin[0], box.centre[1] - origin[1],
                                            box.centre[2] - origin[2]};
-        const double radius2 =
-            box.half[0] * box.half[0] + box.half[1] * box.half[1] + box.half[2] * box.half[2];
+        const double radius2 = dot(box.half, box.half.data());
         const double far2 = dot(offset, offset.data());
-        if (std::sqrt(far2) - std::sqrt(radius2) > range) continue;
+        if (!cone.may_meet(offset, std::sqrt(far2), std::sqrt(radius2), range)) continue;
         for (std::int64_t i = 0; i < count; ++i) {
             const double* d = directions + 3 * i;
             const double along = dot(offset, d);
@@ -149,11 +179,11 @@ void RayScene::cast_some(const std::array<double, 3>& origin, const double* dire
 void RayScene::cast(const std::array<double, 3>& origin, const double* directions, std::int64_t count,
                     double range, std::uint32_t ignored, RayHit* out) {
     const auto chunk = [&](std::int64_t part, int) {
-        const std::int64_t first = part * kChunk;
-        cast_some(origin, directions + 3 * first, std::min(kChunk, count - first), range, ignored,
+        const std::int64_t first = part * kBundle;
+        cast_some(origin, directions + 3 * first, std::min(kBundle, count - first), range, ignored,
                   out + first);
     };
-    const std::int64_t chunks = (count + kChunk - 1) / kChunk;
+    const std::int64_t chunks = (count + kBundle - 1) / kBundle;
     if (pool_.size() > 1) {
         pool_.run(chunks, chunk);
     } else {
@@ -199,42 +229,50 @@ void RayScene::draw(const std::array<double, 3>& origin, const std::array<double
                     std::int64_t width, std::int64_t height, double fov, Picture picture, const Light& light,
                     std::uint32_t ignored, std::uint8_t* out) {
     const double focal = 0.5 * static_cast<double>(width) / std::tan(0.5 * fov);
-    const auto row = [&](std::int64_t i, int) {
-        std::vector<double> directions(static_cast<std::size_t>(3 * width));
-        std::vector<RayHit> hits(static_cast<std::size_t>(width));
-        const double v = (0.5 * static_cast<double>(height) - static_cast<double>(i) - 0.5) / focal;
-        for (std::int64_t j = 0; j < width; ++j) {
-            const double u = (static_cast<double>(j) + 0.5 - 0.5 * static_cast<double>(width)) / focal;
-            const double scale = 1.0 / std::sqrt(1.0 + u * u + v * v);
-            for (int k = 0; k < 3; ++k)
-                directions[3 * j + k] = (axes[k] + u * axes[3 + k] + v * axes[6 + k]) * scale;
-        }
-        cast_some(origin, directions.data(), width, kFarthest, ignored, hits.data());
-        for (std::int64_t j = 0; j < width; ++j) {
-            std::uint8_t* pixel = out + 4 * (i * width + j);
-            const double* d = &directions[3 * j];
-            if (picture == Picture::kColor) {
-                shade(origin, d, hits[j], light, pixel);
-            } else if (picture == Picture::kTags) {
-                pixel[0] = pixel[1] = 0;
-                pixel[2] = hits[j].tag;
-                pixel[3] = 255;
-            } else {
-                const double along = axes[0] * d[0] + axes[1] * d[1] + axes[2] * d[2];
-                const double depth = std::min(hits[j].distance * along / kFarthest, 1.0);
-                const auto steps = static_cast<std::uint32_t>(depth * 16777215.0 + 0.5);
-                pixel[2] = static_cast<std::uint8_t>(steps & 255);
-                pixel[1] = static_cast<std::uint8_t>(steps >> 8 & 255);
-                pixel[0] = static_cast<std::uint8_t>(steps >> 16 & 255);
-                pixel[3] = 255;
+    const std::int64_t across = (width + kTile - 1) / kTile, down = (height + kTile - 1) / kTile;
+    const auto tile = [&](std::int64_t number, int) {
+        const std::int64_t top = number / across * kTile, left = number % across * kTile;
+        const std::int64_t bottom = std::min(top + kTile, height), right = std::min(left + kTile, width);
+        std::array<double, 3 * kTile * kTile> directions;
+        std::array<RayHit, kTile * kTile> hits;
+        std::int64_t count = 0;
+        for (std::int64_t i = top; i < bottom; ++i) {
+            const double v = (0.5 * static_cast<double>(height) - static_cast<double>(i) - 0.5) / focal;
+            for (std::int64_t j = left; j < right; ++j, ++count) {
+                const double u = (static_cast<double>(j) + 0.5 - 0.5 * static_cast<double>(width)) / focal;
+                const double scale = 1.0 / std::sqrt(1.0 + u * u + v * v);
+                for (int k = 0; k < 3; ++k)
+                    directions[3 * count + k] = (axes[k] + u * axes[3 + k] + v * axes[6 + k]) * scale;
             }
         }
+        cast_some(origin, directions.data(), count, kFarthest, ignored, hits.data());
+        count = 0;
+        for (std::int64_t i = top; i < bottom; ++i)
+            for (std::int64_t j = left; j < right; ++j, ++count)
+                paint(origin, axes, &directions[3 * count], hits[count], picture, light,
+                      out + 4 * (i * width + j));
     };
     if (pool_.size() > 1) {
-        pool_.run(height, row);
+        pool_.run(across * down, tile);
     } else {
-        for (std::int64_t i = 0; i < height; ++i) row(i, 0);
+        for (std::int64_t number = 0; number < across * down; ++number) tile(number, 0);
     }
+}
+
+void RayScene::paint(const std::array<double, 3>& origin, const std::array<double, 9>& axes, const double* d,
+                     const RayHit& hit, Picture picture, const Light& light, std::uint8_t* pixel) const {
+    if (picture == Picture::kColor) {
+        shade(origin, d, hit, light, pixel);
+        return;
+    }
+    pixel[0] = pixel[1] = 0;
+    pixel[2] = hit.tag;
+    pixel[3] = 255;
+    if (picture == Picture::kTags) return;
+    const double along = axes[0] * d[0] + axes[1] * d[1] + axes[2] * d[2];
+    const double depth = std::min(hit.distance * along / kFarthest, 1.0);
+    const auto steps = static_cast<std::uint32_t>(depth * 16777215.0 + 0.5);
+    for (int k = 0; k < 3; ++k) pixel[2 - k] = static_cast<std::uint8_t>(steps >> 8 * k & 255);
 }
 
 }  // namespace native

@@ -64,6 +64,18 @@ def apply_control_to_vehicle(server: Server, number: int, control: list[Any]) ->
 
 
 @call("void")
+def apply_control_to_walker(server: Server, number: int, control: list[Any]) -> None:
+    direction, speed, jump = control
+    server.world.walker(number).control(read_vector(direction), float(speed), bool(jump))
+
+
+@call("void")
+def apply_ackermann_control_to_vehicle(server: Server, number: int, control: list[Any]) -> None:
+    steer, _, speed, _, _ = (float(value) for value in control)
+    server.world.ackermann(number, steer, speed)
+
+
+@call("void")
 def set_actor_transform(server: Server, number: int, pose: list[Any]) -> None:
     server.world.move(number, read_pose(pose))
 
@@ -230,6 +242,7 @@ def _spawn(server: Server, payload: list[Any]) -> int:
 
 def _walker_state(server: Server, number: int, pose: list[Any], speed: float) -> None:
     set_actor_transform(server, number, pose)
+    server.world.walker(number).speed = float(speed)
 
 
 def _autopilot(server: Server, number: int, enabled: bool, port: int = 0) -> None:
@@ -238,6 +251,9 @@ def _autopilot(server: Server, number: int, enabled: bool, port: int = 0) -> Non
 
 _COMMANDS: dict[int, Callable[..., None]] = {
     2: apply_control_to_vehicle,
+    3: apply_ackermann_control_to_vehicle,
+    4: apply_control_to_walker,
+    5: apply_physics_control,
     6: set_actor_transform,
     7: _walker_state,
     8: set_actor_target_velocity,

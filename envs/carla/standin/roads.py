@@ -115,6 +115,11 @@ class Roads:
             gate,
         )
 
+    def geolocation(self, pose: Pose) -> tuple[float, float, float]:
+        """Latitude and longitude in degrees, altitude in metres."""
+        place = self.map.transform_to_geolocation(carla.Location(pose.x, pose.y, pose.z))
+        return place.latitude, place.longitude, place.altitude
+
     def spawn_points(self) -> list[Pose]:
         """Places on the lanes outside junctions, 0.5 m above the road."""
         poses = []

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
-
 from envs.carla.standin import actor_calls, episode_calls, traffic_calls
 from envs.carla.standin.actors import SENSOR, Actor
 from envs.carla.standin.calls import CALLS
@@ -27,7 +25,8 @@ from envs.carla.standin.layouts import (
     refused,
     token,
 )
-from envs.carla.standin.snapshot import Snapshots, sensor_header
+from envs.carla.standin.sensors.rig import Rig
+from envs.carla.standin.snapshot import Snapshots
 from envs.carla.standin.streams import Streams
 from envs.carla.standin.towns import Town, load_town
 from envs.carla.standin.world import World
@@ -196,6 +195,7 @@ class Server:
         self.town, self.map_name, self.world = town, map_name, world
         self.episode += 1
         self._snapshots = Snapshots(world, self.episode)
+        self._rig = Rig(world, town.scenery)
 
     def keep_opendrive(self, xodr: str) -> None:
         """Remember the OpenDRIVE that the next episode is made of."""
@@ -227,6 +227,11 @@ class Server:
         """A new actor; a sensor gets a stream."""
         actor = self.world.spawn(description, pose, parent)
         if actor.kind == SENSOR and actor.blueprint in SENSOR_TYPES:
+            try:
+                self._rig.add(actor)
+            except ValueError:
+                self.world.destroy(actor.number)
+                raise
             actor.token = token(self._next_stream, self.stream_address())
             self._next_stream += 1
         return actor
@@ -239,17 +244,13 @@ class Server:
         return bool(gone)
 
     def _forget(self, actor: Actor) -> None:
+        self._rig.remove(actor.number)
         if actor.token:
             self.streams.forget(_stream(actor))
 
     def _measure(self) -> None:
-        world = self.world
-        for hit in world.hits:
-            for sensor in hit.actor.children:
-                if sensor.blueprint == "sensor.other.collision" and self.streams.wanted(_stream(sensor)):
-                    body = msgpack.packb([hit.actor.wire(), hit.other.wire(), list(hit.impulse)])
-                    header = sensor_header(SENSOR_TYPES[sensor.blueprint], world, world.pose(sensor))
-                    self.streams.send(_stream(sensor), header, body)
+        for actor, parts in self._rig.measure(lambda actor: self.streams.wanted(_stream(actor))):
+            self.streams.send(_stream(actor), *parts)
 
 
 def _stream(actor: Actor) -> int:

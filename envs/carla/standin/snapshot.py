@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from envs.carla.standin.actors import LIGHT, VEHICLE
+from envs.carla.standin.actors import LIGHT, VEHICLE, WALKER
 from envs.carla.standin.layouts import (
     ACTOR_RECORD,
     EPISODE_HEADER,
@@ -16,6 +16,7 @@ from envs.carla.standin.layouts import (
     RED,
     SENSOR_HEADER,
     VEHICLE_RECORD,
+    WALKER_RECORD,
     YELLOW,
     Pose,
 )
@@ -114,6 +115,10 @@ class Snapshots:
         for row, actor in enumerate(self._others, first):
             self._records["transform"][row] = world.pose(actor)
             self._records["velocity"][row] = world.velocity(actor)
+            if actor.kind == WALKER:
+                walker = world.walker(actor.number)
+                details = np.array([(walker.direction, walker.speed, walker.jump, b"")], WALKER_RECORD)
+                self._records["kind"][row] = details.view("V54")[0]
 
 
 def sensor_header(kind: int, world: World, pose: Pose) -> bytes:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from envs.carla.standin.layouts import Pose
 from envs.carla.standin.lights import find_lights
 from envs.carla.standin.roads import Roads
 from envs.names import unknown_name
+
+if TYPE_CHECKING:
+    from envs.carla.standin.scenery import Scenery
 
 TOWN_FILES = Path(__file__).parent / "towns_xodr"
 
@@ -35,6 +39,16 @@ class Town:
     def spawn_points(self) -> list[Pose]:
         """Recommended poses of vehicles."""
         return self.roads.spawn_points()
+
+    def scenery(self) -> Scenery:
+        """What rays meet; painted when first asked for."""
+        return self._scenery
+
+    @cached_property
+    def _scenery(self) -> Scenery:
+        from envs.carla.standin.scenery import Scenery  # it knows worlds, which know towns
+
+        return Scenery(self)
 
     @cached_property
     def is_flat(self) -> bool:

@@ -13,6 +13,9 @@ from envs.carla.standin.layouts import Pose
 
 Floats = NDArray[np.float64]
 
+GRAVITY = 9.81
+"""Metres per second squared."""
+
 
 @dataclass(frozen=True)
 class Control:

@@ -17,6 +17,8 @@ from envs.carla.standin.layouts import DEFAULT_WEATHER, NO_TOKEN, Pose
 from envs.carla.standin.lights import Light, LightCycle
 from envs.carla.standin.towns import Town
 from envs.carla.standin.vehicles import Control, Vehicles
+from envs.carla.standin.walkers import MASS as WALKER_MASS
+from envs.carla.standin.walkers import Walker
 
 Floats = NDArray[np.float64]
 
@@ -58,6 +60,7 @@ class World:
         self.traffic = town.roads.traffic(town.lights.gate)
         self.lights = LightCycle(town.lights)
         self._drivers: list[Actor] = []
+        self._walkers: list[Walker] = []
         self.nearest = np.zeros(0, np.int64)
         """Lane point of each vehicle, -1 for none near."""
         self.spectator = self._register(SPECTATOR, [0, "spectator", []], Pose(z=20.0, pitch=-60.0))
@@ -93,6 +96,11 @@ class World:
             return self._spawn_vehicle(description, pose)
         if blueprint.startswith("sensor."):
             return self._register(SENSOR, description, pose, owner)
+        if blueprint.startswith("walker."):
+            self._refuse_taken(pose, WALKER_HALF_SIZE)
+            actor = self._register(WALKER, description, pose, None, WALKER_HALF_SIZE)
+            self._walkers.append(Walker(actor))
+            return actor
         if blueprint in PROPS:
             return self._register(PROP, description, pose, owner, PROPS[blueprint])
         if blueprint == "controller.ai.walker":
@@ -158,6 +166,7 @@ class World:
             self.vehicle_actors.remove(actor)
             for row, other in enumerate(self.vehicle_actors):
                 other.row = row
+        self._walkers = [walker for walker in self._walkers if walker.actor is not actor]
         del self.actors[number]
         self.version += 1
         return gone
@@ -212,7 +221,25 @@ class World:
         if body.kind == VEHICLE:
             v, row = self.vehicles, body.row
             return float(v.velocity_x[row]), float(v.velocity_y[row]), float(v.up[row])
+        if body.kind == WALKER:
+            return self.walker(body.number).velocity
         return 0.0, 0.0, 0.0
+
+    def walker(self, number: int) -> Walker:
+        """The walker of a number; ValueError where there is none."""
+        for walker in self._walkers:
+            if walker.actor.number == number:
+                return walker
+        raise ValueError(f"actor {number} is no walker")
+
+    def motion(self, actor: Actor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Acceleration, m/s^2, and turning, rad/s, in the world."""
+        body = actor.parent or actor
+        if body.kind != VEHICLE:
+            return (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+        v, row = self.vehicles, body.row
+        acceleration = float(v.acceleration_x[row]), float(v.acceleration_y[row]), float(v.acceleration_z[row])
+        return acceleration, (0.0, 0.0, float(v.yaw_rate[row]))
 
     def ground(self, pose: Pose) -> float:
         """Height of the ground, metres."""
@@ -237,6 +264,14 @@ class World:
         if self.actors[number] in self._drivers:
             self.set_autopilot(number, False)
 
+    def ackermann(self, number: int, steer: float, speed: float) -> None:
+        """Drive at a steering angle in radians and toward a speed in m/s, for the coming step."""
+        row, v = self.vehicle(number), self.vehicles
+        gap = abs(speed) - abs(float(v.forward[row]))
+        share = min(1.0, max(-1.0, 0.5 * gap))
+        turned = steer / float(v.max_steer[row])
+        self.control(number, Control(max(0.0, share), turned, max(0.0, -share), reverse=speed < 0))
+
     def move(self, number: int, pose: Pose) -> None:
         """Put an actor elsewhere."""
         actor = self._find(number)
@@ -260,6 +295,8 @@ class World:
             green = self.lights.is_green()
             self.traffic.step(v.table, v.count, rows, self.nearest, self._obstacles(), green, seconds)
         v.step(seconds)
+        for walker in self._walkers:
+            walker.step(seconds, self.ground(walker.actor.pose))
         self._collide()
         self._locate()
         self.frame += 1
@@ -295,7 +332,10 @@ class World:
             rows.append(extra)
         if not rows:
             return Boxes(v.x, v.y, v.yaw, v.half_length, v.half_width, v.z, v.z + 2 * v.half_height)
+        # A walker's origin is in its middle, those of the others are on the ground.
+        lift = [size[2] if size == WALKER_HALF_SIZE else 0.0 for _, size in rows]
         more = np.array([[p.x, p.y, math.radians(p.yaw), size[0], size[1], p.z, 2 * size[2]] for p, size in rows]).T
+        more[5] -= lift
         return Boxes(
             np.concatenate([v.x, more[0]]),
             np.concatenate([v.y, more[1]]),
@@ -328,12 +368,16 @@ class World:
                 v.y[row] += sign * ny * contact.depth * share / total
                 v.push(row, body.velocity_x, body.velocity_y)
                 v.yaw_rate[row] = body.rate
+            elif actor.kind == WALKER:
+                moved = sign * contact.depth * share / total
+                self.walker(actor.number).push(nx * moved, ny * moved, body.velocity_x, body.velocity_y)
         self.hits.append(Hit(one, two, (-nx * size, -ny * size, 0.0)))
         self.hits.append(Hit(two, one, (nx * size, ny * size, 0.0)))
 
     def _body(self, actor: Actor) -> Body:
         if actor.kind != VEHICLE:
-            return Body(actor.pose.x, actor.pose.y, 0.0, 0.0, 0.0, 0.0, 0.0)
+            x, y, _ = self.velocity(actor)
+            return Body(actor.pose.x, actor.pose.y, x, y, 0.0, 1.0 / WALKER_MASS if actor.kind == WALKER else 0.0, 0.0)
         v, row = self.vehicles, actor.row
         moves = float(v.physics[row] > 0)
         return Body(

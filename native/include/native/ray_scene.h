@@ -81,6 +81,10 @@ class RayScene {
     void shade(const std::array<double, 3>& origin, const double* direction, const RayHit& hit,
                const Light& light, std::uint8_t* out) const;
 
+    void paint(const std::array<double, 3>& origin, const std::array<double, 9>& axes,
+               const double* direction, const RayHit& hit, Picture picture, const Light& light,
+               std::uint8_t* pixel) const;
+
     Ground ground_;
     std::array<std::array<std::uint8_t, 3>, 32> palette_;
     std::vector<RayBox> boxes_;
