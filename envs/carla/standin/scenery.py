@@ -105,11 +105,16 @@ class Scenery:
         along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(edge, axis=0), axis=1))])
         kinds = [str(mark.type) for mark in marks]
         width = max(1, round(0.16 / self._cell))
-        for i in range(len(edge) - 1):
-            broken = kinds[i].startswith("Broken")
-            if kinds[i] in ("NONE", "Other") or (broken and along[i] % _PERIOD > _DASH):
-                continue
-            draw.line(self._pixels(edge[i : i + 2]), fill=LINE, width=width)
+        painted = [
+            kind not in ("NONE", "Other") and not (kind.startswith("Broken") and place % _PERIOD > _DASH)
+            for kind, place in zip(kinds, along.tolist(), strict=True)
+        ]
+        pixels, first = self._pixels(edge), 0
+        for i in range(len(edge)):
+            if not painted[i] or i + 1 == len(edge):
+                if i > first:
+                    draw.line(pixels[first : i + 1], fill=LINE, width=width)
+                first = i + 1
 
     def _heights(self, high: Floats) -> NDArray[np.float32]:
         """Heights of the ground at the corners of coarse cells: those of the nearest lane."""

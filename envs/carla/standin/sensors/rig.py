@@ -55,6 +55,8 @@ class Rig:
             sensor = Gnss(settings, seed)
         else:
             return
+        if not isinstance(sensor, Imu | Gnss):
+            self._scenery()  # painted now, not within a step
         self._sensors[actor.number] = (actor, sensor, settings.number("sensor_tick", 0.0))
         self._last[actor.number] = self._world.seconds
 
