@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
+from envs.carla.standin.options import add_options as add_standin_options
 from envs.numbers import NonNegativeInt, PositiveFloat, PositiveInt, read_value
 
 if TYPE_CHECKING:
@@ -165,6 +166,12 @@ def _doctor(options: argparse.Namespace) -> int:
     report = collect()
     sys.stdout.write(render(report, as_json=options.json))
     return 0
+
+
+def _carla_standin(options: argparse.Namespace) -> int:
+    from envs.carla.standin.serve import run
+
+    return run(options)
 
 
 def _check_env(options: argparse.Namespace) -> int:
@@ -383,6 +390,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--seconds", type=_number(PositiveFloat), default=60.0, help="time limit of each check (default: 60)"
     )
+
+    standin = "Serve CARLA's protocol without Unreal, for tests and laptops: never for CARLA results; docs/carla.md."
+    add_standin_options(add("carla-standin", _carla_standin, standin))
 
     sub = add("report", _report, "Write report.html of a run.")
     sub.add_argument("--run-dir", type=_path, required=True)

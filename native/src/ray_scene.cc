@@ -233,8 +233,8 @@ void RayScene::draw(const std::array<double, 3>& origin, const std::array<double
     const auto tile = [&](std::int64_t number, int) {
         const std::int64_t top = number / across * kTile, left = number % across * kTile;
         const std::int64_t bottom = std::min(top + kTile, height), right = std::min(left + kTile, width);
-        std::array<double, 3 * kTile * kTile> directions;
-        std::array<RayHit, kTile * kTile> hits;
+        std::array<double, 3 * kTile * kTile> directions{};
+        std::array<RayHit, kTile * kTile> hits{};
         std::int64_t count = 0;
         for (std::int64_t i = top; i < bottom; ++i) {
             const double v = (0.5 * static_cast<double>(height) - static_cast<double>(i) - 0.5) / focal;

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from pyclothoids import Clothoid
 from scenariogeneration import xodr
 
-from envs.carla.standin.towns import TOWN_FILES
+from envs.carla.standin.town_files import TOWN_FILES
 
 _GEO = "+proj=tmerc +lat_0=42.0 +lon_0=2.0 +k=1 +x_0=0 +y_0=0 +ellps=WGS84 +units=m +no_defs"
 _WIDTH = 3.5

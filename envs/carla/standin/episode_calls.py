@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from envs.carla.standin.calls import call
-from envs.carla.standin.layouts import DEFAULT_SETTINGS, EPISODE_STREAM, VERSION, token, transform
-from envs.carla.standin.towns import town_names
+from envs.carla.standin.layouts import DEFAULT_SETTINGS, EPISODE_STREAM, token, transform
+from envs.carla.standin.town_files import town_names
 
 if TYPE_CHECKING:
     from envs.carla.standin.server import Server
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @call()
 def version(server: Server) -> str:
-    return VERSION
+    return server.options.version
 
 
 @call()

@@ -13,23 +13,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.carla.standin import actor_calls, episode_calls, traffic_calls
-from envs.carla.standin.actors import SENSOR, Actor
+from envs.carla.standin.actors import PROP, SENSOR, VEHICLE, Actor
 from envs.carla.standin.calls import CALLS
 from envs.carla.standin.connection import Connection, Reply
+from envs.carla.standin.faults import Fault, Faults
 from envs.carla.standin.layouts import (
     DEFAULT_SETTINGS,
     EPISODE_STREAM,
     MAP_CHANGED,
     SENSOR_TYPES,
+    VERSION,
     Pose,
     refused,
     token,
 )
+from envs.carla.standin.scenery import Scenery
 from envs.carla.standin.sensors.rig import Rig
 from envs.carla.standin.snapshot import Snapshots
 from envs.carla.standin.streams import Streams
-from envs.carla.standin.towns import Town, load_town
-from envs.carla.standin.world import World
+from envs.carla.standin.towns import Town, load_town, try_town
+from envs.carla.standin.world import Hit, World
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +55,17 @@ class ServerOptions:
         host: Address to listen on.
         port: Of the calls, 0 for a free one.
         seed: Of all that is random.
+        threads: That cast rays.
+        version: That the server claims to be.
+        faults: What goes wrong.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     seed: int = 0
+    threads: int = 1
+    version: str = VERSION
+    faults: tuple[Fault, ...] = ()
 
 
 class Server:
@@ -70,13 +79,16 @@ class Server:
     def __init__(self, town: Town, options: ServerOptions) -> None:
         self.options = options
         self.settings = list(DEFAULT_SETTINGS)
+        self._faults = Faults(options.faults)
+        self._fresh: list[Actor] = []
+        self._scenery: dict[str, Scenery] = {}
         self.streams = Streams(self._subscribed)
         self.traffic_managers: dict[int, str] = {}
         self.episode = 0
         self._connections: set[Connection] = set()
         self._waiting: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._kept_opendrive = ""
+        self._kept_opendrive: Town | None = None
         self._next_stream = EPISODE_STREAM + 1
         self._rpc: asyncio.Server | None = None
         self._reached = "127.0.0.1"
@@ -164,10 +176,20 @@ class Server:
 
     def step(self) -> int:
         """Let time pass and tell those who listen; returns the frame."""
+        self._faults.before_step(self.world.frame + 1)
         self.world.step(self.delta)
+        self._collide_fresh()
         self.streams.send(EPISODE_STREAM, self._snapshots.pack())
         self._measure()
         return self.world.frame
+
+    def _collide_fresh(self) -> None:
+        """The fault that new vehicles report a collision with the ground."""
+        for actor in self._fresh:
+            if actor.number in self.world.actors and self._faults.happens("first_tick_collision", self.world.frame):
+                ground = Actor(0, PROP, [0, "static.road", []], Pose())
+                self.world.hits.append(Hit(actor, ground, (0.0, 0.0, 1000.0)))
+        self._fresh.clear()
 
     def apply_settings(self, settings: list[Any]) -> None:
         """Change between steps at the clients' word and steps by the clock, and their length."""
@@ -195,24 +217,30 @@ class Server:
         self.town, self.map_name, self.world = town, map_name, world
         self.episode += 1
         self._snapshots = Snapshots(world, self.episode)
-        self._rig = Rig(world, town.scenery)
+        self._rig = Rig(world, self._paint)
+
+    def _paint(self) -> Scenery:
+        """What rays meet in this town: kept for the next episode on it, but not beside that of another."""
+        if self.town.xodr not in self._scenery:
+            self._scenery = {self.town.xodr: Scenery(self.town, self.options.threads)}
+        return self._scenery[self.town.xodr]
 
     def keep_opendrive(self, xodr: str) -> None:
         """Remember the OpenDRIVE that the next episode is made of."""
-        Town(OPENDRIVE_MAP, xodr)
-        self._kept_opendrive = xodr
+        self._kept_opendrive = try_town(OPENDRIVE_MAP, xodr)
 
     def load(self, name: str, reset_settings: bool) -> None:
         """Begin a new episode; ValueError where there is no such town."""
         short = name.rsplit("/", 1)[-1] or self.map_name
         if short == OPENDRIVE_MAP:
-            if not self._kept_opendrive:
+            if self._kept_opendrive is None:
                 raise ValueError("no OpenDRIVE has been sent for OpenDriveMap")
-            town = Town(OPENDRIVE_MAP, self._kept_opendrive)
+            town = self._kept_opendrive
         else:
             town = self.town if short == self.map_name else load_town(short)
         for actor in self.world.actors.values():
             self._forget(actor)
+        self._fresh.clear()
         old = self.world
         self._begin(town, short, World(town, self.options.seed, old.next_number, old.frame))
         if reset_settings:
@@ -225,7 +253,11 @@ class Server:
 
     def spawn(self, description: list[Any], pose: Pose, parent: int = 0) -> Actor:
         """A new actor; a sensor gets a stream."""
+        if description[1].startswith("vehicle.") and self._faults.happens("refuse_spawn", self.world.frame):
+            raise ValueError("Spawn failed because of --fault refuse_spawn")
         actor = self.world.spawn(description, pose, parent)
+        if actor.kind == VEHICLE:
+            self._fresh.append(actor)
         if actor.kind == SENSOR and actor.blueprint in SENSOR_TYPES:
             try:
                 self._rig.add(actor)
@@ -249,6 +281,8 @@ class Server:
             self.streams.forget(_stream(actor))
 
     def _measure(self) -> None:
+        if self._faults.happens("drop", self.world.frame):
+            return
         for actor, parts in self._rig.measure(lambda actor: self.streams.wanted(_stream(actor))):
             self.streams.send(_stream(actor), *parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,6 @@ class World:
 
     def __init__(self, town: Town, seed: int, first_number: int = 1, frame: int = 0) -> None:
         self.town, self.seed = town, seed
-        self.rng = np.random.default_rng([seed, 0])
         self.frame, self.seconds, self.delta = frame, 0.0, 0.0
         self.weather = list(DEFAULT_WEATHER)
         self.actors: dict[int, Actor] = {}
@@ -129,7 +129,13 @@ class World:
             self.traffic.remove(number)
         if enabled:
             self._drivers.append(actor)
-            self.traffic.add(number, int(self.rng.integers(2**63)))
+            self.traffic.add(number, self._driver_seed(actor))
+
+    def _driver_seed(self, actor: Actor) -> int:
+        """Depends on where a driver begins and not on what came before, so that an episode can be played again."""
+        pose = self.pose(actor)
+        place = f"{pose.x:.2f} {pose.y:.2f} {pose.yaw:.1f} {actor.blueprint} {self.seed}"
+        return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "little")
 
     def _register(
         self,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from envs.carla.standin.actors import Actor
 from envs.carla.standin.layouts import Pose
@@ -31,6 +34,10 @@ class View:
     actor: Actor
     pose: Pose
     seconds: float
+
+    def rng(self, seed: int) -> np.random.Generator:
+        """Noise that depends on the place and not on what was measured before: an episode can be played again."""
+        return np.random.default_rng([seed, zlib.crc32(np.array(self.pose).tobytes())])
 
     @property
     def owner(self) -> int:

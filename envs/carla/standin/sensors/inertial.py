@@ -24,14 +24,14 @@ class Imu:
         self._accelerations = [settings.number(f"noise_accel_stddev_{axis}", 0.0) for axis in "xyz"]
         self._turns = [settings.number(f"noise_gyro_stddev_{axis}", 0.0) for axis in "xyz"]
         self._bias = np.array([settings.number(f"noise_gyro_bias_{axis}") for axis in "xyz"])
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
 
     def measure(self, view: View) -> list[Part]:
         """The three measurements."""
         acceleration, turning = view.world.motion(view.actor)
-        frame = axes(view.pose)
-        felt = np.add(acceleration, (0.0, 0.0, GRAVITY)) @ frame + self._rng.normal(0.0, self._accelerations)
-        turned = np.array(turning) @ frame + self._bias + self._rng.normal(0.0, self._turns)
+        frame, rng = axes(view.pose), view.rng(self._seed)
+        felt = np.add(acceleration, (0.0, 0.0, GRAVITY)) @ frame + rng.normal(0.0, self._accelerations)
+        turned = np.array(turning) @ frame + self._bias + rng.normal(0.0, self._turns)
         compass = (math.radians(view.pose.yaw) + math.pi / 2) % (2 * math.pi)  # north is -y
         return [msgpack.packb([felt.tolist(), turned.tolist(), compass])]
 
@@ -47,9 +47,11 @@ class Gnss:
     def __init__(self, settings: Settings, seed: int) -> None:
         self._deviation = [settings.number(f"noise_{axis}_stddev", 0.0) for axis in ("lat", "lon", "alt")]
         self._bias = np.array([settings.number(f"noise_{axis}_bias") for axis in ("lat", "lon", "alt")])
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
 
     def measure(self, view: View) -> list[Part]:
         """The place on earth."""
         place = view.world.town.roads.geolocation(view.pose)
-        return [msgpack.packb((np.array(place) + self._bias + self._rng.normal(0.0, self._deviation)).tolist())]
+        return [
+            msgpack.packb((np.array(place) + self._bias + view.rng(self._seed).normal(0.0, self._deviation)).tolist())
+        ]

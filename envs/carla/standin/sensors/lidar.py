@@ -33,7 +33,7 @@ class Lidar:
         upper, lower = settings.number("upper_fov", -90.0, 90.0), settings.number("lower_fov", -90.0, 90.0)
         self._elevation = np.radians(np.linspace(upper, lower, self._channels))
         self._angle = 0.0
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
         if not self._semantic:
             self._attenuation = settings.number("atmosphere_attenuation_rate", 0.0)
             self._general = settings.number("dropoff_general_rate", 0.0, 1.0)
@@ -60,7 +60,8 @@ class Lidar:
         kept = np.isfinite(distance)
         if not self._semantic:
             intensity = np.exp(-self._attenuation * np.where(kept, distance, 0.0))
-            kept &= self._survives(intensity)
+            rng = view.rng(self._seed)
+            kept &= self._survives(intensity, rng)
         channel = np.tile(np.arange(self._channels), columns)
         order = np.argsort(channel[kept], kind="stable")
         picked = np.flatnonzero(kept)[order]
@@ -72,7 +73,7 @@ class Lidar:
             body = points.tobytes()
         else:
             if self._noise > 0:
-                far = far + self._rng.normal(0.0, self._noise, len(far))
+                far = far + rng.normal(0.0, self._noise, len(far))
             cloud = np.empty((len(picked), 4), "<f4")
             cloud[:, :3] = local[picked] * far[:, None]
             cloud[:, 3] = intensity[picked]
@@ -81,11 +82,11 @@ class Lidar:
         header = struct.pack("<fI", math.radians(self._angle), self._channels)
         return [header, counts.tobytes(), body]
 
-    def _survives(self, intensity: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _survives(self, intensity: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
         """Which points are not lost: some of all, and more of the faint ones."""
         lost = np.full(len(intensity), self._general)
         if self._limit > 0:
             faint = intensity < self._limit
             more = self._zero * (1.0 - intensity / self._limit)
             lost = np.where(faint, 1.0 - (1.0 - lost) * (1.0 - more), lost)
-        return self._rng.random(len(intensity)) >= lost
+        return rng.random(len(intensity)) >= lost

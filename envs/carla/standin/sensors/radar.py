@@ -23,12 +23,13 @@ class Radar:
         self._vertical = math.radians(settings.number("vertical_fov", 0.1, 180.0)) / 2
         self._range = settings.number("range", 0.1, 1000.0)
         self._rate = settings.number("points_per_second", 1.0, 1e7)
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
 
     def measure(self, view: View) -> list[Part]:
         """Rows of velocity (toward the sensor is negative), azimuth, altitude and depth."""
         count = max(1, round(self._rate * view.seconds))
-        radius, angle = np.sqrt(self._rng.random(count)), self._rng.uniform(0, 2 * np.pi, count)
+        rng = view.rng(self._seed)
+        radius, angle = np.sqrt(rng.random(count)), rng.uniform(0, 2 * np.pi, count)
         azimuth, altitude = self._horizontal * radius * np.cos(angle), self._vertical * radius * np.sin(angle)
         local = np.stack(
             [np.cos(altitude) * np.cos(azimuth), np.cos(altitude) * np.sin(azimuth), np.sin(altitude)], axis=1
