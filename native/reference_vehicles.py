@@ -46,11 +46,11 @@ def _step(c: dict[str, Floats], h: float) -> None:
     c["steer_angle"] += np.clip(wanted - c["steer_angle"], -_STEER_RATE * h, _STEER_RATE * h)
     cos, sin = np.cos(c["steer_angle"]), np.sin(c["steer_angle"])
     direction = np.where(c["reverse"] > 0, -1.0, 1.0)
-    drive = np.minimum(_ENGINE_FORCE * weight, c["power"] / np.maximum(speed, 1.0)) * c["throttle"] * direction
     neutral = (c["manual"] > 0) & (c["gear"] == 0)
-    drive = np.where(neutral, 0.0, drive)
+    throttle = np.where(neutral, 0.0, c["throttle"])
+    drive = np.minimum(_ENGINE_FORCE * weight, c["power"] / np.maximum(speed, 1.0)) * throttle * direction
     hold = np.clip(c["brake"] * _BRAKE_FORCE + c["hand_brake"] * 0.6, 0.0, 1.0) * weight
-    rolling = _ROLLING * weight + (c["throttle"] < 0.01) * _ENGINE_BRAKE * mass + _AIR * speed * speed
+    rolling = _ROLLING * weight + (throttle < 0.01) * _ENGINE_BRAKE * mass + _AIR * speed * speed
     along = np.clip(drive - np.sign(forward) * hold, -weight, weight) / weight
     grip = _FRICTION * 0.5 * weight * np.sqrt(np.maximum(0.0, 1.0 - (along / _FRICTION) ** 2) + 0.01)
     slow = np.maximum(speed, _SLOW)

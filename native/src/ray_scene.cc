@@ -163,7 +163,7 @@ void RayScene::cast_some(const std::array<double, 3>& origin, const double* dire
         for (std::int64_t i = 0; i < count; ++i) {
             const double* d = directions + 3 * i;
             const double along = dot(offset, d);
-            if (far2 - along * along > radius2 || along < 0) continue;
+            if (far2 > radius2 && (along < 0 || far2 - along * along > radius2)) continue;
             double distance = 0;
             int face = 0;
             const double nearest = std::min<double>(out[i].distance, range);

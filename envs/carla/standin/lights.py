@@ -16,6 +16,8 @@ LIGHT_TYPE = "1000001"
 """CARLA's type of a signal with lights."""
 _ZONE = 12
 """Points of a lane before the line, about a metre apart, on which a vehicle counts as at the light."""
+_LINE = 3
+"""Points of a lane from its end back to the stop line."""
 _DURATIONS = {GREEN: 10.0, YELLOW: 3.0, RED: 2.0}
 """Seconds of a new light: all are red for the last ones before the next group turns green."""
 
@@ -80,10 +82,13 @@ def find_lights(roads: Roads) -> Lights:
                 end = int(roads.first[approach + 1])
                 zone[max(end - _ZONE, int(roads.first[approach])) : end] = number
                 last = roads.lanes[approach]
-                lines.append((*last.points[-1], math.degrees(last.yaw[-1]), float(last.width[-1])))
+                line = max(len(last.points) - _LINE, 0)
+                lines.append((*last.points[line], math.degrees(last.yaw[line]), float(last.width[line])))
         place = landmarks[0].transform  # type: ignore[attr-defined]
-        pose = Pose(place.location.x, place.location.y, place.location.z, 0.0, place.rotation.yaw, 0.0)
-        x, y, z, yaw, width = np.mean(lines, axis=0) if lines else (pose.x, pose.y, pose.z, pose.yaw, 3.5)
+        x, y, z = place.location.x, place.location.y, place.location.z
+        x, y, z, yaw, width = np.mean(lines, axis=0) if lines else (x, y, z, place.rotation.yaw, 3.5)
+        # As with CARLA's lights, x is across the road: the client looks for lanes along it.
+        pose = Pose(place.location.x, place.location.y, place.location.z, 0.0, float(yaw) + 90.0, 0.0)
         line = float(x), float(y), float(z), float(yaw)
         group = controllers.get(signal, 1_000_000 + number)
         lights.append(Light(signal, pose, line, junction, group, 0.5 * float(width) * max(len(lines), 1)))
@@ -162,8 +167,21 @@ class LightCycle:
         return (self.state == GREEN).astype(np.uint8)
 
     def set(self, light: int, state: int) -> None:
-        """Show a state; unless the lights are frozen, their cycle goes on."""
+        """Show a state; unless the lights are frozen, the cycle goes on from there.
+
+        Green makes it the turn of the light's group: the others of its junction turn red.
+        """
         self.state[light], self.elapsed[light] = state, 0.0
+        for cycle in self._cycles:
+            for phase, group in enumerate(cycle.groups):
+                if light not in group or state not in _DURATIONS:
+                    continue
+                if state == GREEN and phase != cycle.phase:
+                    self.state[np.concatenate(cycle.groups)] = RED
+                    self.state[light], cycle.phase = GREEN, phase
+                if phase == cycle.phase:
+                    cycle.stage = state
+                    self.elapsed[group] = 0.0
 
     def step(self, seconds: float) -> None:
         """Let time pass."""

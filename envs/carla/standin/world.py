@@ -70,13 +70,13 @@ class World:
 
     def _register_light(self, light: Light) -> Actor:
         """The actor of a traffic light; its box is the stop line, in its own frame."""
-        actor = self._register(LIGHT, [0, "traffic.traffic_light", []], light.pose, None, (1.5, light.half_width, 1.0))
-        x, y, z, yaw = light.line
+        actor = self._register(LIGHT, [0, "traffic.traffic_light", []], light.pose, None, (light.half_width, 1.0, 1.0))
+        x, y, z, _ = light.line
         turned = math.radians(light.pose.yaw)
         dx, dy = x - light.pose.x, y - light.pose.y
         along = dx * math.cos(turned) + dy * math.sin(turned)
         across = dy * math.cos(turned) - dx * math.sin(turned)
-        actor.box_pose = Pose(along, across, z - light.pose.z + 1.0, 0.0, yaw - light.pose.yaw, 0.0)
+        actor.box_pose = Pose(along, across, z - light.pose.z + 1.0, 0.0, 0.0, 0.0)
         return actor
 
     def spawn(self, description: list[Any], pose: Pose, parent: int = 0) -> Actor:
