@@ -61,8 +61,8 @@ class World:
         self.lights = LightCycle(town.lights)
         self._drivers: list[Actor] = []
         self._walkers: list[Walker] = []
-        self.nearest = np.zeros(0, np.int64)
-        """Lane point of each vehicle, -1 for none near."""
+        self._nearest = np.zeros(0, np.int64)
+        self._located = -1
         self.spectator = self._register(SPECTATOR, [0, "spectator", []], Pose(z=20.0, pitch=-60.0))
         self.light_actors = [self._register_light(light) for light in town.lights.lights]
 
@@ -296,8 +296,6 @@ class World:
         v = self.vehicles
         if self._drivers:
             rows = np.array([actor.row for actor in self._drivers])
-            if len(self.nearest) != v.count:
-                self._locate()
             green = self.lights.is_green()
             self.traffic.step(v.table, v.count, rows, self.nearest, self._obstacles(), green, seconds)
         v.step(seconds)
@@ -309,15 +307,23 @@ class World:
         self.seconds += seconds
         self.delta = seconds
 
+    @property
+    def nearest(self) -> NDArray[np.int64]:
+        """Lane point of each vehicle, -1 for none near."""
+        if self._located != self.version:
+            self._locate()
+        return self._nearest
+
     def _locate(self) -> None:
         """Find the vehicles on the lanes: limit, height of the ground and its slope."""
         v, roads = self.vehicles, self.town.roads
-        self.nearest = self.traffic.nearest(v.x, v.y, v.yaw, use_yaw=True)
-        v.limit[:] = roads.limit[roads.point_lane[self.nearest]] * 3.6  # off the roads: of some lane
+        near = self._nearest = self.traffic.nearest(v.x, v.y, v.yaw, use_yaw=True)
+        self._located = self.version
+        v.limit[:] = roads.limit[roads.point_lane[near]] * 3.6  # off the roads: of some lane
         if not self.town.is_flat:
-            on_road = self.nearest >= 0
-            v.ground[:] = np.where(on_road, roads.point[self.nearest, 2], v.ground)
-            slope = roads.slope[self.nearest] * np.cos(v.yaw - roads.yaw[self.nearest])
+            on_road = near >= 0
+            v.ground[:] = np.where(on_road, roads.point[near, 2], v.ground)
+            slope = roads.slope[near] * np.cos(v.yaw - roads.yaw[near])
             v.pitch[:] = np.where(on_road & (v.z <= v.ground + 0.05), np.arctan(slope), 0.0)
 
     def _obstacles(self) -> Floats:

@@ -14,7 +14,10 @@ import pytest
 
 from tests.envs.carla.standin.processes import TIMEOUT, standin
 
-carla = pytest.importorskip("carla", reason="needs worldfleet[carla]")
+try:
+    import carla
+except ImportError:  # without worldfleet[carla] there is nothing to talk with
+    collect_ignore_glob = ["test_*.py"]
 
 DELTA = 0.05
 VEHICLE = "vehicle.tesla.model3"
