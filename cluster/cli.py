@@ -120,6 +120,11 @@ def _resolve(options: argparse.Namespace) -> RunConfig:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    if options.suite is not None:
+        from cluster.suites import run_suite
+
+        sys.stdout.write(json.dumps(run_suite(options.run_dir, options.suite, options.seed, options.set)) + "\n")
+        return 0
     from cluster.evaluation import evaluate_run
 
     summary = evaluate_run(
@@ -365,6 +370,7 @@ def _parser() -> argparse.ArgumentParser:
         "the environment declares, or else 5,000)",
     )
     sub.add_argument("--gif-episodes", type=_number(NonNegativeInt), default=2, help="episodes drawn into eval/*.gif")
+    sub.add_argument("--suite", help="a named suite of driving routes instead: docs/carla.md")
     sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
     sub.add_argument(
         "--set",

@@ -63,6 +63,8 @@ class CarlaConfig:
         action_repeat: Ticks of a step.
         max_episode_steps: Steps after which an episode is truncated.
         route_metres: Length of a route, about; 0 for the task's.
+        routes: How many fixed routes there are: the seed of a reset, divided by this, leaves the number of its route; 0
+            draws any.
         reward_preset: "shaped" or "route_completion", see `envs.carla.rewards`.
         reward: Weights that replace those of the preset, by name of the term.
         target_speed: Speed that the reward asks for where the limit is not lower, m/s.
@@ -109,6 +111,7 @@ class CarlaConfig:
     action_repeat: Annotated[int, Ge(1), Le(100)] = 1
     max_episode_steps: Annotated[int, Ge(1), Le(1_000_000)] = 500
     route_metres: Annotated[float, Ge(0), Le(10_000)] = 0.0
+    routes: NonNegativeInt = 0
     reward_preset: RewardPreset = "shaped"
     reward: dict[str, float] = field(default_factory=dict)
     target_speed: Annotated[float, Gt(0), Le(60)] = 8.0

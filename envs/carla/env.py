@@ -126,6 +126,8 @@ class CarlaEnv(gym.Env[Observation, Any]):
                 raise ValueError(unknown_name("reset option", option, RESET_OPTIONS))
         super().reset(seed=seed)
         seeds = self.np_random.integers(2**31, size=2).tolist()
+        if self.config.routes:
+            seeds[0] = (seeds[0] if seed is None else seed) % self.config.routes
         if "route_seed" in options:
             seeds[0] = int(options["route_seed"])
         for _ in range(_RESET_TRIES):
