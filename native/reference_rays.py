@@ -67,7 +67,8 @@ class RaySceneReference:
 
     def _class(self, places: Floats) -> NDArray[np.uint8]:
         cells = np.floor((places[:, :2] - self._corner) / self._cell).astype(np.int64)
-        inside = ((cells >= 0) & (cells < self._classes.shape)).all(axis=1)
+        low, high = cells.min(axis=1), (np.array(self._classes.shape) - cells).min(axis=1)
+        inside = np.logical_and(low >= 0, high > 0)
         cells = np.where(inside[:, None], cells, 0)
         return np.where(inside, self._classes[cells[:, 0], cells[:, 1]], self._outside)
 
@@ -77,7 +78,10 @@ class RaySceneReference:
         low = np.minimum(scaled.astype(np.int64), np.array(self._heights.shape) - 2)
         (a, b), (i, j) = (scaled - low).T, low.T
         h = self._heights
-        return (1 - a) * ((1 - b) * h[i, j] + b * h[i, j + 1]) + a * ((1 - b) * h[i + 1, j] + b * h[i + 1, j + 1])
+        mixed: Floats = (1 - a) * ((1 - b) * h[i, j] + b * h[i, j + 1]) + a * (
+            (1 - b) * h[i + 1, j] + b * h[i + 1, j + 1]
+        )
+        return mixed
 
     def _ground(self, origin: Floats, directions: Floats, reach: float) -> Floats:
         if not self._heights.size:

@@ -25,6 +25,10 @@ double turn(double angle) { return std::remainder(angle, 2 * M_PI); }
 
 Traffic::Traffic(LaneNetwork network)
     : network_((check_network(network), std::move(network))), grid_(network_) {
+    for (const double yaw : network_.yaw) {
+        cos_.push_back(std::cos(yaw));
+        sin_.push_back(std::sin(yaw));
+    }
     held_.assign(static_cast<std::size_t>(network_.lanes()), 0);
     occupied_.assign(held_.size(), 0);
     find_conflicts();
@@ -136,7 +140,7 @@ void Traffic::look(Driver& driver, double x, double y, double horizon) {
         const std::int64_t begin = n.first[lane] + (i == 0 ? driver.at : 0);
         for (std::int64_t k = begin; k < n.first[lane + 1] && s < horizon; ++k) {
             if (!a.x.empty()) s += std::hypot(n.x[k] - a.x.back(), n.y[k] - a.y.back());
-            const double cos = std::cos(n.yaw[k]), sin = std::sin(n.yaw[k]);
+            const double cos = cos_[k], sin = sin_[k];
             if (a.x.empty()) s = (n.x[k] - x) * cos + (n.y[k] - y) * sin;
             a.x.push_back(n.x[k]);
             a.y.push_back(n.y[k]);
@@ -162,8 +166,17 @@ Traffic::Gap Traffic::gap(const VehicleTable& t, std::int64_t row,
                               double vx, double vy) {
         const double dx = ox - x, dy = oy - y;
         if (dx * dx + dy * dy > reach * reach) return;
+        // The path has steps of length, so what is far away can be skipped at once.
+        const double near = std::hypot(length, width) + half_width + 0.75;
+        double skipped_to = -kInfinity;
         for (std::size_t m = 0; m < a.s.size(); ++m) {
+            if (a.s[m] < skipped_to) continue;
             const double px = ox - a.x[m], py = oy - a.y[m];
+            const double square = px * px + py * py;
+            if (square > near * near) {
+                skipped_to = a.s[m] + std::sqrt(square) - near;
+                continue;
+            }
             const double along = px * a.cos[m] + py * a.sin[m], across = py * a.cos[m] - px * a.sin[m];
             const double same = std::abs(cos * a.cos[m] + sin * a.sin[m]);
             const double cross = std::abs(sin * a.cos[m] - cos * a.sin[m]);

@@ -57,13 +57,26 @@ def contacts(boxes: Boxes, movers: int) -> list[Contact]:
     reach = radius[:movers, None] + radius
     near = gap_x * gap_x + gap_y * gap_y < reach * reach
     first, second = np.nonzero(near)
-    found = []
-    for i, j in zip(first.tolist(), second.tolist(), strict=True):
-        if i < j and boxes.low[i] < boxes.high[j] and boxes.low[j] < boxes.high[i]:
-            contact = overlap(boxes, i, j)
-            if contact is not None:
-                found.append(contact)
-    return found
+    pairs = first < second
+    first, second = first[pairs], second[pairs]
+    if not len(first):
+        return []
+    touching = _not_parted(boxes, first, second) & _not_parted(boxes, second, first)
+    touching &= (boxes.low[first] < boxes.high[second]) & (boxes.low[second] < boxes.high[first])
+    found = (overlap(boxes, i, j) for i, j in zip(first[touching].tolist(), second[touching].tolist(), strict=True))
+    return [contact for contact in found if contact is not None]
+
+
+def _not_parted(boxes: Boxes, one: NDArray[np.int64], two: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of pairs of boxes, which are not parted by a line along a side of the first."""
+    cos, sin = np.cos(boxes.yaw[one]), np.sin(boxes.yaw[one])
+    dx, dy = boxes.x[two] - boxes.x[one], boxes.y[two] - boxes.y[one]
+    turned = boxes.yaw[two] - boxes.yaw[one]
+    same, across = np.abs(np.cos(turned)), np.abs(np.sin(turned))
+    length = boxes.length[one] + boxes.length[two] * same + boxes.width[two] * across
+    width = boxes.width[one] + boxes.length[two] * across + boxes.width[two] * same
+    meets: NDArray[np.bool_] = (np.abs(dx * cos + dy * sin) < length) & (np.abs(dy * cos - dx * sin) < width)
+    return meets
 
 
 def overlap(boxes: Boxes, i: int, j: int) -> Contact | None:

@@ -82,8 +82,8 @@ def find_lights(roads: Roads) -> Lights:
                 end = int(roads.first[approach + 1])
                 zone[max(end - _ZONE, int(roads.first[approach])) : end] = number
                 last = roads.lanes[approach]
-                line = max(len(last.points) - _LINE, 0)
-                lines.append((*last.points[line], math.degrees(last.yaw[line]), float(last.width[line])))
+                at = max(len(last.points) - _LINE, 0)
+                lines.append((*last.points[at], math.degrees(last.yaw[at]), float(last.width[at])))
         place = landmarks[0].transform  # type: ignore[attr-defined]
         x, y, z = place.location.x, place.location.y, place.location.z
         x, y, z, yaw, width = np.mean(lines, axis=0) if lines else (x, y, z, place.rotation.yaw, 3.5)
@@ -164,7 +164,8 @@ class LightCycle:
 
     def is_green(self) -> NDArray[np.uint8]:
         """[lights] whether each may be passed."""
-        return (self.state == GREEN).astype(np.uint8)
+        green: NDArray[np.uint8] = (self.state == GREEN).astype(np.uint8)
+        return green
 
     def set(self, light: int, state: int) -> None:
         """Show a state; unless the lights are frozen, the cycle goes on from there.

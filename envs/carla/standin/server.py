@@ -132,7 +132,7 @@ class Server:
             commands, do_tick = arguments
             results = actor_calls.run_batch(self, commands)
             if do_tick:
-                self._when_subscribed(lambda: (self.step(), reply(results))[1])
+                self._when_subscribed(lambda: self._step_and_reply(reply, results))
             else:
                 reply(results)
         elif method in CALLS:
@@ -140,6 +140,10 @@ class Server:
         else:
             logger.debug("unknown call %s", method)
             reply(refused(f"the stand-in server has no call {method!r}"))
+
+    def _step_and_reply(self, reply: Reply, results: list[Any]) -> None:
+        self.step()
+        reply(results)
 
     def _when_subscribed(self, action: Callable[[], None]) -> None:
         """Act when no subscription is under way any more, or after a second."""

@@ -255,8 +255,8 @@ class World:
         return float(self.town.roads.point[near, 2]) if near >= 0 else 0.0
 
     def _near(self, pose: Pose) -> int:
-        place = (np.array([value]) for value in (pose.x, pose.y, math.radians(pose.yaw)))
-        return int(self.traffic.nearest(*place, use_yaw=True)[0])
+        x, y, yaw = (np.array([value]) for value in (pose.x, pose.y, math.radians(pose.yaw)))
+        return int(self.traffic.nearest(x, y, yaw, use_yaw=True)[0])
 
     def _limit(self, pose: Pose) -> float:
         near = self._near(pose)

@@ -86,6 +86,7 @@ class Traffic {
 
     LaneNetwork network_;
     LaneGrid grid_;
+    std::vector<double> cos_, sin_;  // per point, of its direction
     std::vector<std::vector<std::int64_t>> conflicts_;
     std::vector<Driver> drivers_;
     std::vector<int> held_;               // per lane: drivers that hold it

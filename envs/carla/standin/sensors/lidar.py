@@ -48,11 +48,11 @@ class Lidar:
         turned = np.radians(self._angle + sweep * np.arange(columns) / columns - self._fov / 2)
         self._angle = (self._angle + sweep) % self._fov
         flat = np.cos(self._elevation)
-        local = np.empty((columns, self._channels, 3))
-        local[..., 0] = np.cos(turned)[:, None] * flat
-        local[..., 1] = np.sin(turned)[:, None] * flat
-        local[..., 2] = np.sin(self._elevation)
-        local = local.reshape(-1, 3)
+        rays = np.empty((columns, self._channels, 3))
+        rays[..., 0] = np.cos(turned)[:, None] * flat
+        rays[..., 1] = np.sin(turned)[:, None] * flat
+        rays[..., 2] = np.sin(self._elevation)
+        local = rays.reshape(-1, 3)
         directions = np.ascontiguousarray(local @ axes(view.pose).T)
         distance, tag, what, cosine = view.scenery().scene.cast(
             np.array(view.pose[:3]), directions, self._range, view.owner
