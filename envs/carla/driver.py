@@ -6,10 +6,17 @@ It drives the cars that are to be followed or overtaken, and is a baseline and a
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from envs.carla.actions import Pedals
 from envs.carla.route import Route, RoutePoint
 from envs.carla.state import SIGHT
+
+if TYPE_CHECKING:
+    from envs.carla.episode import Episode
 
 WHEELBASE = 2.9
 """Of the usual car, m."""
@@ -60,3 +67,14 @@ def drive(
         steer=min(max(steer, -1.0), 1.0),
         brake=min(max(-0.3 * error, 0.0), 1.0) if error < -0.3 or min(limits) <= 0.2 else 0.0,
     )
+
+
+def expert_action(episode: Episode) -> NDArray[np.float32]:
+    """What the driver does in an episode, as an action of the kind "accelerate_steer"."""
+    ego = episode.scene.ego
+    stop = episode.light.distance if episode.light.redness else SIGHT
+    position = ego.x, ego.y, ego.yaw
+    wanted = drive(
+        episode.route, episode.place, position, ego.forward, episode.config.target_speed, episode.around.gap, stop
+    )
+    return np.array([wanted.throttle - wanted.brake, wanted.steer], np.float32)

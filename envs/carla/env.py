@@ -107,6 +107,10 @@ class CarlaEnv(gym.Env[Observation, Any]):
         """What the environment talks to."""
         return self._server.backend
 
+    def server_processes(self) -> list[int]:
+        """Ids of the processes of a server that the environment started."""
+        return self._server.processes()
+
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -145,7 +149,7 @@ class CarlaEnv(gym.Env[Observation, Any]):
         config, task = self.config, self.task
         count = options.get("vehicles", config.vehicles)
         count = task.vehicles if count is None else int(count)
-        simulation, gap = self._world, None if task.leader is None else _LEADER_GAP[task.leader]
+        simulation, gap = self.simulation, None if task.leader is None else _LEADER_GAP[task.leader]
         for attempt in range(config.spawn_tries):
             route_rng, traffic_rng = (np.random.default_rng([seed, attempt]) for seed in seeds)
             route = self._chooser.draw(route_rng)
@@ -177,8 +181,8 @@ class CarlaEnv(gym.Env[Observation, Any]):
         leader_speed = wanted if wanted is not None else _LEADER_SPEED.get(self.task.leader or "", 0.0)
         try:
             for _ in range(self.config.action_repeat):
-                scene = self._world.step(chosen, leader_speed)
-                facts = episode.advance(scene, chosen, self._world.impacts())
+                scene = self.simulation.step(chosen, leader_speed)
+                facts = episode.advance(scene, chosen, self.simulation.impacts())
                 for name, value in terms(facts, self._weights).items():
                     parts[name] += value
                 if episode.is_over:
@@ -212,7 +216,8 @@ class CarlaEnv(gym.Env[Observation, Any]):
         self._server.close()
 
     @property
-    def _world(self) -> Simulation:
+    def simulation(self) -> Simulation:
+        """The world of the present server."""
         assert self._simulation is not None, "open"
         return self._simulation
 
@@ -252,7 +257,7 @@ class CarlaEnv(gym.Env[Observation, Any]):
             self._simulation = None
 
     def _observe(self, scene: Scene, collided: bool) -> Observation:
-        simulation = self._world
+        simulation = self.simulation
         if simulation.stops:
             self._canvas.show_lines(show(simulation.stops))
         return self._parts.observe(scene, self.episode, simulation.measure, collided)

@@ -94,17 +94,17 @@ class Simulation:
         self._leader_route: Route | None = None
         self._born = 0
         with asking():
-            self._world = self._load(xodr)
-            self._before = self._world.get_settings()
+            self.world = self._load(xodr)
+            self._before = self.world.get_settings()
             self._synchronise()
-            server_map = self._world.get_map()
+            server_map = self.world.get_map()
             name = server_map.name.rsplit("/", 1)[-1]
             self.roads = read_roads(name, server_map.to_opendrive())
             self._traffic = Traffic(client, self.roads, manager_port)
-            self.stops: list[Stop] = find_stops(self._world)
-            self._car = self._spawn_car()
-            self.half_size = half_sizes(self._sizes, self._car)
-            self._sensors = Sensors(self._world, self._car, mounts)
+            self.stops: list[Stop] = find_stops(self.world)
+            self.car = self._spawn_car()
+            self.half_size = half_sizes(self._sizes, self.car)
+            self._sensors = Sensors(self.world, self.car, mounts)
 
     @property
     def town(self) -> str:
@@ -134,19 +134,19 @@ class Simulation:
         with asking():
             self._clear()
             if settings is not None:
-                self._world.set_weather(settings)
-            self._world.reset_all_traffic_lights()
+                self.world.set_weather(settings)
+            self.world.reset_all_traffic_lights()
             x, y = route.point_at(0.0)
-            self._car.set_transform(_pose(route, 0.0))
-            self._car.set_target_velocity(carla.Vector3D())
-            self._car.set_target_angular_velocity(carla.Vector3D())
+            self.car.set_transform(_pose(route, 0.0))
+            self.car.set_target_velocity(carla.Vector3D())
+            self.car.set_target_angular_velocity(carla.Vector3D())
             self._apply(Pedals(brake=1.0))
             self._traffic.begin(vehicles, (x, y), rng)
             if leader_gap is not None:
                 self._spawn_leader(route, leader_gap)
             self._tick()
-            actors = self._world.get_actors()
-            self._bodies = bodies_of(list(actors), self._sizes, {self._car.id: None})
+            actors = self.world.get_actors()
+            self._bodies = bodies_of(list(actors), self._sizes, {self.car.id: None})
             for _ in range(self._config.grace_ticks):
                 frame = self._tick()
             self._born = frame
@@ -193,8 +193,8 @@ class Simulation:
             with asking():
                 numbers = self._sensors.stop()
                 self._clear()
-                destroy(self._client, [*numbers, self._car.id])
-                self._world.apply_settings(self._before)
+                destroy(self._client, [*numbers, self.car.id])
+                self.world.apply_settings(self._before)
         except ServerLost as lost:
             logger.debug("the server was not tidied up: %s", lost)
 
@@ -221,42 +221,42 @@ class Simulation:
             client.set_timeout(config.timeout_seconds)
 
     def _synchronise(self) -> None:
-        settings = self._world.get_settings()
+        settings = self.world.get_settings()
         settings.synchronous_mode = True
         settings.fixed_delta_seconds = self._config.tick_seconds
         settings.no_rendering_mode = "camera" not in self._config.observation
-        self._world.apply_settings(settings)
+        self.world.apply_settings(settings)
 
     def _spawn_car(self) -> Any:
-        library, wanted = self._world.get_blueprint_library(), self._config.vehicle
+        library, wanted = self.world.get_blueprint_library(), self._config.vehicle
         names = [blueprint.id for blueprint in library.filter("vehicle.*")]
         if wanted not in names:
             raise ValueError(f"the server has no vehicle {wanted!r}{nearest(wanted, names)}")
         blueprint = library.find(wanted)
         blueprint.set_attribute("role_name", "hero")
-        points = self._world.get_map().get_spawn_points()
+        points = self.world.get_map().get_spawn_points()
         for point in points:
-            car = self._world.try_spawn_actor(blueprint, point)
+            car = self.world.try_spawn_actor(blueprint, point)
             if car is not None:
                 return car
         raise ServerLost(f"none of the {len(points)} spawn points of the map is free")
 
     def _apply(self, pedals: Pedals) -> None:
         control = carla.VehicleControl(throttle=pedals.throttle, steer=pedals.steer, brake=pedals.brake)
-        self._car.apply_control(control)
+        self.car.apply_control(control)
 
     def _tick(self) -> int:
-        return int(self._world.tick(self._config.timeout_seconds))
+        return int(self.world.tick(self._config.timeout_seconds))
 
     def _scene(self, frame: int) -> Scene:
-        snapshot = self._world.get_snapshot()
+        snapshot = self.world.get_snapshot()
         if snapshot.frame != frame:
             snapshot = self._wait_for(frame)
-        return read_scene(snapshot, self._car.id, self._bodies)
+        return read_scene(snapshot, self.car.id, self._bodies)
 
     def _wait_for(self, frame: int) -> Any:
         """The snapshot of a frame; a tick that a server made late is skipped."""
-        snapshot = self._world.get_snapshot()
+        snapshot = self.world.get_snapshot()
         if snapshot.frame < frame:
             raise ServerLost(f"the server announced frame {frame} and is at {snapshot.frame}")
         return snapshot
@@ -271,9 +271,9 @@ class Simulation:
         self._bodies = []
 
     def _spawn_leader(self, route: Route, gap: float) -> None:
-        blueprint = self._world.get_blueprint_library().find(self._config.vehicle)
+        blueprint = self.world.get_blueprint_library().find(self._config.vehicle)
         blueprint.set_attribute("role_name", "leader")
-        self._leader = self._world.try_spawn_actor(blueprint, _pose(route, gap))
+        self._leader = self.world.try_spawn_actor(blueprint, _pose(route, gap))
         self._leader_route = Route(route.points, route.limit, route.width, route.height)
         self._leader_route.restart(gap)
 

@@ -45,6 +45,10 @@ class Supervisor:
         assert self._client is not None, "started"
         return self._client
 
+    def processes(self) -> list[int]:
+        """Those of a server that was started here."""
+        return [] if self._process is None else self._process.processes()
+
     @property
     def traffic_port(self) -> int:
         """Of the TrafficManager."""

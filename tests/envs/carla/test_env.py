@@ -15,9 +15,8 @@ import pytest
 
 pytest.importorskip("carla")
 
-from envs.carla.driver import drive
+from envs.carla.driver import expert_action
 from envs.carla.env import CarlaEnv
-from envs.carla.state import SIGHT
 from envs.registry import make_bare_env
 
 pytestmark = pytest.mark.integration
@@ -38,22 +37,13 @@ def env() -> Iterator[CarlaEnv]:
     made.close()
 
 
-def expert(env: CarlaEnv) -> np.ndarray[Any, Any]:
-    """What the driver by rule does."""
-    episode = env.episode
-    ego = episode.scene.ego
-    stop = episode.light.distance if episode.light.redness else SIGHT
-    wanted = drive(episode.route, episode.place, (ego.x, ego.y, ego.yaw), ego.forward, 8.0, episode.around.gap, stop)
-    return np.array([wanted.throttle - wanted.brake, wanted.steer], np.float32)
-
-
 def test_it_drives_a_route_to_its_end(env: CarlaEnv) -> None:
     observation, info = env.reset(seed=3)
     assert env.observation_space.contains(observation)
     assert info["route_completion"] == 0.0
     total, parts, terminated = 0.0, 0.0, False
     for _ in range(300):
-        observation, reward, terminated, truncated, info = env.step(expert(env))
+        observation, reward, terminated, truncated, info = env.step(expert_action(env.episode))
         total += reward
         parts += sum(value for name, value in info.items() if name.startswith("reward_"))
         if terminated or truncated:
