@@ -1,6 +1,7 @@
 """Cases of `worldfleet bench env` on the stand-in CARLA server: integration results, never CARLA results.
 
-CPU time is that of client and server together; the driver by rule drives. The peer is the bare client: a control and a tick of the same world.
+CPU time is that of client and server together; the driver by rule drives. The peer is the bare client: a control and a
+tick of the same world.
 """
 
 from __future__ import annotations
