@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from learner.models.rssm import RssmConfig, State
+from learner.models.rssm import State
+from learner.models.rssm_config import RssmConfig
 from learner.models.world_model import LatentModel
 from planners.base import Expansion
 from planners.config import BOX_SAMPLES, MctsConfig, SequenceConfig

@@ -16,7 +16,7 @@ from cluster.stages import Stage, scheduled
 from envs.specs import EnvSpec
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.muzero_config import MuZeroConfig
-from learner.algorithms.pets import PetsConfig
+from learner.algorithms.pets_config import PetsConfig
 
 if TYPE_CHECKING:
     from torch import device as TorchDevice
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from learner.algorithms.pets import PetsAlgorithm
     from learner.batch import SequenceBatch
     from learner.dataset import Stream
-    from learner.device import DeviceName, Precision
     from learner.learner import Learner, ResultSink
+    from learner.learner_config import DeviceName, Precision
 
 
 def check(config: RunConfig) -> None:

@@ -35,7 +35,7 @@ from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, OneOf, Posi
 from envs.registry import is_prefixed_name, known_spec, remember_spec
 from envs.specs import EnvSpec
 from learner.broadcast import BroadcastPrecision
-from learner.learner import LearnerConfig
+from learner.learner_config import LearnerConfig
 from planners.config import IcemConfig, PlannerConfig
 
 PRESET_KINDS = ("algorithms", "envs", "scales")

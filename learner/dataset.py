@@ -1,22 +1,17 @@
-"""Recorded streams held in memory, and fitting an algorithm to them offline.
+"""Recorded streams held in memory.
 
 Letters: B sequences, T steps.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.algorithms.base import Algorithm
 from learner.batch import SequenceBatch
-from learner.learner import Learner, LearnerConfig
-
-logger = logging.getLogger(__name__)
 
 Stream = dict[str, NDArray[Any]]
 """Consecutive steps of one environment: observation keys, action, reward, is_first, is_last, is_terminal, episode."""
@@ -75,33 +70,3 @@ class StreamDataset:
         rng = np.random.default_rng(seed)
         while True:
             yield self.sample(size, length, rng)
-
-
-def fit(
-    algorithm: Algorithm, dataset: StreamDataset, config: LearnerConfig, updates: int, seed: int, log_every: int = 1000
-) -> list[dict[str, float]]:
-    """Update `algorithm` from a fixed dataset by the learner that also serves online training.
-
-    Args:
-        algorithm: What to fit.
-        dataset: Recorded streams; held-out episodes are split off by the algorithm itself.
-        config: Batch shape and threads.
-        updates: Least number of updates; fitting ends sooner once the algorithm reports `stopped`.
-        seed: Seed of the sampling.
-        log_every: Learner steps between two kept records.
-
-    Returns:
-        Metrics every `log_every` learner steps and of the last one.
-    """
-    learner = Learner(algorithm, dataset.batches(config.batch_size, config.sequence_length, seed), config, seed)
-    records: list[dict[str, float]] = []
-    step = 0
-    while True:
-        metrics = learner.step()
-        done = learner.updates >= updates or metrics.get("stopped", 0.0) > 0
-        if done or step % log_every == 0:
-            records.append(metrics)
-            logger.info("update %d: loss %.4g", learner.updates, metrics.get("loss", float("nan")))
-        if done:
-            return records
-        step += 1

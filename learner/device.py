@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.batch import SequenceBatch
+from learner.learner_config import DeviceName, Precision
 
-DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["fp32", "bf16"]
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 

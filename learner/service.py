@@ -12,8 +12,9 @@ from learner import distributed
 from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.broadcast import BroadcastPrecision, pack_weights
-from learner.device import DeviceName, resolve_device
+from learner.device import resolve_device
 from learner.learner import Learner, MetricSums, ResultSink, is_due, sum_metrics
+from learner.learner_config import DeviceName
 from learner.prefetch import Prefetcher
 
 

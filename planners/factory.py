@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from planners.base import Plannable, Planner
 from planners.config import MctsConfig, PlannerConfig
 from planners.sampling import SamplingPlanner
-from planners.tree import TreePlanner
 
 
 def make_planner(
@@ -27,6 +26,8 @@ def make_planner(
     """
     match config:
         case MctsConfig():
+            from planners.tree import TreePlanner  # imports torch, which the others do not need
+
             return TreePlanner(config, model.tree(config))
         case _:
             return SamplingPlanner(config, low, high, model.evaluator(config))

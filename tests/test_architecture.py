@@ -59,6 +59,13 @@ def test_pure_modules_import_without_ray() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_actors_without_networks_import_without_torch() -> None:
+    """It takes seconds and some 200 MB of every process: of a shard, and of rollouts and planners without a network."""
+    modules = "cluster.build, cluster.roles, actors.service, actors.planning, actors.replay.service"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_packages_are_ours(name: str) -> None:
     """Distributions called `envs`, `cluster` or `actors` exist; none of them may shadow ours."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.replay.config import TRAIN, ReplayConfig
 from actors.replay.draw.kinds import takes_priorities
 from learner.algorithms.base import Exchange
-from learner.learner import LearnerConfig
+from learner.learner_config import LearnerConfig
 
 
 def check_exchange(algorithm: str, exchange: Exchange, replay: ReplayConfig, learner: LearnerConfig) -> None:

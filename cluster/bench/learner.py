@@ -22,7 +22,8 @@ from cluster.bench.learner_cuda import cuda_rows
 from cluster.bench.learner_data import WORKLOADS, Workload, make_algorithm, make_batch
 from cluster.bench.learner_peers import PEERS, Update, make_peer, shown, why_skipped
 from cluster.bench.row import BenchRow
-from learner.device import Precision, keep_freed_memory
+from learner.device import keep_freed_memory
+from learner.learner_config import Precision
 
 _CPU = torch.device("cpu")
 

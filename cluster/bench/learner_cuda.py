@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cluster.bench.learner_data import Workload, make_algorithm, make_batch
 from cluster.bench.row import BenchRow
-from learner.device import Precision
-from learner.models.layers import SizeName
+from learner.learner_config import Precision
+from learner.models.sizes import SizeName
 
 SIZES: tuple[SizeName, ...] = ("1m", "12m", "50m", "200m")
 MODES: tuple[tuple[Precision, bool], ...] = (("bf16", False), ("bf16", True), ("fp32", False))

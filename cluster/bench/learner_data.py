@@ -16,10 +16,10 @@ from envs.specs import ArraySpec, EnvSpec
 from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.device import Precision
-from learner.models.layers import Dimensions, SizeName
-from learner.models.observation import ObservationConfig
+from learner.learner_config import Precision
+from learner.models.observation_config import ObservationConfig
 from learner.models.rssm import LATENT_KEYS
+from learner.models.sizes import Dimensions, SizeName
 
 _SEED = 0
 _EPISODE_END = 20  # step of every sequence behind which a new episode begins

@@ -23,7 +23,8 @@ from torch import nn
 
 from cluster.bench.learner_data import Workload, arrays
 from learner.algorithms.dreamer_config import BehaviourConfig
-from learner.device import Precision, autocast
+from learner.device import autocast
+from learner.learner_config import Precision
 
 logger = logging.getLogger(__name__)
 

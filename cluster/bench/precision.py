@@ -23,8 +23,9 @@ from learner.algorithms.dreamer import DreamerAlgorithm, Imagined
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.algorithms.pets import PetsAlgorithm
 from learner.batch import SequenceBatch
-from learner.device import Precision, autocast, resolve_device
-from learner.models.world_model import DisagreementConfig
+from learner.device import autocast, resolve_device
+from learner.learner_config import Precision
+from learner.models.world_model_config import DisagreementConfig
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32")
 SPEC = EnvSpec("random", {"state": ArraySpec((24,), "float32")}, ArraySpec((6,), "float32", -1.0, 1.0))

@@ -27,8 +27,9 @@ from cluster.report.fidelity_page import write_markdown, write_plot
 from cluster.seeding import derive_seed
 from envs.registry import env_spec, make_vector_env
 from envs.specs import ArraySpec, EnvSpec, StepBatch, VectorEnv
-from learner.algorithms.pets import PetsAlgorithm, PetsConfig
-from learner.dataset import Stream, StreamDataset, fit
+from learner.algorithms.pets import PetsAlgorithm
+from learner.algorithms.pets_config import PetsConfig
+from learner.dataset import Stream, StreamDataset
 from learner.fidelity import (
     Rollout,
     Windows,
@@ -38,9 +39,10 @@ from learner.fidelity import (
     persistence,
     rollout,
 )
-from learner.learner import LearnerConfig
-from learner.models.ensemble import EnsembleConfig
-from learner.optim import OptimConfig
+from learner.fit import fit
+from learner.learner_config import LearnerConfig
+from learner.models.ensemble_config import EnsembleConfig
+from learner.optim_config import OptimConfig
 from planners.config import IcemConfig, PlannerConfig
 
 logger = logging.getLogger(__name__)

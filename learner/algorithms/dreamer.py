@@ -28,7 +28,8 @@ from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
 from learner.collective import Collective, current
-from learner.device import Precision, autocast, batch_tensors, fast_products
+from learner.device import autocast, batch_tensors, fast_products
+from learner.learner_config import Precision
 from learner.losses.dreamer import (
     ReturnRange,
     actor_loss,

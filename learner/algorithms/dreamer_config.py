@@ -10,11 +10,11 @@ from typing import Literal
 
 from envs.numbers import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
 from learner.algorithms.base import Exchange
-from learner.models.layers import SIZES, ActivationName, Architecture, Dimensions, NormName, SizeName
-from learner.models.observation import ObservationConfig
-from learner.models.rssm import RssmConfig
-from learner.models.world_model import DisagreementConfig, PolicyConfig, ScalarConfig, WorldModelConfig
-from learner.optim import OptimConfig
+from learner.models.observation_config import ObservationConfig
+from learner.models.rssm_config import RssmConfig
+from learner.models.sizes import SIZES, ActivationName, Architecture, Dimensions, NormName, SizeName
+from learner.models.world_model_config import DisagreementConfig, PolicyConfig, ScalarConfig, WorldModelConfig
+from learner.optim_config import OptimConfig
 
 
 @dataclass(frozen=True)

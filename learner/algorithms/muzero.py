@@ -24,7 +24,8 @@ from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.muzero_config import MuZeroConfig
 from learner.batch import SequenceBatch
 from learner.collective import Collective, current
-from learner.device import Precision, autocast, batch_tensors, fast_products, to_device
+from learner.device import autocast, batch_tensors, fast_products, to_device
+from learner.learner_config import Precision
 from learner.losses.muzero import (
     Positions,
     Returns,
@@ -39,7 +40,7 @@ from learner.losses.muzero import (
 )
 from learner.models.distributions import OneHot, Policy
 from learner.models.muzero import MuZeroModel
-from learner.models.muzero_scalar import Scalar
+from learner.models.muzero_scalar import Scalar, saturated
 from learner.optim import Optimizer, learning_rate
 from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE
 
@@ -289,8 +290,8 @@ class MuZeroAlgorithm:
         """This rank's share of further metrics."""
         config = self.config
         counted = {
-            "saturated/value": (config.value.saturated(wanted.value), wanted.value_mask),
-            "saturated/reward": (config.reward.saturated(wanted.reward), wanted.reward_mask),
+            "saturated/value": (saturated(wanted.value, config.value), wanted.value_mask),
+            "saturated/reward": (saturated(wanted.reward, config.reward), wanted.reward_mask),
             "target/value": (wanted.value, wanted.value_mask),
             "target/reward": (wanted.reward, wanted.reward_mask),
             "predicted/value": (predicted.value.mean.T, wanted.value_mask),

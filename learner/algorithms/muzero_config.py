@@ -11,10 +11,8 @@ from typing import Literal
 
 from envs.numbers import Fraction, NonNegativeFloat, PositiveInt, check_fields
 from learner.algorithms.base import Exchange
-from learner.models.muzero import GaussianConfig, MuZeroModelConfig
-from learner.models.muzero_network import MuZeroNetworkConfig
-from learner.models.muzero_scalar import SupportConfig
-from learner.optim import OptimConfig
+from learner.models.muzero_config import GaussianConfig, MuZeroModelConfig, MuZeroNetworkConfig, SupportConfig
+from learner.optim_config import OptimConfig
 
 
 @dataclass(frozen=True)

@@ -10,77 +10,34 @@ Letters: B sequences, T steps, N transitions, K members, S state size, A action 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.numbers import check_fields
 from envs.specs import EnvSpec
-from learner.algorithms.base import Exchange, Part, UpdateResult, nonfinite
+from learner.algorithms.base import Part, UpdateResult, nonfinite
+from learner.algorithms.pets_config import PetsConfig
 from learner.batch import SequenceBatch
-from learner.bootstrap import Kind, bootstrap_weights, held_out
+from learner.bootstrap import bootstrap_weights, held_out
 from learner.collective import Collective, current
-from learner.device import Precision, autocast, to_device
-from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
-from learner.losses.ensemble import EnsembleLoss, EnsembleLossConfig, ensemble_loss, logvar_penalty
+from learner.device import autocast, to_device
+from learner.early_stopping import EarlyStopping
+from learner.learner_config import Precision
+from learner.losses.ensemble import EnsembleLoss, ensemble_loss, logvar_penalty
+from learner.losses.ensemble_config import EnsembleLossConfig
 from learner.losses.likelihood import squared_error
 from learner.models.average import ParameterAverage
-from learner.models.ensemble import Ensemble, EnsembleConfig, save_members
+from learner.models.ensemble import Ensemble, save_members
 from learner.models.normaliser import OUTLIER_FACTOR, OUTLIER_SHARE
-from learner.optim import OptimConfig, Optimizer, learning_rate
+from learner.optim import Optimizer, learning_rate
 from learner.transitions import Transitions, transitions_of
 
 logger = logging.getLogger(__name__)
-
-Share = Annotated[float, Ge(0), Lt(1)]
-
-
-@dataclass(frozen=True)
-class PetsConfig:
-    """An ensemble and how it is trained.
-
-    Args:
-        name: The algorithm.
-        observation_key: Observation that is the state; it is flattened.
-        ensemble: Shape of the model.
-        loss: Terms of the loss.
-        optimizer: How the members are optimised.
-        early_stopping: When updating pauses.
-        bootstrap: How the members' training sets differ: "poisson", "bernoulli" or "none".
-        validation_fraction: Share of the episodes that is held out.
-        average_decay: Decay of the moving average of the weights that is evaluated and exported, 0 for none.
-    """
-
-    name: Literal["pets"] = "pets"
-    observation_key: str = "state"
-    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
-    loss: EnsembleLossConfig = field(default_factory=EnsembleLossConfig)
-    optimizer: OptimConfig = field(default_factory=OptimConfig)
-    early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
-    bootstrap: Kind = "poisson"
-    validation_fraction: Share = 0.1
-    average_decay: Share = 0.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.early_stopping.patience > 0 and self.validation_fraction == 0.0:
-            raise ValueError("early stopping needs a validation_fraction above 0")
-
-    @property
-    def context(self) -> int:
-        """Leading steps of a sampled sequence that only start the rest: none."""
-        return 0
-
-    @property
-    def exchange(self) -> Exchange:
-        """The error of every sequence is its priority, if priorities are wanted."""
-        return Exchange(gives=frozenset({"priorities"}), weights=True)
 
 
 @dataclass(frozen=True)

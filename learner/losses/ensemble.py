@@ -11,38 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from envs.numbers import Fraction, NonNegativeFloat, PositiveFloat, check_fields
+from learner.losses.ensemble_config import EnsembleLossConfig
 from learner.losses.likelihood import beta_gaussian_nll, binary_cross_entropy, huber, squared_error
 from learner.models.ensemble import EnsemblePrediction
 
 Reduction = Literal["none", "mean"]
-
-
-@dataclass(frozen=True)
-class EnsembleLossConfig:
-    """Terms of the loss; targets are normalised, so one standard deviation of the data is 1.
-
-    Args:
-        state: "mse" (half the squared error) or "huber" for the state of deterministic members; Gaussian members
-            use the negative log-likelihood for state and reward. The reward of deterministic members is Huber.
-        huber_delta: Where the Huber losses turn linear.
-        reward_scale: Weight of the reward term.
-        done_scale: Weight of the termination term.
-        done_positive_weight: Weight of terminal steps within the termination term.
-        nll_beta: Exponent of the variance weighting of the Gaussian likelihood, 0 for none.
-        logvar_regulariser: Weight of the summed distance between the log-variance bounds (PETS).
-    """
-
-    state: Literal["mse", "huber"] = "mse"
-    huber_delta: PositiveFloat = 1.0
-    reward_scale: NonNegativeFloat = 0.5
-    done_scale: NonNegativeFloat = 0.1
-    done_positive_weight: PositiveFloat = 10.0
-    nll_beta: Fraction = 0.5
-    logvar_regulariser: NonNegativeFloat = 0.01
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(frozen=True)

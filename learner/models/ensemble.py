@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,49 +20,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from envs.numbers import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
+from learner.models.ensemble_config import EnsembleConfig
 from learner.models.normaliser import RunningNormaliser
 
-Activation = Literal["silu", "relu", "tanh", "elu"]
 _OUTPUT_GAIN = 0.3
 """Initial outputs are small against the normalised targets, yet differ between members."""
 _RESOLUTION = 1e-7
 """Of float32: deviations that are smaller than this share of the mean are rounding."""
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu, "tanh": torch.tanh, "elu": F.elu}
-
-
-@dataclass(frozen=True)
-class EnsembleConfig:
-    """Shape of an MLP ensemble.
-
-    Args:
-        members: Number of members K.
-        hidden: Width of every hidden layer; () is a linear model.
-        activation: Non-linearity after every hidden layer.
-        gaussian: Predict a variance too (PETS probabilistic ensemble) instead of the mean alone.
-        termination: Predict whether the step ends the episode by termination.
-        min_logvar: Initial lower bound of the log-variance, in normalised units; learned.
-        max_logvar: Initial upper bound of the log-variance, in normalised units; learned.
-        bias_spread: The hinges of the first layer start spread over this many standard deviations of the inputs around
-            their mean, instead of all at the mean: contacts and other local structure are then found much sooner.
-        min_std: Standard deviation below which an input counts as constant and is not scaled up, and to which the
-            scale of an output is raised.
-    """
-
-    members: PositiveInt = 5
-    hidden: tuple[PositiveInt, ...] = (256, 256)
-    activation: Activation = "silu"
-    gaussian: bool = False
-    termination: bool = False
-    min_logvar: float = -10.0
-    max_logvar: float = 0.5
-    bias_spread: NonNegativeFloat = 2.0
-    min_std: PositiveFloat = 1e-6
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.min_logvar >= self.max_logvar:
-            raise ValueError(f"min_logvar must be below max_logvar, got {self.min_logvar} and {self.max_logvar}")
 
 
 @dataclass(frozen=True)

@@ -6,57 +6,19 @@ Letters: N rows, D features or channels of a latent, A action size, U units of t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from envs.numbers import PositiveFloat, check_fields
 from envs.specs import EnvSpec
 from learner.models.distributions import BoundedNormal, OneHot, Policy
-from learner.models.muzero_network import (
-    Dynamics,
-    Head,
-    MuZeroNetworkConfig,
-    Outputs,
-    PrefixConfig,
-    Projection,
-    Reduce,
-    Representation,
-)
-from learner.models.muzero_scalar import Scalar, SupportConfig
+from learner.models.muzero_config import MuZeroModelConfig, MuZeroNetworkConfig, PrefixConfig
+from learner.models.muzero_network import Dynamics, Head, Outputs, Projection, Reduce, Representation
+from learner.models.muzero_scalar import Scalar, support_bins
+from learner.models.observation import ObservationKeys
+from learner.models.observation_config import ObservationConfig
 from learner.models.world_model import ActionCodec
-
-
-@dataclass(frozen=True)
-class GaussianConfig:
-    """The policy over a box of actions: independent normals with means in (-1, 1).
-
-    Args:
-        min_std: Smallest standard deviation.
-        max_std: Largest.
-    """
-
-    min_std: PositiveFloat = 0.1
-    max_std: PositiveFloat = 1.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if self.min_std >= self.max_std:
-            raise ValueError(f"min_std must be below max_std {self.max_std}, got {self.min_std}")
-
-
-@dataclass(frozen=True)
-class MuZeroModelConfig:
-    """Parts of the model."""
-
-    keys: tuple[str, ...]  # observations in use, () for all
-    network: MuZeroNetworkConfig
-    reward: SupportConfig
-    value: SupportConfig
-    gaussian: GaussianConfig
-    consistency: bool  # whether there is a projection
 
 
 class Latent(NamedTuple):
@@ -83,7 +45,8 @@ class MuZeroModel(nn.Module):
     def __init__(self, config: MuZeroModelConfig, spec: EnvSpec) -> None:
         super().__init__()
         self.config, network = config, config.network
-        self.keys = network.keys(spec.observation, config.keys)
+        seen = ObservationConfig(config.keys, multipliers=(1,) * network.reductions)
+        self.keys = ObservationKeys.of(spec.observation, seen)
         self.action = ActionCodec(spec.action)
         self.discrete = spec.action.is_discrete
         self.representation = Representation(self.keys, network)
@@ -97,8 +60,8 @@ class MuZeroModel(nn.Module):
         for side in shape:
             size *= side
         self.projection = Projection(size, network) if config.consistency else None
-        self.register_buffer("reward_bins", config.reward.values(), persistent=False)
-        self.register_buffer("value_bins", config.value.values(), persistent=False)
+        self.register_buffer("reward_bins", support_bins(config.reward), persistent=False)
+        self.register_buffer("value_bins", support_bins(config.value), persistent=False)
 
     def represent(self, observation: Mapping[str, Tensor]) -> Latent:
         """Raw observations [N, ...] -> latents [N, ...] with an empty memory."""

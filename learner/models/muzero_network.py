@@ -9,92 +9,14 @@ Letters: N rows, D features or channels of a latent, A action size, K bins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from envs.numbers import NonNegativeInt, PositiveInt, check_fields
-from envs.specs import ArraySpec
 from learner.models.distributions import symlog
-from learner.models.layers import ACTIVATIONS, ActivationName, Linear, NormName, initialise, make_norm
-from learner.models.observation import ObservationConfig, ObservationKeys
-
-
-@dataclass(frozen=True)
-class PrefixConfig:
-    """The value prefix of EfficientZero (Ye et al. 2021, section 4.2): an LSTM that predicts sums of rewards.
-
-    Args:
-        units: Of the LSTM.
-        horizon: Steps after which its memory and the sum start anew.
-    """
-
-    units: PositiveInt = 512
-    horizon: PositiveInt = 5
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class ProjectionConfig:
-    """The two MLPs of SimSiam (Chen and He 2021), as EfficientZero uses them.
-
-    Args:
-        hidden: Features of the hidden layers of the projector.
-        outputs: Features that are compared.
-        bottleneck: Features of the hidden layer of the predictor.
-    """
-
-    hidden: PositiveInt = 1024
-    outputs: PositiveInt = 1024
-    bottleneck: PositiveInt = 512
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class MuZeroNetworkConfig:
-    """Sizes of the networks (Schrittwieser et al. 2020, appendix F).
-
-    Args:
-        units: Features of a latent of vectors, and of its layers.
-        channels: Channels of a latent of images, and of its layers.
-        blocks: Residual blocks of the representation, and as many of the dynamics.
-        reductions: Times the representation halves an image.
-        head_channels: Channels to which a head first reduces a latent of images.
-        head_units: Features of the hidden layers of heads.
-        head_layers: Hidden layers of heads.
-        norm: Norm of all layers.
-        act: Activation of all layers.
-        prefix: The value prefix, None to predict rewards.
-        projection: For the consistency loss.
-    """
-
-    units: PositiveInt = 512
-    channels: PositiveInt = 256
-    blocks: NonNegativeInt = 16
-    reductions: PositiveInt = 4
-    head_channels: PositiveInt = 16
-    head_units: PositiveInt = 256
-    head_layers: PositiveInt = 1
-    norm: NormName = "layer"
-    act: ActivationName = "relu"
-    prefix: PrefixConfig | None = None
-    projection: ProjectionConfig = field(default_factory=ProjectionConfig)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    def keys(self, observation: Mapping[str, ArraySpec], chosen: tuple[str, ...]) -> ObservationKeys:
-        """The observations in use.
-
-        Raises:
-            ValueError: A chosen key is unknown, or the size of an image is no multiple of the reductions.
-        """
-        return ObservationKeys.of(observation, ObservationConfig(chosen, multipliers=(1,) * self.reductions))
+from learner.models.layers import ACTIVATIONS, Linear, initialise, make_norm
+from learner.models.muzero_config import MuZeroNetworkConfig
+from learner.models.observation import ObservationKeys
 
 
 class Chain(nn.Sequential):

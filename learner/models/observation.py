@@ -15,53 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from envs.numbers import PositiveInt, check_fields
 from envs.specs import ArraySpec
 from learner.models.distributions import Distribution, Ids, Regression, symlog, widened
-from learner.models.layers import (
-    ACTIVATIONS,
-    Architecture,
-    Dense,
-    GroupedLinear,
-    Linear,
-    Mlp,
-    initialise,
-    make_norm,
-    normalise,
-)
+from learner.models.layers import ACTIVATIONS, Dense, GroupedLinear, Linear, Mlp, initialise, make_norm, normalise
+from learner.models.observation_config import ObservationConfig
 from learner.models.rssm import State
-
-
-@dataclass(frozen=True)
-class ObservationConfig:
-    """Shape of encoder and decoder.
-
-    Args:
-        keys: Observations to use, () for all.
-        layers: Hidden layers for vectors.
-        multipliers: Channels of each convolution, in units of the depth; every convolution halves the image.
-        kernel: Width of the convolutions.
-        strided: Stride 2 and transposed convolutions, or stride 1 with max-pooling and nearest upsampling.
-        symlog: Whether vectors are squashed.
-        sigmoid: Whether decoded images are squashed into [0, 1].
-        groups: Groups of the linear map from the deterministic state to the first image of the decoder.
-    """
-
-    keys: tuple[str, ...] = ()
-    layers: PositiveInt = 3
-    multipliers: tuple[PositiveInt, ...] = (2, 3, 4, 4)
-    kernel: PositiveInt = 5
-    strided: bool = False
-    symlog: bool = True
-    sigmoid: bool = True
-    groups: PositiveInt = 8
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        if not self.multipliers:
-            raise ValueError("multipliers must not be empty")
-        if self.kernel < 3 or self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd and at least 3, got {self.kernel}")
+from learner.models.sizes import Architecture
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,15 @@ E token features, A action size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from envs.numbers import PositiveFloat, PositiveInt, check_fields
 from learner.models.distributions import Normal, OneHot, widened
 from learner.models.layers import (
     ACTIVATIONS,
-    Architecture,
     Dense,
     GroupedLinear,
     Linear,
@@ -34,37 +30,11 @@ from learner.models.layers import (
     split,
     unrolled,
 )
+from learner.models.rssm_config import RssmConfig
+from learner.models.sizes import Architecture
 
 LATENT_KEYS = ("latent_deter", "latent_stoch")
 """Keys under which the two parts of a state are stored in the replay."""
-
-
-@dataclass(frozen=True)
-class RssmConfig:
-    """Kind and shape of the model.
-
-    Args:
-        latent: "categorical" (Hafner et al. 2021) or "gaussian" (Hafner et al. 2019).
-        cell: "block_gru" (Hafner et al. 2025) or "gru" with one dense weight matrix.
-        groups: Independent categoricals, or Gaussians, of the stochastic part.
-        blocks: Groups of the block GRU's weights.
-        prior_layers: Hidden layers of the prior.
-        posterior_layers: Hidden layers of the posterior.
-        unimix: Share of the uniform distribution in each categorical.
-        min_std: Smallest standard deviation of a Gaussian.
-    """
-
-    latent: Literal["categorical", "gaussian"] = "categorical"
-    cell: Literal["block_gru", "gru"] = "block_gru"
-    groups: PositiveInt = 32
-    blocks: PositiveInt = 8
-    prior_layers: PositiveInt = 2
-    posterior_layers: PositiveInt = 1
-    unimix: Annotated[float, Ge(0), Lt(1)] = 0.01
-    min_std: PositiveFloat = 0.1
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 class State(NamedTuple):

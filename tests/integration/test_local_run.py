@@ -57,7 +57,7 @@ def test_two_runs_of_a_seed_write_the_same_metrics(config: RunConfig, tmp_path: 
 def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
     algo: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    schedule = ["schedule.total_steps=1000", "schedule.log_every=250", "schedule.eval_every=500"]
+    schedule = ["schedule.total_steps=768", "schedule.log_every=250", "schedule.eval_every=500"]
     overrides = ["cluster.mode=local", "seed=3", *schedule]
     config = resolve(algo, "gym:CartPole-v1" if algo == "efficientzero" else "nav3d", "debug", overrides=overrides)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -68,7 +68,7 @@ def test_a_run_stopped_anywhere_equals_an_uninterrupted_one(
         assert outcome.reason == "SIGTERM"
     stop_after(0)
     assert train(None, parts, resume=True).reason == "done"
-    assert len(assert_same_run(whole, parts)) >= 4
+    assert len(assert_same_run(whole, parts)) >= 3
     replay = build.replay(config, whole / "replay", None)
     for stream_id, (start, end) in replay.streams().items():
         data = replay.read(stream_id, start, end - start).data
@@ -87,8 +87,8 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("case", STAGES)
-@pytest.mark.parametrize("algo", ["pets", "dreamer_v2"])
+# The stages are the same code for every algorithm; a fit from stored steps is where one with latents differs.
+@pytest.mark.parametrize(("case", "algo"), [*((case, "pets") for case in STAGES), ("from replay", "dreamer_v2")])
 def test_a_run_stopped_in_any_stage_equals_an_uninterrupted_one(
     case: str, algo: str, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:

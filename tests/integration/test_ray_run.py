@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from cluster.audit import audit_run
+from cluster.config import resolve
+from cluster.train import train
 from learner import checkpoint
 from tests.chaos.leftovers import left_by
 from tests.chaos.monkey import actor_pids, descendants
@@ -57,6 +59,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     run_dir = tmp_path / "run"
     settings = (
         "schedule.total_steps=4000",
+        "schedule.pretrain_updates=6",
         "schedule.checkpoint_every=1000",
         "roles.learner.count=2",
         "roles.inference.count=1",
@@ -74,6 +77,8 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     assert died == {"rollout", "inference", "replay", "learner", "weights"}
     assert events(run_dir)[-1]["event"] == "end"
     assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 4000
+    stages = [event["stage"].partition("(")[0] for event in events(run_dir, "stage")]
+    assert stages == ["Fit", "Interleave"]
     updates = [row["learner/updates"] for row in lines(run_dir)]
     assert updates == sorted(updates)
     assert updates[-1] > updates[0]
@@ -97,22 +102,16 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path
     assert "died 1 times, 0 restarts are allowed" in complaint
     assert f"--resume {run_dir}" in complaint
     assert checkpoint.latest(run_dir / "checkpoints") is not None
-    command = [sys.executable, "-m", "worldfleet", "train", "--resume", str(run_dir), "--set", "replay.num_shards=3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    assert train(None, run_dir, resume=True, overrides=["cluster.mode=local"]).reason == "done"
     steps = [line["step"] for line in lines(run_dir)]
     assert steps == sorted(set(steps))
     assert steps[-1] >= 3000
 
 
-def test_collecting_and_fitting_are_runs_of_their_own(tmp_path: Path) -> None:
+def test_a_fit_of_stored_steps_goes_on_when_its_learner_dies(tmp_path: Path) -> None:
     collected, fitted = tmp_path / "collected", tmp_path / "fitted"
-    process = start(collected, "schedule.total_steps=1024", "schedule.fit_updates=6", "schedule.checkpoint_every=100")
-    _, log = process.communicate(timeout=300)
-    assert process.returncode == 0, log
-    assert [event["stage"] for event in events(collected, "stage")] == ["Fit(updates=6, part=None)"]
-    last = lines(collected)[-1]
-    assert (last["step"], last["learner/updates"], last["limiter/sampled"]) == (1024, 6, 0)
+    stored = resolve("pets", "nav3d", "debug", overrides=["cluster.mode=local", "schedule.total_steps=1024"])
+    train(stored, collected)
 
     settings = "schedule.fit_updates=100", "schedule.log_every=2", "schedule.pretrain_updates=3", "replay.num_shards=3"
     process = start(fitted, *settings, "replay.durability.mode=sync", flags=["--from-replay", str(collected)])

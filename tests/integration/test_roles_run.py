@@ -19,6 +19,10 @@ pytest.importorskip("ray")
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
+SMALL = ["replay.num_shards=1", "roles.rollout.count=1"]
+"""Every actor is a process that has to start."""
+
+
 def command(run_dir: Path, *overrides: str) -> list[str]:
     sets = [word for override in overrides for word in ("--set", override)]
     return [sys.executable, "-m", "worldfleet", "train", "--scale", "debug", "--run-dir", str(run_dir), *sets]
@@ -29,7 +33,7 @@ def test_one_record_adds_a_role_to_a_run(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     fake_role.install(monkeypatch)
-    overrides = ["schedule.total_steps=512", "roles.pinger.count=2", "roles.pinger.stride=500"]
+    overrides = [*SMALL, "schedule.total_steps=512", "roles.pinger.count=2", "roles.pinger.stride=500"]
     run_dir = tmp_path / "run"
     assert train(resolve("pets", "nav3d", "debug", overrides=overrides), run_dir).reason == "done"
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -43,12 +47,12 @@ def test_a_run_waits_for_nodes_that_come_late(tmp_path: Path) -> None:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         environment = {**os.environ, "RAY_ADDRESS": nodes.address, "OMP_NUM_THREADS": "1"}
-        settings = "schedule.total_steps=500", "roles.rollout.resources.simulators=1"
+        settings = *SMALL, "schedule.total_steps=300", "roles.rollout.resources.simulators=1"
         log = tmp_path / "log"
         with log.open("w") as stderr:
             process = subprocess.Popen(command(tmp_path / "run", *settings), stderr=stderr, env=environment)
         deadline = time.monotonic() + 120
-        while "2 x rollout (0.25 CPU, 1 simulators) (" not in log.read_text():
+        while "1 x rollout (0.25 CPU, 1 simulators) (" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)

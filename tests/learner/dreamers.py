@@ -17,8 +17,8 @@ from envs.specs import ArraySpec, EnvSpec
 from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.models.layers import Dimensions
-from learner.models.world_model import DisagreementConfig
+from learner.models.sizes import Dimensions
+from learner.models.world_model_config import DisagreementConfig
 from tests.learner.streams import SPEC, make_batch, make_stream
 
 NAMES = ("dreamer_v1", "dreamer_v2", "dreamer_v3", "planet")

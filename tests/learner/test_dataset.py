@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from learner.algorithms.pets import PetsAlgorithm, PetsConfig
-from learner.dataset import StreamDataset, fit
+from learner.algorithms.pets import PetsAlgorithm
+from learner.algorithms.pets_config import PetsConfig
+from learner.dataset import StreamDataset
 from learner.early_stopping import EarlyStoppingConfig
-from learner.learner import LearnerConfig
-from learner.models.ensemble import EnsembleConfig
+from learner.fit import fit
+from learner.learner_config import LearnerConfig
+from learner.models.ensemble_config import EnsembleConfig
 from tests.learner.streams import SPEC, make_stream
 
 

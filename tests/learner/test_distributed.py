@@ -9,11 +9,12 @@ import torch
 import torch.multiprocessing as mp
 
 from learner import distributed
-from learner.algorithms.pets import PetsAlgorithm, PetsConfig
+from learner.algorithms.pets import PetsAlgorithm
+from learner.algorithms.pets_config import PetsConfig
 from learner.early_stopping import EarlyStoppingConfig
 from learner.learner import take_sequences
-from learner.models.ensemble import EnsembleConfig
-from learner.optim import OptimConfig
+from learner.models.ensemble_config import EnsembleConfig
+from learner.optim_config import OptimConfig
 from tests.learner.streams import SPEC, make_batch, make_stream
 
 WORLD, UPDATES = 2, 12

@@ -18,8 +18,8 @@ from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import BehaviourConfig, DreamerConfig, WorldLossConfig
 from learner.batch import SequenceBatch
 from learner.models.rssm import Rssm, State
-from learner.models.world_model import DisagreementConfig, PolicyConfig, ScalarConfig
-from learner.optim import OptimConfig
+from learner.models.world_model_config import DisagreementConfig, PolicyConfig, ScalarConfig
+from learner.optim_config import OptimConfig
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, VARIANTS, batches, losses_of, make, tiny, with_data
 
 Observed = dict[str, Any]

@@ -22,10 +22,10 @@ from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import BehaviourConfig, DreamerConfig
 from learner.batch import SequenceBatch
 from learner.models.distributions import OneHot
-from learner.models.layers import Dimensions
-from learner.models.observation import ObservationConfig
-from learner.models.rssm import RssmConfig
-from learner.models.world_model import PolicyConfig
+from learner.models.observation_config import ObservationConfig
+from learner.models.rssm_config import RssmConfig
+from learner.models.sizes import Dimensions
+from learner.models.world_model_config import PolicyConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 OBSERVATION = {

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 import native
-from learner.models.ensemble import Ensemble, EnsembleConfig, load_member, save_members
+from learner.models.ensemble import Ensemble, load_member, save_members
+from learner.models.ensemble_config import EnsembleConfig
 from learner.models.normaliser import RunningNormaliser
 
 S, A, N = 4, 2, 7

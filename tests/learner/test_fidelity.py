@@ -16,7 +16,8 @@ from learner.fidelity import (
     rollout,
     skill,
 )
-from learner.models.ensemble import Ensemble, EnsembleConfig
+from learner.models.ensemble import Ensemble
+from learner.models.ensemble_config import EnsembleConfig
 from tests.learner.streams import make_stream
 
 

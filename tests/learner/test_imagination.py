@@ -31,9 +31,10 @@ from learner.imagination import (
     pad,
     usage,
 )
-from learner.models.layers import Dimensions
-from learner.models.observation import ObservationConfig
-from learner.models.rssm import CategoricalLatent, GaussianLatent, RssmConfig, State
+from learner.models.observation_config import ObservationConfig
+from learner.models.rssm import CategoricalLatent, GaussianLatent, State
+from learner.models.rssm_config import RssmConfig
+from learner.models.sizes import Dimensions
 from learner.models.world_model import WorldModel
 from learner.open_loop import open_loop_errors
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.losses.ensemble import EnsembleLossConfig, ensemble_loss, logvar_penalty
+from learner.losses.ensemble import ensemble_loss, logvar_penalty
+from learner.losses.ensemble_config import EnsembleLossConfig
 from learner.losses.likelihood import beta_gaussian_nll, binary_cross_entropy, gaussian_nll, huber, squared_error
 from learner.models.ensemble import EnsemblePrediction, clamp_logvar
 

@@ -19,7 +19,7 @@ from learner.algorithms import muzero
 from learner.algorithms.muzero_config import MuZeroConfig
 from learner.batch import SequenceBatch
 from learner.losses.muzero import positions
-from learner.models.muzero_scalar import SupportConfig
+from learner.models.muzero_config import SupportConfig
 from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE
 from tests.learner.muzeros import IDS, IMAGE, NAMES, SPECS, batches, make, randomise_heads, tiny
 

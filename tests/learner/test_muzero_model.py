@@ -9,7 +9,8 @@ import torch
 
 from envs.specs import ArraySpec, EnvSpec
 from learner.models.distributions import BoundedNormal, OneHot
-from learner.models.muzero import GaussianConfig, MuZeroModel
+from learner.models.muzero import MuZeroModel
+from learner.models.muzero_config import GaussianConfig
 from learner.models.muzero_network import normalise_latent
 from tests.learner.muzeros import IDS, IMAGE, SPEC, tiny
 

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from learner.algorithms.base import Algorithm, Part, UpdateResult
-from learner.algorithms.pets import PetsAlgorithm, PetsConfig
+from learner.algorithms.pets import PetsAlgorithm
+from learner.algorithms.pets_config import PetsConfig
 from learner.batch import SequenceBatch
-from learner.learner import Learner, LearnerConfig
-from learner.losses.ensemble import EnsembleLossConfig
-from learner.models.ensemble import EnsembleConfig
+from learner.learner import Learner
+from learner.learner_config import LearnerConfig
+from learner.losses.ensemble_config import EnsembleLossConfig
+from learner.models.ensemble_config import EnsembleConfig
 from learner.nonfinite import MOST_BUNDLES, NonFiniteError, SkippedUpdate, bad_entries
 from tests.learner.dreamers import VARIANTS, batches, make, tiny, with_data
 from tests.learner.streams import SPEC, make_batch, make_stream

@@ -13,9 +13,11 @@ from torch import Tensor
 from envs.specs import ArraySpec, EnvSpec
 from learner.algorithms.dreamer import Behaviour
 from learner.algorithms.dreamer_config import DreamerConfig
-from learner.models.layers import SIZES, Architecture, Dimensions, GroupedLinear, SizeName, initialise
-from learner.models.observation import Decoder, Encoder, ObservationConfig, ObservationKeys, convolve_upsampled
+from learner.models.layers import GroupedLinear, initialise
+from learner.models.observation import Decoder, Encoder, ObservationKeys, convolve_upsampled
+from learner.models.observation_config import ObservationConfig
 from learner.models.rssm import State
+from learner.models.sizes import SIZES, Architecture, Dimensions, SizeName
 from learner.models.world_model import ActionCodec, WorldModel
 
 SMALL = Architecture(Dimensions(deter=16, hidden=8, classes=4, depth=2, units=8))

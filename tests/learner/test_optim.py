@@ -6,7 +6,8 @@ from torch import nn
 
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.models.average import ParameterAverage
-from learner.optim import LaProp, OptimConfig, Optimizer, clip_adaptively, learning_rate
+from learner.optim import LaProp, Optimizer, clip_adaptively, learning_rate
+from learner.optim_config import OptimConfig
 
 
 def test_learning_rate_warms_up_then_falls_by_a_half_cosine() -> None:

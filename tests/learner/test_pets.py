@@ -13,13 +13,16 @@ import torch
 from envs.specs import ArraySpec, EnvSpec
 from learner import checkpoint
 from learner.algorithms.base import UpdateResult
-from learner.algorithms.pets import PetsAlgorithm, PetsConfig
+from learner.algorithms.pets import PetsAlgorithm
+from learner.algorithms.pets_config import PetsConfig
 from learner.batch import SequenceBatch
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
-from learner.learner import Learner, LearnerConfig, mean_metrics
-from learner.losses.ensemble import EnsembleLossConfig
-from learner.models.ensemble import EnsembleConfig, load_member
-from learner.optim import OptimConfig
+from learner.learner import Learner, mean_metrics
+from learner.learner_config import LearnerConfig
+from learner.losses.ensemble_config import EnsembleLossConfig
+from learner.models.ensemble import load_member
+from learner.models.ensemble_config import EnsembleConfig
+from learner.optim_config import OptimConfig
 from learner.transitions import transitions_of
 from tests.learner.streams import SPEC, make_batch, make_stream
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
-from learner.models.world_model import DisagreementConfig
+from learner.models.world_model_config import DisagreementConfig
 from tests.learner.dreamers import batches, make, tiny, with_data
 
 

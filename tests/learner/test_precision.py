@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.algorithms import dreamer
 from learner.algorithms.pets import PetsAlgorithm
-from learner.device import Precision
+from learner.learner_config import Precision
 from learner.losses.dreamer import cumulative_weight, lambda_returns
 from learner.models.distributions import (
     Bernoulli,

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from learner.models.layers import SIZES, Architecture, Dimensions, NormName
-from learner.models.rssm import BlockGru, Gru, Rssm, RssmConfig, State
+from learner.models.rssm import BlockGru, Gru, Rssm, State
+from learner.models.rssm_config import RssmConfig
+from learner.models.sizes import SIZES, Architecture, Dimensions, NormName
 
 Array = NDArray[np.float64]
 SIZES_HERE = Dimensions(deter=12, hidden=5, classes=3, depth=1, units=1)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-from learner.learner import Learner, LearnerConfig, is_due, mean_metrics, sum_metrics
+from learner.learner import Learner, is_due, mean_metrics, sum_metrics
+from learner.learner_config import LearnerConfig
 from learner.service import LearnerActor
 from tests.learner.test_nonfinite import Scripted, steps
 

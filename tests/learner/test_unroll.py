@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learner.models.layers import Architecture, Dimensions, Mlp, UnrolledLinear, unrolled
+from learner.models.layers import Mlp, UnrolledLinear, unrolled
 from learner.models.rssm import BlockGru, Gru
+from learner.models.sizes import Architecture, Dimensions
 
 STEPS, ROWS = 5, 3
 SIZES = Dimensions(deter=16, hidden=4)

@@ -11,7 +11,7 @@ from actors.replay.draw.kinds import MixtureConfig, PrioritizedConfig, RecencyCo
 from actors.replay.exchange import check_exchange
 from cluster.config import resolve
 from learner.algorithms.base import Exchange
-from learner.learner import LearnerConfig
+from learner.learner_config import LearnerConfig
 
 PRIORITIZED = ReplayConfig(selector=PrioritizedConfig())
 EVERYTHING = Exchange(gives=frozenset({"priorities", "writebacks"}), weights=True)

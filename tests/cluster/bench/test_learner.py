@@ -12,7 +12,7 @@ from cluster.bench import learner
 from cluster.bench.learner import Contender, contenders, interleave, measure
 from cluster.bench.learner_cuda import model_flop
 from cluster.bench.learner_data import WORKLOADS, Workload, make_algorithm, make_batch, parameter_count
-from learner.models.layers import Dimensions
+from learner.models.sizes import Dimensions
 
 SIZES = Dimensions(deter=16, hidden=8, classes=4, depth=2, units=8)
 TINY = Workload("tiny", dimensions=SIZES, batch_size=2, length=4)

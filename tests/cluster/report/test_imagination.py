@@ -17,8 +17,8 @@ from cluster.run_dir import RunDir
 from envs.specs import EnvSpec
 from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import DreamerConfig
-from learner.models.observation import ObservationConfig
-from learner.models.rssm import RssmConfig
+from learner.models.observation_config import ObservationConfig
+from learner.models.rssm_config import RssmConfig
 from tests.cluster.report.test_page import Outline
 from tests.learner.test_imagination import DIMENSIONS, SPEC, stream
 
