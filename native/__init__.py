@@ -15,15 +15,20 @@ try:
     from native._native import (
         Ensemble,
         Mcts,
+        RayScene,
         RowGather,
         Search,
         SearchState,
         SumTree,
+        Traffic,
         build_info,
         cpu_features,
         crc32,
         halving_sequence,
         particle_members,
+        steering_curve,
+        step_vehicles,
+        vehicle_columns,
     )
 except ImportError as error:
     raise ImportError(
@@ -41,13 +46,18 @@ if Path(_native.__file__).parent != Path(__file__).parent:
 __all__ = [
     "Ensemble",
     "Mcts",
+    "RayScene",
     "RowGather",
     "Search",
     "SearchState",
     "SumTree",
+    "Traffic",
     "build_info",
     "cpu_features",
     "crc32",
     "halving_sequence",
     "particle_members",
+    "steering_curve",
+    "step_vehicles",
+    "vehicle_columns",
 ]
