@@ -24,6 +24,7 @@ try:
         crc32,
         halving_sequence,
         particle_members,
+        risk_scores,
     )
 except ImportError as error:
     raise ImportError(
@@ -50,4 +51,5 @@ __all__ = [
     "crc32",
     "halving_sequence",
     "particle_members",
+    "risk_scores",
 ]

@@ -7,5 +7,6 @@ void init_crc32(pybind11::module_& m);
 void init_ensemble(pybind11::module_& m);
 void init_gather(pybind11::module_& m);
 void init_mcts(pybind11::module_& m);
+void init_risk(pybind11::module_& m);
 void init_search(pybind11::module_& m);
 void init_sum_tree(pybind11::module_& m);
