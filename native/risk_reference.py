@@ -19,11 +19,12 @@ def risk_scores(
     values = np.asarray(returns, np.float64)
     over = _MEASURES[measure]
     grouped = values.reshape(*values.shape[:-1], -1, members)  # [..., P / K, K]
-    scores = {
-        "both": lambda: over(values, parameter),
-        "epistemic": lambda: over(grouped.mean(axis=-2), parameter),
-        "aleatoric": lambda: over(np.swapaxes(grouped, -1, -2), parameter).mean(axis=-1),
-    }[part]()
+    if part == "both":
+        scores = over(values, parameter)
+    elif part == "epistemic":
+        scores = over(grouped.mean(axis=-2), parameter)
+    else:
+        scores = over(np.swapaxes(grouped, -1, -2), parameter).mean(axis=-1)
     return np.where(np.isnan(values).any(axis=-1), np.nan, scores)
 
 
@@ -37,7 +38,7 @@ def _mean_std(values: Floats, weight: float) -> Floats:
 
 def _var(values: Floats, alpha: float) -> Floats:
     rank = max(1, math.ceil(alpha * values.shape[-1] - 1e-9))
-    return np.sort(values, axis=-1)[..., rank - 1]  # type: ignore[no-any-return]
+    return np.sort(values, axis=-1)[..., rank - 1]
 
 
 def _cvar(values: Floats, alpha: float) -> Floats:

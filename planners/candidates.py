@@ -40,7 +40,7 @@ class Judged:
         excess = np.zeros_like(self.scores) if self.excess is None else self.excess
         lost = ~(np.isfinite(self.scores) & np.isfinite(excess))
         keys = (-self.scores, excess, lost)  # the last one counts first; ties stay in order
-        return cast("NDArray[np.int64]", np.lexsort(keys, axis=-1)[:, :count])
+        return np.lexsort(keys, axis=-1)[:, :count]
 
 
 class Judge:

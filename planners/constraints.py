@@ -63,7 +63,8 @@ def state_margins(signal: Signal, states: Floats) -> Floats:
         case Bounds():
             _check_index(size, signal.index)
             value = states[..., signal.index]
-            return np.minimum(value - np.float32(signal.least), np.float32(signal.most) - value)
+            inside: Floats = np.minimum(value - np.float32(signal.least), np.float32(signal.most) - value)
+            return inside
     raise TypeError(f"no margin of {type(signal).__name__}")
 
 

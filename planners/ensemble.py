@@ -101,7 +101,7 @@ class EnsembleEvaluator:
     ) -> Any:
         config = self._config
         assert self._ensemble is not None
-        return self._ensemble.rollout(
+        return self._ensemble.rollout(  # type: ignore[call-overload]
             np.ascontiguousarray(observation, np.float32),
             np.ascontiguousarray(actions),
             seeds,

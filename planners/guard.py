@@ -52,7 +52,7 @@ def usual_disagreement(
         quantile: Which.
         seed: Of the particles' noise.
     """
-    seeds = np.random.SeedSequence(seed).generate_state(len(actions), np.uint64)
+    seeds = np.random.SeedSequence(seed).generate_state(len(actions), np.uint64).astype(np.uint64)
     rollouts = evaluate.rollouts(observation, np.ascontiguousarray(actions[:, None]), seeds)
     assert rollouts.states is not None
     found = disagreement(rollouts.states[:, 0], evaluate.members, evaluate.state_scale)

@@ -193,14 +193,15 @@ class SamplingPlanner:
             return np.zeros(len(judged.scores), np.int64)
         excess = np.where(np.isfinite(excess), excess, np.float32(np.inf))
         plans = excess[:, :2]
-        least = plans.argmin(axis=1)  # the plan itself where they are alike
+        least: NDArray[np.int64] = plans.argmin(axis=1)  # the plan itself where they are alike
         if not len(self._fallback):
             return least
         return np.where(plans.min(axis=1) > 0.0, 2, least)
 
     def _details(self, judged: Judged, chosen: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
         """What is worth logging of the executed plans, name -> [B]."""
-        rows, details = np.arange(len(chosen)), {}
+        rows = np.arange(len(chosen))
+        details: dict[str, NDArray[np.float32]] = {}
         if self.config.risk.measure != "mean" and self._judge.members > 1:
             members = (self._rejudge or self._judge).members
             epistemic, aleatoric = variance_parts(judged.returns[rows, chosen], members)

@@ -74,11 +74,12 @@ class TorchEvaluator:
             self._returns(observation, sequences[:, start : start + chunk], noise, paths)
             for start in range(0, candidates, chunk)
         ]
-        found = [
+        returns, states, costs = (
             torch.cat(part, dim=1).float().cpu().numpy() if part[0] is not None else None
             for part in zip(*parts, strict=True)
-        ]
-        return Rollouts(*found)
+        )
+        assert returns is not None
+        return Rollouts(returns, states, costs)
 
     def _noise(self, seeds: NDArray[np.uint64], horizon: int) -> torch.Tensor:
         """[H, B, P, draws] in [0, 1)."""

@@ -91,9 +91,11 @@ def risk_cases(guard_limit: float = 0.05) -> dict[str, SequenceConfig]:
     for alpha in (0.5, 0.2):
         cases[f"cvar {alpha:g}"] = dataclasses.replace(base, risk=CvarRisk(alpha=alpha))
     tail = ConstraintConfig(signal=signal, form="cvar", alpha=0.2, limit=0.02)
+    certain = ConstraintConfig(signal=signal, form="chance", limit=0.5)
     brake = ConstraintConfig(signal=signal, form="chance", limit=0.2, fallback=(0.0, 0.0, 0.0))
     return cases | {
         "cvar-constraint 0.2": dataclasses.replace(base, constraint=tail),
+        "chance 0.5, no noise": dataclasses.replace(base, constraint=certain, sample=False),
         "worst": dataclasses.replace(base, risk=WorstRisk()),
         "var 0.2": dataclasses.replace(base, risk=VarRisk(alpha=0.2)),
         "entropic 1": dataclasses.replace(base, risk=EntropicRisk(theta=1.0)),
@@ -177,7 +179,7 @@ def run(
         for case, planner in cases.items():
             if (case, turn) in done or (only and case not in only):
                 continue
-            config = dataclasses.replace(trained.config, planner=planner)
+            config = dataclasses.replace(trained.config, planner=planner)  # type: ignore[arg-type]
             policy = build.policy(config)
             policy.update(1, weights)
             evaluator = build.evaluator(config, TURN, seed + turn, max_steps=max_steps)
