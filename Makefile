@@ -11,7 +11,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 SEED ?= 0
 RUN_DIR ?= runs/demo
 PYTEST_ARGS ?=
-TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
+# One more than cores: tests of processes wait for them most of the time.
+TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 3 ? 4 : n + 1)))
 SANITIZERS ?= address,undefined thread
 
 VENV := .venv
@@ -24,7 +25,7 @@ CMAKE := $(BIN)/cmake -S native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/n
 INSTALLED := $(VENV)/.installed
 BUILT := $(NATIVE_BUILD)/.built
 
-.PHONY: help setup native demo test lint format native-test native-sanitize wheel check-wheel clean
+.PHONY: help setup native demo test test-all lint format native-test native-sanitize wheel check-wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,8 +57,13 @@ demo: setup  ## train the demo agent (SEED, RUN_DIR), evaluate it, write its rep
 	$(BIN)/worldfleet report --run-dir $(RUN_DIR)
 
 # A file of tests stays in one process: those of a file may share a cluster.
-test: setup  ## run the test suite (PYTEST_ARGS) in TEST_JOBS processes
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+
+test: setup  ## run the tests (PYTEST_ARGS) in TEST_JOBS processes, but for those marked chaos or learning
+	$(PYTEST) -m 'not chaos and not learning' $(PYTEST_ARGS)
+
+test-all: setup  ## run all tests
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## ruff, mypy --strict, import directions, clang-format
 	$(BIN)/ruff check .

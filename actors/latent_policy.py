@@ -20,7 +20,7 @@ from actors.records import PolicyOutput
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.models.rssm import State
-from learner.models.world_model import LatentModel, PolicyHead, ScalarHead
+from learner.models.world_model import LatentModel, PolicyHead, ScalarHead, WorldModel
 from planners.base import Planner
 from planners.config import PlannerConfig
 from planners.factory import make_planner
@@ -41,7 +41,7 @@ class LatentCarry:
 
 
 class LatentPolicy:
-    """See actors.records.Policy; random until there are weights.
+    """See actors.records.Policy; until there are weights, random or with those that the learner starts with.
 
     Exploring actors sample their actions and add the configured noise; the others sample or take the mode, by
     configuration. A planner's action gets the same noise where it explores; what disturbs the search itself is the
@@ -52,20 +52,24 @@ class LatentPolicy:
         config: The algorithm.
         planner: The planner of a policy that plans.
         device: Where to compute.
+        seed: The learner's, from which its first weights follow.
 
     Raises:
         ValueError: The environment does not fit the configuration, or the planner fits neither.
     """
 
     def __init__(
-        self, spec: EnvSpec, config: DreamerConfig, planner: PlannerConfig, device: torch.device | str = "cpu"
+        self,
+        spec: EnvSpec,
+        config: DreamerConfig,
+        planner: PlannerConfig,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
     ) -> None:
         self.version = 0
         self._config, self._device = config, torch.device(device)
         self._random = RandomPolicy(spec.action, f"the action of {spec.name}")
-        with torch.random.fork_rng(devices=[]):  # initial weights are never used: leave the process's numbers alone
-            self._model = LatentModel(config.world_model, spec).to(self._device)
-            self._heads = self._make_heads(spec).to(self._device)
+        self._model, self._heads = self._first_networks(spec, seed)
         self._action = self._model.action
         self._planner: Planner | None = None
         if config.acting == "planner":
@@ -75,14 +79,18 @@ class LatentPolicy:
         self._action_draws = 1 if spec.action.is_discrete else self._action.size
         self._generator = RowGenerator(config.rssm.groups + 2 * self._action_draws)
 
-    def _make_heads(self, spec: EnvSpec) -> nn.ModuleDict:
-        """Policy and critic, if the algorithm has them."""
-        config = self._config
-        if config.behaviour is None:
-            return nn.ModuleDict()
-        features, arch = self._model.rssm.features, config.arch
-        policy = PolicyHead(config.policy, spec.action, features, arch)
-        return nn.ModuleDict({"policy": policy, "value": ScalarHead(config.value, features, arch)})
+    def _first_networks(self, spec: EnvSpec, seed: int) -> tuple[LatentModel, nn.ModuleDict]:
+        """The model, and policy and critic if the algorithm has them, as the learner draws them from its seed."""
+        config, heads = self._config, nn.ModuleDict()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % 2**63)
+            model = WorldModel(config.world_model, spec)
+            if config.behaviour is not None:
+                features, arch = model.rssm.features, config.arch
+                heads["policy"] = PolicyHead(config.policy, spec.action, features, arch)
+                heads["value"] = ScalarHead(config.value, features, arch)
+        del model.decoder  # which no action needs
+        return model.to(self._device), heads.to(self._device)
 
     @property
     def extras(self) -> Mapping[str, ArraySpec]:
@@ -104,7 +112,7 @@ class LatentPolicy:
     @torch.no_grad()
     def act(self, step: StepBatch, carry: LatentCarry, explore: bool) -> PolicyOutput:
         """One action per row; metrics of a planning policy are those of its plan."""
-        if self.version == 0:
+        if self.version == 0 and self._config.first_actions == "random":
             return self._act_at_random(step, carry, explore)
         draws, random = self._generator.uniform(carry.random)
         latent_noise, action_noise, spread = np.split(

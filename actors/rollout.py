@@ -27,7 +27,7 @@ from actors.episode_metrics import EpisodeMetrics
 from actors.records import Block, Episode, Policy, PolicyOutput
 from envs.faults import Fault
 from envs.numbers import check_fields
-from envs.specs import RESERVED_KEYS, ArraySpec, StepBatch, VectorEnv
+from envs.specs import RESERVED_KEYS, ArraySpec, EnvSpec, StepBatch, VectorEnv
 
 MIN_BLOCK_STEPS = 64  # shorter blocks make the cost of a call dominate
 _BOOKS = ("episode", "return", "episode_steps", "episode_version")  # per environment
@@ -380,17 +380,17 @@ class RolloutLoop:
         self._carry = put_rows(self._carry, slice(n, n + 1), self.policy.initial(seed.astype(np.uint64)))
 
     def _allocate(self, step: StepBatch) -> dict[str, NDArray[Any]]:
-        spec = self.env.spec
         shape = (self.env.num_envs, self._length)
-        assert spec.observation.keys() == step.observation.keys()
-        stored = {**spec.observation, **self.policy.extras}
-        buffers = {key: np.empty((*shape, *s.shape), s.dtype) for key, s in stored.items()}
-        buffers["action"] = np.empty((*shape, *spec.action.shape), spec.action.dtype)
-        buffers["reward"] = np.empty(shape, np.float32)
-        for key in ("is_first", "is_last", "is_terminal"):
-            buffers[key] = np.empty(shape, np.bool_)
-        buffers["episode"] = np.empty(shape, np.int64)
-        return buffers
+        assert self.env.spec.observation.keys() == step.observation.keys()
+        stored = stored_arrays(self.env.spec, self.policy.extras)
+        return {key: np.empty((*shape, *spec.shape), spec.dtype) for key, spec in stored.items()}
+
+
+def stored_arrays(env: EnvSpec, extras: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
+    """What a block holds of every step; `extras` are the policy's."""
+    flag = ArraySpec((), "bool")
+    books = {"reward": ArraySpec((), "float32"), "is_first": flag, "is_last": flag, "is_terminal": flag}
+    return {**env.observation, **extras, "action": env.action, **books, "episode": ArraySpec((), "int64")}
 
 
 class _ActionHistory:

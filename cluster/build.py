@@ -373,7 +373,7 @@ def _latent_policy(own: DreamerConfig, run: RunConfig, device: DeviceName) -> Po
     from actors.latent_policy import LatentPolicy
     from learner.device import resolve_device
 
-    return LatentPolicy(env_spec(run), own, run.planner, resolve_device(device))
+    return LatentPolicy(env_spec(run), own, run.planner, resolve_device(device), derive_seed(run.seed, "algorithm"))
 
 
 def _dreamer_keys(own: DreamerConfig, run: RunConfig) -> Sequence[str]:

@@ -18,6 +18,7 @@ from cluster.ending import Saved, end_now
 from cluster.offline import source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
+from cluster.replay_size import held_steps, sized
 from cluster.run_dir import RunDir, Start
 from cluster.signals import StopFlag
 from cluster.stages import Interleave, StageCursor
@@ -56,6 +57,7 @@ def train(config: RunConfig | None, path: Path, resume: bool = False, overrides:
         return _resume(path, overrides, config)
     assert config is not None, "a new run needs a configuration"
     _check_new(config, path)
+    config = sized(config, path)
     run_dir = RunDir.create(path, config)
     return _run(config, run_dir, None)
 
@@ -107,7 +109,7 @@ def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None) -> Ou
         if asked is not None:
             overrides = _check_same(before, asked, path, overrides)
         state = _load(run_dir)
-        config = override(before, overrides)
+        config = sized(override(before, overrides), path)
         if config.schedule.from_replay != before.schedule.from_replay:
             raise ValueError(
                 f"schedule.from_replay is {before.schedule.from_replay} and cannot become "
@@ -144,6 +146,9 @@ def _run(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None) -> Ou
 def _attempt(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None, start: Start) -> Outcome:
     run_dir.event(event="resume" if state else "start", step=state["recorder"]["steps"] if state else 0)
     run_dir.write_spec(config, build.env_spec(config))
+    steps, size = held_steps(config), config.replay.max_bytes
+    assert size != "auto"
+    logger.info("the replay holds %s steps in %.3g GB (replay.max_bytes)", f"{steps:,}", size / 1e9)
     backend = build.env_backend(config)
     if backend is not None:
         logger.info("%s of the rollouts runs on %s", config.env.name, backend)

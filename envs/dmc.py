@@ -22,6 +22,8 @@ ObservationName = Literal["state", "image", "both"]
 Observation = dict[str, NDArray[Any]]
 
 _RENDER_SIZE = 256
+_CAMERAS = {"quadruped": 2}
+"""The camera of a domain where it is not 0."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class DmcConfig:
     Args:
         observation: "state" joins all the task observes, "image" is a picture, "both" gives both.
         image_size: Height and width of the picture, pixels.
-        camera: Index of the model's camera.
+        camera: Index of the model's camera; -1 for the one that films the body: 2 of quadruped, 0 of all others.
         shadows: Whether OpenGL draws shadows and smooth edges; without a GPU they cost most of the time.
         action_repeat: Control steps per step; rewards add up.
         max_episode_frames: Control steps after which an episode is truncated, if the task does not end it before.
@@ -39,7 +41,7 @@ class DmcConfig:
 
     observation: ObservationName = "state"
     image_size: Annotated[int, Ge(8), Le(1024)] = 64
-    camera: Annotated[int, Ge(0), Le(100)] = 0
+    camera: Annotated[int, Ge(-1), Le(100)] = -1
     shadows: bool = True
     action_repeat: Annotated[int, Ge(1), Le(100)] = 1
     max_episode_frames: Annotated[int, Ge(1), Le(1_000_000)] = 1000
@@ -76,7 +78,8 @@ class DmcEnv(gym.Env[Observation, NDArray[Any]]):
         self._env = suite.load(domain, task, task_kwargs={"random": np.random.RandomState(0)})
         model = self._env.physics.model
         if config.camera >= model.ncam:
-            raise ValueError(f"camera must be in [0, {model.ncam - 1}] for {domain}-{task}, got {config.camera}")
+            raise ValueError(f"camera must be in [-1, {model.ncam - 1}] for {domain}-{task}, got {config.camera}")
+        self._camera = _CAMERAS.get(domain, 0) if config.camera < 0 else config.camera
         if not config.shadows:
             model.vis.quality.shadowsize = 0
             model.vis.quality.offsamples = 0
@@ -147,7 +150,7 @@ class DmcEnv(gym.Env[Observation, NDArray[Any]]):
 
     def _picture(self, size: int) -> NDArray[np.uint8]:
         try:
-            picture: NDArray[np.uint8] = self._env.physics.render(size, size, camera_id=self.config.camera)
+            picture: NDArray[np.uint8] = self._env.physics.render(size, size, camera_id=self._camera)
         except (mujoco.FatalError, ImportError, RuntimeError) as error:
             raise RuntimeError(
                 f"pictures of dm_control need OpenGL ({error}); `worldfleet doctor` lists what MUJOCO_GL may be"

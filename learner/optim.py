@@ -15,9 +15,9 @@ from learner.optim_config import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:
-    """The learning rate of update `step` (0 is the first)."""
+    """The learning rate of update `step`: 0 at the first, which is 0, of a warm-up."""
     if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
+        return config.lr * step / config.warmup_steps
     if config.decay_steps == 0:
         return config.lr
     progress = (step - config.warmup_steps) / config.decay_steps
@@ -29,20 +29,28 @@ def learning_rate(config: OptimConfig, step: int) -> float:
 
 
 @torch.no_grad()
-def clip_adaptively(parameters: Sequence[nn.Parameter], clip: float, least: float = 1e-3) -> None:
+def clip_adaptively(
+    parameters: Sequence[nn.Parameter], clip: float, least: float = 1e-3, together: Iterable[Sequence[Tensor]] = ()
+) -> None:
     """Scale each parameter's gradient down to `clip` times the parameter's norm (Brock et al. 2021, eq. 3, per tensor).
 
     Args:
         parameters: Those without a gradient are left out.
         clip: Largest ratio of the norms.
         least: Smallest norm a parameter is taken to have.
+        together: Groups of parameters that have one norm, and their gradients one.
     """
-    pairs = [(p.detach(), p.grad) for p in parameters if p.grad is not None]
-    if not pairs:
+    clipped = [p for p in parameters if p.grad is not None]
+    if not clipped:
         return
-    weights, gradients = [list(tensors) for tensors in zip(*pairs, strict=True)]
-    allowed = torch.stack(torch._foreach_norm(weights)).clamp_(min=least).mul_(clip)
-    factors = (allowed / torch.stack(torch._foreach_norm(gradients)).clamp_(min=1e-30)).clamp_(max=1.0)
+    weights, gradients = [p.detach() for p in clipped], [p.grad for p in clipped if p.grad is not None]
+    norms = torch.stack([torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, gradients)])
+    places = {id(p): place for place, p in enumerate(clipped)}
+    for group in together:
+        members = [places[id(p)] for p in group if id(p) in places]
+        norms[:, members] = norms[:, members].norm(dim=1, keepdim=True)
+    allowed = norms[0].clamp(min=least).mul_(clip)
+    factors = (allowed / norms[1].clamp(min=1e-30)).clamp_(max=1.0)
     torch._foreach_mul_(gradients, list(factors.unbind()))
 
 
@@ -118,11 +126,19 @@ class Optimizer:
         config: What to build.
         parameters: Parameters to optimise.
         name: What they are, "" if there is one optimiser for all.
+        together: Groups of them that adaptive clipping takes as one.
     """
 
-    def __init__(self, config: OptimConfig, parameters: Iterable[nn.Parameter], name: str = "") -> None:
+    def __init__(
+        self,
+        config: OptimConfig,
+        parameters: Iterable[nn.Parameter],
+        name: str = "",
+        together: Sequence[Sequence[Tensor]] = (),
+    ) -> None:
         self.config, self.name = config, name
         self.parameters = list(parameters)
+        self._together = together
         self.step_count = 0
         self._optimizer = _make(config, self.parameters)
 
@@ -145,7 +161,9 @@ class Optimizer:
         if self.config.grad_clip > 0:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norm)
         if self.config.agc > 0:
-            clip_adaptively(self.parameters, self.config.agc)
+            clip_adaptively(self.parameters, self.config.agc, together=self._together)
+        if self.config.shrink > 0:
+            torch._foreach_mul_([p.detach() for p in self.parameters], 1.0 - self.config.shrink)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.config, self.step_count)
         self._optimizer.step()

@@ -21,7 +21,8 @@ class OptimConfig:
         lr: Learning rate after the warm-up.
         betas: Decay of the first and second moments; "sgd" has the first alone, as its momentum.
         eps: Added to the root of the second moment.
-        weight_decay: L2 penalty ("adam", "sgd") or decoupled decay ("adamw", "laprop").
+        weight_decay: L2 penalty ("adam", "sgd") or decoupled decay ("adamw", "laprop") in units of the learning rate.
+        shrink: Share of every weight that an update takes away first, whatever the learning rate.
         warmup_steps: Updates over which the learning rate rises linearly from 0.
         schedule: How it then falls: by a half "cosine", or by an "exponential" that goes on after the decay.
         decay_steps: Updates of the decay, 0 for a constant rate.
@@ -36,6 +37,7 @@ class OptimConfig:
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
+    shrink: Fraction = 0.0
     warmup_steps: NonNegativeInt = 0
     schedule: Literal["cosine", "exponential"] = "cosine"
     decay_steps: NonNegativeInt = 0

@@ -13,6 +13,8 @@ from envs.numbers import PositiveFloat, PositiveInt, check_fields
 
 TRAIN = "train"
 """The view that learners draw from."""
+UNSIZED_BYTES = 1 << 30
+"""What "auto" is where nothing says what the machine holds."""
 _VIEW_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -63,7 +65,8 @@ class ReplayConfig:
 
     Args:
         num_shards: Shards that share the streams and the bytes.
-        max_bytes: Bound on the bytes of all stored arrays, over all shards; never exceeded.
+        max_bytes: Bound on the bytes of all stored arrays, over all shards; never exceeded. A run that begins puts what
+            its machine holds in place of "auto" (`cluster.replay_size`); a replay without a run takes 1 GiB.
         chunk_steps: Steps of one chunk, the unit of allocation and of eviction.
         selector: How learners draw: the view `train`.
         views: How others draw, by the name of their view. Views share the data, and never each other's queues.
@@ -76,7 +79,7 @@ class ReplayConfig:
     """
 
     num_shards: Annotated[int, Ge(1), Le(4096)] = 2
-    max_bytes: Annotated[int, Ge(1), Le(1 << 50)] = 1 << 30
+    max_bytes: Annotated[int, Ge(1), Le(1 << 50)] | Literal["auto"] = "auto"
     chunk_steps: PositiveInt = 1024
     selector: SelectorConfig = field(default_factory=UniformConfig)
     mixed_batches: bool = False
@@ -95,7 +98,8 @@ class ReplayConfig:
     @property
     def shard_bytes(self) -> int:
         """Byte bound of one shard."""
-        return self.max_bytes // self.num_shards
+        total = UNSIZED_BYTES if self.max_bytes == "auto" else self.max_bytes
+        return total // self.num_shards
 
     @property
     def selectors(self) -> dict[str, SelectorConfig]:

@@ -40,6 +40,7 @@ from learner.losses.dreamer import (
     lambda_returns,
 )
 from learner.models.distributions import Regression, TwoHot
+from learner.models.layers import one_matrix
 from learner.models.rssm import LATENT_KEYS, Rssm, State
 from learner.models.world_model import Disagreement, PolicyHead, ScalarHead, WorldModel
 from learner.optim import Optimizer, learning_rate
@@ -276,7 +277,7 @@ class DreamerAlgorithm:
                     shared += module.parameters()
                 else:
                     optimizers.append(Optimizer(own, module.parameters(), name))
-        return [Optimizer(config.optimizer, shared), *optimizers]
+        return [Optimizer(config.optimizer, shared, together=one_matrix(self.world)), *optimizers]
 
     def _to_device(self, batch: SequenceBatch) -> DreamerBatch:
         """The trained steps of a batch on the device, with the state and the action before the first."""
@@ -411,7 +412,7 @@ class DreamerAlgorithm:
         actor, entropy = actor_loss(policy, imagined.action, returns / scale, advantage, weight, *shares)
         losses = {
             "actor": actor.mean(),
-            "critic": (weight * behaviour.critic_loss(value, visited, fixed_returns)).mean(),
+            "critic": config.critic * (weight * behaviour.critic_loss(value, visited, fixed_returns)).mean(),
         }
         reward = self._replayed_reward(data, states.map(Tensor.detach))
         replayed, continuation = self._replayed_returns(behaviour, data, reward, fixed_returns[0])

@@ -58,6 +58,7 @@ class BehaviourConfig:
         lambda_: Decay of the lambda-returns.
         reinforce: Share of the REINFORCE gradient; the rest is the gradient through the dynamics.
         entropy: Weight of the policy's entropy.
+        critic: Weight of the critic's loss on imagined returns.
         normalise_returns: Whether advantages are divided by a range of returns.
         return_rate: Rate of the moving average of that range.
         return_percentiles: Its ends.
@@ -76,6 +77,7 @@ class BehaviourConfig:
     lambda_: Fraction = 0.95
     reinforce: Fraction = 1.0
     entropy: NonNegativeFloat = 3e-4
+    critic: PositiveFloat = 1.0
     normalise_returns: bool = True
     return_rate: Fraction = 0.01
     return_percentiles: tuple[float, float] = (5.0, 95.0)
@@ -113,6 +115,8 @@ class DreamerConfig:
         losses: Weights of the world model's losses.
         behaviour: How actor and critic learn, None for a world model alone (PlaNet).
         acting: Whether actions come from the actor or from a planner in latent space.
+        first_actions: Whether the policy acts before the first published weights with those that the learner starts
+            with, or at random, which stores states of zeros.
         store_latents: Whether latent states are stored in the replay to start later sequences from.
         plan2explore: Intrinsic reward, None for none.
         optimizer: Of the world model, and of all that has no optimiser of its own.
@@ -137,6 +141,7 @@ class DreamerConfig:
     losses: WorldLossConfig = field(default_factory=WorldLossConfig)
     behaviour: BehaviourConfig | None = field(default_factory=BehaviourConfig)
     acting: Literal["actor", "planner"] = "actor"
+    first_actions: Literal["policy", "random"] = "policy"
     store_latents: bool = True
     plan2explore: DisagreementConfig | None = None
     optimizer: OptimConfig = field(

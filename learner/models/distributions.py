@@ -253,6 +253,44 @@ class TanhNormal:
         return (normal - jacobian).sum(-1)
 
 
+class TruncatedNormal:
+    """Normals between -1 and 1 (Hafner et al. 2021): means by tanh, deviations 2 sigmoid(std / 2) + low, 1 at first.
+
+    Args:
+        mean: [..., A] before the tanh.
+        std: [..., A] before the sigmoid.
+        low: Added to the standard deviation.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, low: float) -> None:
+        self.mean, self.std = torch.tanh(widened(mean)), 2.0 * torch.sigmoid(widened(std) / 2.0) + low
+        self._ends = (-1.0 - self.mean) / self.std, (1.0 - self.mean) / self.std  # around 0: the mean is within
+        self._below: Tensor = torch.special.ndtr(self._ends[0])
+        self._inside: Tensor = torch.special.ndtr(self._ends[1]) - self._below  # a third at least
+
+    def mode(self) -> Tensor:
+        """[..., A]."""
+        return self.mean
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """[..., A] just inside (-1, 1) from standard normal noise [..., A]; differentiable."""
+        tiny = torch.finfo(self.mean.dtype).eps
+        share = self._below + self._inside * torch.special.ndtr(noise.to(self.mean.dtype))
+        action: Tensor = self.mean + self.std * torch.special.ndtri(share.clamp(tiny, 1.0 - tiny))
+        edge = 1.0 - 1e-6
+        return action + (action.clamp(-edge, edge) - action).detach()
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...]."""
+        return Normal(self.mean, self.std).log_prob(action) - self._inside.log().sum(-1)
+
+    def entropy(self) -> Tensor:
+        """[...] in nats."""
+        low, high = (end * torch.exp(-0.5 * end.square()) for end in self._ends)
+        lost = (low - high) / (2.0 * math.sqrt(2.0 * math.pi) * self._inside)
+        return Normal(self.mean, self.std).entropy() + (self._inside.log() + lost).sum(-1)
+
+
 class PartlyFixed:
     """A policy over some dimensions of an action; the others are always 0.
 

@@ -168,6 +168,12 @@ class GroupedLinear(nn.Module):
         return torch.baddbmm(added, split(x, self.groups), self.weight)
 
 
+def one_matrix(module: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of a module that are one weight matrix of the literature, where there are several."""
+    layers = (layer for layer in module.modules() if isinstance(layer, GroupedLinear))
+    return [[layer.weight, layer.shared] for layer in layers if layer.shared is not None]
+
+
 def split(x: Tensor, groups: int) -> Tensor:
     """x [N, D] as [G, N, D / G]."""
     return x.view(len(x), groups, -1).transpose(0, 1)

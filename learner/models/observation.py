@@ -64,9 +64,13 @@ class ObservationKeys:
         """D; ids count as one-hot vectors."""
         return sum(_width(spec) for spec in self.vectors.values())
 
-    def vector(self, observation: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """All vector keys side by side: [..., D]."""
-        return torch.cat([_flat(observation[key], spec, dtype) for key, spec in self.vectors.items()], -1)
+    def vector(self, observation: Mapping[str, Tensor], dtype: torch.dtype, squash: bool = False) -> Tensor:
+        """All vector keys side by side: [..., D]; all but ids squashed by symlog if asked for."""
+        parts = []
+        for key, spec in self.vectors.items():
+            part = _flat(observation[key], spec, dtype)
+            parts.append(symlog(part) if squash and spec.num_values is None else part)
+        return torch.cat(parts, -1)
 
     def image(self, observation: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
         """All images side by side, in [0, 1]: [..., height, width, C]."""
@@ -101,8 +105,7 @@ class Encoder(nn.Module):
         dtype = next(self.parameters()).dtype
         parts = []
         if self.keys.vectors:
-            vector = self.keys.vector(observation, dtype)
-            parts.append(self.mlp(symlog(vector) if self._symlog else vector))
+            parts.append(self.mlp(self.keys.vector(observation, dtype, self._symlog)))
         if self.keys.images:
             x = (self.keys.image(observation, dtype) - 0.5).movedim(-1, 1)  # channels stay last in memory
             for convolution in self.convolutions:

@@ -111,9 +111,9 @@ class Rssm(nn.Module):
         statistics = self.stoch if categorical else 2 * self.stoch
         self.cell: BlockGru | Gru
         if config.cell == "block_gru":
-            self.cell = BlockGru(self.stoch, action, config.blocks, arch)
+            self.cell = BlockGru(self.stoch, action, config, arch)
         else:
-            self.cell = Gru(self.stoch, action, arch)
+            self.cell = Gru(self.stoch, action, config, arch)
         self.prior_net = Mlp(self.deter, hidden, config.prior_layers, arch)
         self.prior_out = Linear(hidden, statistics)
         self.posterior_net = Mlp(self.deter + tokens, hidden, config.posterior_layers, arch)
@@ -203,13 +203,13 @@ class BlockGru(nn.Module):
     Args:
         stoch: S.
         action: A.
-        blocks: Groups of the weights.
+        config: Groups of the weights, and the bias of the update gate.
         arch: Sizes, norm and activation.
     """
 
-    def __init__(self, stoch: int, action: int, blocks: int, arch: Architecture) -> None:
+    def __init__(self, stoch: int, action: int, config: RssmConfig, arch: Architecture) -> None:
         super().__init__()
-        deter, hidden = arch.sizes.deter, arch.sizes.hidden
+        deter, hidden, blocks = arch.sizes.deter, arch.sizes.hidden, config.blocks
         self.deter_in = Dense(deter, hidden, arch)
         self.stoch_in = Dense(stoch, hidden, arch)
         self.action_in = Dense(action, hidden, arch)
@@ -217,7 +217,7 @@ class BlockGru(nn.Module):
         self.norm = make_norm(arch.norm, deter)
         self.act = ACTIVATIONS[arch.act]
         self.gates = GroupedLinear(deter, 3 * deter, blocks)
-        self._blocks = blocks
+        self._blocks, self._update_bias = blocks, config.update_bias
 
     def embed_action(self, action: Tensor) -> Tensor:
         """Actions [..., A] as `forward` takes them: clipped to magnitude 1, through a layer."""
@@ -228,24 +228,39 @@ class BlockGru(nn.Module):
         shared = torch.cat([self.deter_in(deter), self.stoch_in(stoch), embedded], -1)
         x = normalise(self.norm, self.act, self.hidden(deter, shared))
         reset, candidate, update = self.gates.by_group(x).chunk(3, -1)
-        return join(_gated(reset, candidate, update, split(deter, self._blocks)))
+        proposal = torch.tanh(torch.sigmoid(reset) * candidate)
+        return join(_updated(split(deter, self._blocks), proposal, update + self._update_bias))
 
 
 class Gru(nn.Module):
-    """A GRU with a norm on its gates (Hafner et al. 2021), after a layer for the stochastic part and the action.
+    """A GRU after a layer for the stochastic part and the action.
+
+    Its gates may have a norm, and then the reset gate multiplies the whole candidate (Hafner et al. 2021); or it
+    multiplies what the candidate takes from the memory (Hafner et al. 2020, with the GRU of Keras).
 
     Args:
         stoch: S.
         action: A.
-        arch: Sizes, norm (also of the gates) and activation.
+        config: Norm and reset of the gates, and the bias of the update gate.
+        arch: Sizes, norm and activation.
+
+    Raises:
+        ValueError: A norm over gates of which a part is reset.
     """
 
-    def __init__(self, stoch: int, action: int, arch: Architecture) -> None:
+    def __init__(self, stoch: int, action: int, config: RssmConfig, arch: Architecture) -> None:
         super().__init__()
         deter, hidden = arch.sizes.deter, arch.sizes.hidden
+        norm = config.gru_norm or arch.norm
         self.input = Dense(stoch + action, hidden, arch)
-        self.gates = Linear(hidden + deter, 3 * deter)
-        self.norm = make_norm(arch.norm, 3 * deter)
+        self.memory: Linear | None = None
+        if config.reset == "memory":
+            if norm != "none":
+                raise ValueError(f"rssm.reset 'memory' needs rssm.gru_norm 'none', got {norm!r}")
+            self.memory = Linear(deter, 3 * deter)
+        self.gates = Linear(hidden if self.memory else hidden + deter, 3 * deter)
+        self.norm = make_norm(norm, 3 * deter)
+        self._update_bias = config.update_bias
 
     def embed_action(self, action: Tensor) -> Tensor:
         """Actions [..., A] as `forward` takes them: clipped to magnitude 1."""
@@ -254,8 +269,15 @@ class Gru(nn.Module):
     def forward(self, deter: Tensor, stoch: Tensor, embedded: Tensor) -> Tensor:
         """The next deter [N, D] from deter [N, D], stoch [N, S] and `embed_action` of the actions [N, A]."""
         x = self.input(torch.cat([stoch, embedded], -1))
-        reset, candidate, update = self.norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
-        return _gated(reset, candidate, update, deter)
+        if self.memory is None:
+            reset, candidate, update = self.norm(self.gates(torch.cat([x, deter], -1))).chunk(3, -1)
+            proposal = torch.tanh(torch.sigmoid(reset) * candidate)
+        else:
+            reset, candidate, update = self.gates(x).chunk(3, -1)
+            kept_reset, kept_candidate, kept_update = self.memory(deter).chunk(3, -1)
+            proposal = torch.tanh(candidate + torch.sigmoid(reset + kept_reset) * kept_candidate)
+            update = update + kept_update
+        return _updated(deter, proposal, update + self._update_bias)
 
 
 def clip_action(action: Tensor) -> Tensor:
@@ -263,8 +285,6 @@ def clip_action(action: Tensor) -> Tensor:
     return action / action.detach().abs().clamp(min=1.0)
 
 
-def _gated(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:
-    """The GRU's update, biased toward keeping its memory."""
-    gate = torch.sigmoid(update - 1.0)
-    proposal = torch.tanh(torch.sigmoid(reset) * candidate)
-    return torch.lerp(deter, proposal.to(deter.dtype), gate.to(deter.dtype))
+def _updated(deter: Tensor, proposal: Tensor, update: Tensor) -> Tensor:
+    """The memory moved toward a proposal by an update gate, before its sigmoid."""
+    return torch.lerp(deter, proposal.to(deter.dtype), torch.sigmoid(update).to(deter.dtype))

@@ -24,6 +24,7 @@ from learner.models.distributions import (
     Policy,
     Regression,
     TanhNormal,
+    TruncatedNormal,
     TwoHot,
     symexp_bins,
     widened,
@@ -101,6 +102,8 @@ class PolicyHead(_Head):
         policy: Policy
         if config.continuous == "tanh_normal":
             policy = TanhNormal(mean, std, config.min_std)
+        elif config.continuous == "truncated_normal":
+            policy = TruncatedNormal(mean, std, config.min_std)
         else:
             policy = BoundedNormal(mean, std, config.min_std, config.max_std)
         return policy if self._free is None else PartlyFixed(policy, *self._free)

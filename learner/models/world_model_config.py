@@ -41,7 +41,8 @@ class PolicyConfig:
 
     Args:
         layers: Hidden layers.
-        continuous: "bounded_normal" (Hafner et al. 2025) or "tanh_normal" (Hafner et al. 2020).
+        continuous: "bounded_normal" (Hafner et al. 2025), "truncated_normal" (Hafner et al. 2021) or "tanh_normal"
+            (Hafner et al. 2020).
         min_std: Smallest standard deviation.
         max_std: Largest, of the bounded normal.
         unimix: Share of the uniform distribution in discrete policies.
@@ -50,7 +51,7 @@ class PolicyConfig:
     """
 
     layers: PositiveInt = 3
-    continuous: Literal["bounded_normal", "tanh_normal"] = "bounded_normal"
+    continuous: Literal["bounded_normal", "truncated_normal", "tanh_normal"] = "bounded_normal"
     min_std: PositiveFloat = 0.1
     max_std: PositiveFloat = 1.0
     unimix: Annotated[float, Ge(0), Lt(1)] = 0.01

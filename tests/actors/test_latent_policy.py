@@ -70,8 +70,8 @@ def follow(policy: LatentPolicy, made: list[StepBatch], carry: LatentCarry, expl
 
 
 @pytest.mark.parametrize("spec", [SKEWED, DISCRETE], ids=["box", "ids"])
-def test_acts_uniformly_until_there_are_weights(spec: EnvSpec) -> None:
-    policy = policy_of(tiny("dreamer_v3"), spec, version=0)
+def test_acts_with_random_actions_until_there_are_weights(spec: EnvSpec) -> None:
+    policy = policy_of(tiny("dreamer_v3", first_actions="random"), spec, version=0)
     one, two = follow(policy, steps(spec, 3000, 2), policy.initial(seeds(3000)), explore=False)
     assert one.action.dtype == np.dtype(spec.action.dtype)
     if spec.action.is_discrete:
@@ -82,6 +82,30 @@ def test_acts_uniformly_until_there_are_weights(spec: EnvSpec) -> None:
         np.testing.assert_allclose(one.action.std(0), (high - low) / np.sqrt(12.0), rtol=0.05)
     assert not np.array_equal(one.action, two.action)
     assert not one.extras["latent_deter"].any()  # no state is known yet
+
+
+@pytest.mark.parametrize("spec", [SPEC, IMAGE], ids=["box", "image"])
+def test_acts_with_the_learners_first_weights_until_there_are_others(spec: EnvSpec) -> None:
+    """Also where the run never trains before: the states that are stored are those of a model, not zeros."""
+    config = tiny("dreamer_v3")
+    assert config.first_actions == "policy"
+    untrained = LatentPolicy(spec, config, PLANNER, seed=7)
+    given = LatentPolicy(spec, config, PLANNER, seed=3)
+    given.update(1, make(config, spec, seed=7).export_weights())
+    made = steps(spec, 5, 3)
+    for one, two in zip(
+        *(follow(policy, made, policy.initial(seeds(5))) for policy in (untrained, given)), strict=True
+    ):
+        np.testing.assert_array_equal(one.action, two.action)
+        for key in LATENT_KEYS:
+            np.testing.assert_array_equal(one.extras[key], two.extras[key])
+    assert one.extras["latent_deter"].any()
+    assert untrained.version == 0
+
+
+def test_the_presets_begin_as_their_references() -> None:
+    begins = {name: tiny(name).first_actions for name in NAMES}
+    assert begins == {"dreamer_v1": "random", "dreamer_v2": "random", "dreamer_v3": "policy", "planet": "random"}
 
 
 @pytest.mark.parametrize("name", [*NAMES, "plan2explore"])
@@ -329,7 +353,8 @@ def test_planning_in_latent_space_finds_the_rewarded_action() -> None:
         # deter[0] follows tanh of the first action, the reward follows deter[0] (through an elu, nearly linear).
         rssm.cell.input.linear.weight[0, -2] = 2.0  # type: ignore[union-attr]
         rssm.cell.gates.weight[rssm.deter, 0] = 2.0
-        algorithm.world.reward.mlp[0].linear.weight[0, 0] = 2.0
+        for layer in algorithm.world.reward.mlp:
+            layer.linear.weight[0, 0] = 2.0
         algorithm.world.reward.out.weight[0, 0] = 2.0
     policy = LatentPolicy(SPEC, config, replace(PLANNER, population=100, elites=10, iterations=4, momentum=0.0))
     policy.update(1, algorithm.export_weights())

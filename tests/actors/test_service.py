@@ -49,24 +49,6 @@ def remote(cls: type, *args: Any, **kwargs: Any) -> Any:
     return ray.remote(cls).options(num_cpus=0).remote(*args, **kwargs)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Unix socket paths are short: pytest's own directories are too deep for Ray.
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="wf", dir="/tmp", ignore_cleanup_errors=True) as directory:
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            _temp_dir=directory,
-            object_store_memory=200 << 20,
-            log_to_driver=False,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-        )
-        yield
-        ray.shutdown()
-
-
 @pytest.fixture
 def shards(cluster: None) -> Iterator[list[Any]]:
     from actors.replay.service import ReplayShardActor

@@ -146,6 +146,33 @@ def test_pictures_are_drawn() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "options", "camera"),
+    [
+        ("dmc:quadruped-walk", {}, 2),
+        ("dmc:quadruped-walk", {"camera": 0}, 0),
+        ("dmc:walker-walk", {}, 0),
+        ("dmc:walker-walk", {"camera": 1}, 1),
+    ],
+)
+def test_each_domain_has_its_camera(
+    name: str, options: dict[str, Any], camera: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Camera 0 of quadruped stands far off; benchmarks film it with camera 2."""
+    domain, _, task = name.removeprefix("dmc:").partition("-")
+    env = DmcEnv(domain, task, DmcConfig(observation="image", image_size=8, **options))
+    used: list[int] = []
+
+    def render(height: int, width: int, camera_id: int) -> Any:
+        used.append(camera_id)
+        return np.zeros((height, width, 3), np.uint8)
+
+    monkeypatch.setattr(env._env.physics, "render", render)
+    env.reset(seed=0)
+    env.render()
+    assert set(used) == {camera}
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("dmc:walkr-walk", {}, r"unknown domain 'walkr' \(did you mean 'walker'"),
@@ -153,7 +180,7 @@ def test_pictures_are_drawn() -> None:
         ("dmc:walker", {}, "task of walker ''"),
         ("dmc:walker-walk", {"observations": "image"}, "did you mean 'observation'"),
         ("dmc:walker-walk", {"observation": "pixels"}, "observation must be 'state', 'image' or 'both', got 'pixels'"),
-        ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[0, 1\] for walker-walk, got 9"),
+        ("dmc:walker-walk", {"camera": 9}, r"camera must be in \[-1, 1\] for walker-walk, got 9"),
         ("dmc:walker-walk", {"action_repeat": 0}, "action_repeat"),
     ],
 )

@@ -16,6 +16,7 @@ from learner.models.distributions import (
     PartlyFixed,
     Regression,
     TanhNormal,
+    TruncatedNormal,
     TwoHot,
     symexp,
     symexp_bins,
@@ -176,6 +177,63 @@ def test_tanh_normal_against_the_transformed_distribution() -> None:
     assert policy.log_prob(torch.ones(2)).isfinite()  # at the border
     first = TanhNormal(torch.zeros(1), torch.zeros(1), 1e-4)
     assert torch.atanh(first.sample(torch.tensor([0.1]))).item() == pytest.approx(0.5, rel=1e-3)  # 5 at the start
+
+
+def test_truncated_normal_against_its_density() -> None:
+    mean, raw = torch.tensor([0.7, -0.2]).double(), torch.tensor([-1.0, 0.5]).double()
+    policy = TruncatedNormal(torch.atanh(mean), raw, 0.1)
+    std = torch.tensor([2.0 / (1.0 + math.exp(0.5)) + 0.1, 2.0 / (1.0 + math.exp(-0.25)) + 0.1]).double()
+    torch.testing.assert_close(policy.mode(), mean)
+    edges = torch.linspace(-1.0, 1.0, 20_001).double()
+    grid = 0.5 * (edges[1:] + edges[:-1])
+    densities = torch.exp(-0.5 * ((grid[:, None] - mean) / std).square())
+    densities /= densities.sum(0) * 1e-4  # two columns over (-1, 1)
+    at = torch.tensor([9_000, 15_000])
+    expected = densities[at, torch.tensor([0, 1])].log().sum()
+    torch.testing.assert_close(policy.log_prob(grid[at]), expected, rtol=1e-6, atol=1e-6)
+    entropy = -(densities * densities.log()).sum() * 1e-4
+    torch.testing.assert_close(policy.entropy(), entropy, rtol=1e-6, atol=1e-6)
+    noise = torch.special.ndtri((torch.arange(10_000).double() + 0.5) / 10_000)  # equally likely
+    samples = policy.sample(noise[:, None].expand(-1, 2))
+    assert samples.abs().max() < 1.0
+    torch.testing.assert_close(samples.mean(0), (densities * grid[:, None]).sum(0) * 1e-4, rtol=0.0, atol=1e-4)
+    second = (densities * grid[:, None].square()).sum(0) * 1e-4
+    torch.testing.assert_close(samples.square().mean(0), second, rtol=0.0, atol=1e-4)
+
+
+def test_truncated_normal_starts_as_dreamer_v2() -> None:
+    """Deviation 1.1 around 0: nearly uniform over (-1, 1), where a squashed normal of deviation 5 is at its ends."""
+    zeros = torch.zeros(1)
+    policy = TruncatedNormal(zeros, zeros, 0.1)
+    assert policy.std.item() == pytest.approx(1.1)
+    inside = math.erf(1.0 / 1.1 / math.sqrt(2.0))
+    at_0 = -math.log(1.1) - 0.5 * LOG_2PI - math.log(inside)
+    assert policy.log_prob(zeros).item() == pytest.approx(at_0, abs=1e-6)
+    assert policy.log_prob(torch.tensor([0.9])).item() == pytest.approx(at_0 - 0.5 * (0.9 / 1.1) ** 2, abs=1e-6)
+    noise = torch.special.ndtri((torch.arange(1000) + 0.5) / 1000)[:, None]
+    beyond = [
+        (kind.sample(noise).abs() > 0.95).float().mean().item() for kind in (policy, TanhNormal(zeros, zeros, 0.0))
+    ]
+    assert beyond == pytest.approx([0.041, 0.714], abs=0.005)
+
+
+@pytest.mark.parametrize("mean", [-30.0, 0.0, 30.0])
+@pytest.mark.parametrize("std", [-30.0, 30.0])
+def test_truncated_normal_is_finite_at_its_ends(mean: float, std: float) -> None:
+    inputs = torch.tensor([mean], requires_grad=True), torch.tensor([std], requires_grad=True)
+    policy = TruncatedNormal(*inputs, 0.1)
+    for noise in (-5.5, 0.0, 5.5):
+        action = policy.sample(torch.tensor([noise]))
+        assert abs(action.item()) < 1.0
+        total = action.sum() + policy.log_prob(action.detach()) + policy.entropy()
+        gradients = torch.autograd.grad(total, inputs, retain_graph=True)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_samples_of_a_truncated_normal_move_with_its_parameters() -> None:
+    mean, raw = (torch.tensor([value], dtype=torch.float64, requires_grad=True) for value in (0.3, -0.4))
+    noise = torch.tensor([[-1.3], [0.2], [0.9]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda m, s: TruncatedNormal(m, s, 0.1).sample(noise), (mean, raw))
 
 
 def test_fixed_dimensions_of_an_action_are_zero_and_count_for_nothing() -> None:

@@ -17,8 +17,10 @@ from learner import checkpoint
 from learner.algorithms.dreamer import DreamerAlgorithm
 from learner.algorithms.dreamer_config import BehaviourConfig, DreamerConfig, WorldLossConfig
 from learner.batch import SequenceBatch
+from learner.models.layers import GroupedLinear
 from learner.models.rssm import Rssm, State
 from learner.models.world_model_config import DisagreementConfig, PolicyConfig, ScalarConfig
+from learner.optim import clip_adaptively
 from learner.optim_config import OptimConfig
 from tests.learner.dreamers import DISCRETE, IMAGE, NAMES, SPEC, VARIANTS, batches, losses_of, make, tiny, with_data
 
@@ -289,6 +291,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "elu": {"act": "elu"},
     "gaussian": {"rssm": replace(V3.rssm, latent="gaussian")},
     "plain_gru": {"rssm": replace(V3.rssm, cell="gru")},
+    "memory_reset": {"rssm": replace(V3.rssm, cell="gru", reset="memory", gru_norm="none", update_bias=0.0)},
     "no_unimix": {"rssm": replace(V3.rssm, unimix=0.0), "policy": PolicyConfig(unimix=0.0)},
     "strided": {"observation": replace(V3.observation, strided=True)},
     "no_sigmoid": {"observation": replace(V3.observation, sigmoid=False)},
@@ -296,6 +299,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "linear_heads": {"reward": ScalarConfig(output="linear"), "value": ScalarConfig(output="linear", layers=3)},
     "symlog_heads": {"reward": ScalarConfig(output="symlog"), "value": ScalarConfig(output="symlog", layers=3)},
     "tanh_normal": {"policy": PolicyConfig(continuous="tanh_normal")},
+    "truncated_normal": {"policy": PolicyConfig(continuous="truncated_normal")} | behaviour(reinforce=0.5),
     "no_continuation": losses(continuation=0.0),
     "no_balance": losses(representation=1.0),
     "no_free_nats": losses(free_nats=0.0),
@@ -310,6 +314,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_replay_value": behaviour(replay_value=0.0),
     "value_apart_from_model": behaviour(value_gradient_to_model=False),
     "no_entropy": behaviour(entropy=0.0),
+    "half_critic": behaviour(critic=0.5),
     "no_latents": {"store_latents": False},
     "plan2explore": {"plan2explore": DisagreementConfig(3, 1)},
     "plan2explore_mixed": {"plan2explore": DisagreementConfig(3, 1, 1.0, 1.0)},
@@ -330,6 +335,30 @@ def test_every_switch_can_be_thrown_alone(name: str) -> None:
             metrics = algorithm.update(batch).metrics
             assert all(math.isfinite(value) for value in metrics.values()), metrics
         assert metrics["gradient_norm"] > 0.0
+
+
+def test_the_critics_loss_has_its_weight() -> None:
+    """1/2 makes a squared error the negative log-likelihood that v1 and v2 descend."""
+    batch = batches(V3)[0]
+    assert V3.behaviour is not None
+    half = replace(V3, behaviour=replace(V3.behaviour, critic=0.5))
+    whole, halved = (losses_of(make(config), batch) for config in (V3, half))
+    torch.testing.assert_close(halved["critic"], 0.5 * whole["critic"])
+    torch.testing.assert_close(halved["replay_value"], whole["replay_value"])
+
+
+def test_the_block_grus_own_and_shared_inputs_are_one_matrix_to_the_clipping() -> None:
+    algorithm = make(replace(V3, optimizer=replace(V3.optimizer, agc=0.3, lr=1.0)))
+    hidden = algorithm.world.rssm.cell.hidden
+    assert isinstance(hidden, GroupedLinear)
+    assert hidden.shared is not None
+    own, shared = hidden.weight.detach().norm().item(), hidden.shared.detach().norm().item()
+    for p in algorithm.optimizers[0].parameters:
+        p.grad = torch.zeros_like(p)
+    hidden.weight.grad = 1e3 * torch.ones_like(hidden.weight)
+    given = hidden.weight.grad
+    clip_adaptively(algorithm.optimizers[0].parameters, 0.3, together=algorithm.optimizers[0]._together)
+    assert given.norm().item() == pytest.approx(0.3 * math.hypot(own, shared), rel=1e-5)
 
 
 def test_rewards_are_discounted_also_without_a_continuation_head() -> None:

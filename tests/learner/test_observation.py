@@ -172,6 +172,29 @@ def test_a_convolution_of_the_upsampled_image_needs_no_upsampled_image(kernel: i
         torch.testing.assert_close(ours, theirs)
 
 
+def test_ids_are_not_squashed() -> None:
+    """symlog of a one-hot vector would be ln 2 where it is 1."""
+    keys = ObservationKeys.of({key: VECTORS[key] for key in ("mode", "state")}, CONFIG)
+    raw = {"mode": torch.tensor([2]), "state": torch.tensor([[np.e - 1.0, 0.0, 1.0 - np.e]]).float()}
+    expected = torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, -1.0]])
+    torch.testing.assert_close(keys.vector(raw, torch.float32, squash=True), expected)
+    _, encoder, _ = networks({key: VECTORS[key] for key in ("mode", "state")})
+    seen: list[Tensor] = []
+    encoder.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    encoder(raw)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_all_vectors_share_one_input_matrix() -> None:
+    """Whose norm bounds its gradient: the keys have no norms of their own."""
+    _, encoder, _ = networks(VECTORS)
+    assert [name for name, p in encoder.named_parameters() if p.dim() == 2] == [
+        "mlp.0.linear.weight",
+        "mlp.1.linear.weight",
+    ]
+    assert encoder.mlp[0].linear.weight.shape == (8, 3 + 4 + 5 + 6)
+
+
 def test_chosen_keys_come_in_the_order_of_their_names() -> None:
     keys = ObservationKeys.of(IMAGES | VECTORS, replace(CONFIG, keys=("state", "camera", "mode")))
     assert (list(keys.images), list(keys.vectors)) == (["camera"], ["mode", "state"])

@@ -1,5 +1,7 @@
 """Schedules, clipping, LaProp, the moving average and early stopping, against literal values."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from learner.optim_config import OptimConfig
 
 def test_learning_rate_warms_up_then_falls_by_a_half_cosine() -> None:
     config = OptimConfig(lr=1.0, warmup_steps=4, decay_steps=10, final_lr_fraction=0.2)
-    assert [learning_rate(config, step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert [learning_rate(config, step) for step in range(4)] == [0.0, 0.25, 0.5, 0.75]
     assert learning_rate(config, 4) == pytest.approx(1.0)
     assert learning_rate(config, 9) == pytest.approx(0.6)
     assert learning_rate(config, 14) == learning_rate(config, 1000) == pytest.approx(0.2)
@@ -21,7 +23,7 @@ def test_learning_rate_warms_up_then_falls_by_a_half_cosine() -> None:
 
 def test_an_exponential_learning_rate_goes_on_after_its_decay() -> None:
     config = OptimConfig(lr=2.0, warmup_steps=2, schedule="exponential", decay_steps=10, final_lr_fraction=0.01)
-    assert [learning_rate(config, step) for step in (0, 1, 2)] == [1.0, 2.0, 2.0]
+    assert [learning_rate(config, step) for step in (0, 1, 2)] == [0.0, 1.0, 2.0]
     assert [learning_rate(config, step) for step in (7, 12, 22)] == pytest.approx([0.2, 0.02, 2e-4])
 
 
@@ -148,6 +150,43 @@ def test_laprop_is_invariant_to_the_scale_of_gradients_and_decays_weights() -> N
     decayed.grad = torch.tensor([3.0])
     LaProp([decayed], lr=0.1, weight_decay=0.5).step()
     assert decayed.item() == pytest.approx(2.0 * (1.0 - 0.05) - 0.1)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "laprop"])
+def test_weights_shrink_by_their_share_whatever_the_learning_rate(name: Any) -> None:
+    """DreamerV2's decay, w *= 1 - 1e-6, which a decay in units of its learning rate leaves no trace of in float32."""
+    parameter = nn.Parameter(torch.tensor([0.5, -2.0]))
+    optimizer = Optimizer(OptimConfig(name, lr=3e-4, shrink=1e-6, warmup_steps=1000), [parameter])
+    for _ in range(3):
+        parameter.grad = torch.zeros(2)
+        optimizer.step()
+    share = torch.tensor([0.5, -2.0]).double() * (1.0 - 1e-6) ** 3
+    torch.testing.assert_close(parameter.detach().double(), share, rtol=2e-7, atol=0.0)
+    assert parameter[0].item() < 0.5
+    assert torch.tensor(1.0) - 3e-4 * 1e-6 == 1.0
+
+
+def test_weights_shrink_before_the_step() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    parameter.grad = torch.tensor([2.0])
+    Optimizer(OptimConfig("sgd", lr=0.1, betas=(0.0, 0.0), shrink=0.5), [parameter]).step()
+    assert parameter.item() == pytest.approx(0.5 * 1.0 - 0.1 * 2.0)
+
+
+def test_adaptive_clipping_takes_a_group_as_one_matrix() -> None:
+    """Norm 5 and gradient 10 together: alone, the first would be cut to 0.3 * 3 and the second to 0.3 * 4."""
+    parameters = [nn.Parameter(torch.tensor([value])) for value in (3.0, 4.0, 1.0)]
+    for parameter, gradient in zip(parameters, (6.0, 8.0, 1.0), strict=True):
+        parameter.grad = torch.tensor([gradient])
+    without = nn.Parameter(torch.ones(1))
+    clip_adaptively([*parameters, without], 0.3, together=[[parameters[0], parameters[1], without]])
+    gradients = [parameter.grad.item() for parameter in parameters if parameter.grad is not None]
+    assert gradients == pytest.approx([6.0 * 0.15, 8.0 * 0.15, 0.3])
+    for parameter, gradient in zip(parameters[:2], (0.0, 2.0), strict=True):
+        parameter.grad = torch.tensor([gradient])
+    clip_adaptively(parameters[:2], 0.3, together=[parameters[:2]])
+    assert parameters[1].grad is not None
+    assert parameters[1].grad.item() == pytest.approx(0.3 * 5.0)  # alone: 0.3 * 4
 
 
 def test_adaptive_clipping_is_relative_to_each_parameter() -> None:

@@ -1,7 +1,8 @@
 """One step of the RSSM against a NumPy twin written from the papers, and what an episode's start resets.
 
 The twins: block GRU, prior and posterior of Hafner et al. 2025 (Methods, "RSSM"); the GRU with normalised gates of
-Hafner et al. 2021; the Gaussian latents of Hafner et al. 2019.
+Hafner et al. 2021 and the one of Hafner et al. 2020, which resets the memory alone; the Gaussian latents of Hafner et
+al. 2019.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ GROUPS, BLOCKS, TOKENS, ACTION = 4, 3, 6, 2
 KINDS = list(product(["categorical", "gaussian"], ["block_gru", "gru"], ["rms", "layer", "none"]))
 
 
-def make(latent: Any, cell: Any, norm: NormName = "rms", layers: int = 2) -> Rssm:
+def make(latent: Any, cell: Any, norm: NormName = "rms", layers: int = 2, **changes: Any) -> Rssm:
     """A model whose every parameter, also norms and biases, is random."""
-    config = RssmConfig(latent, cell, GROUPS, BLOCKS, prior_layers=layers, posterior_layers=layers, unimix=0.1)
+    config = RssmConfig(
+        latent, cell, GROUPS, BLOCKS, prior_layers=layers, posterior_layers=layers, unimix=0.1, **changes
+    )
     rssm = Rssm(config, TOKENS, ACTION, Architecture(SIZES_HERE, norm)).double()
     generator = torch.Generator().manual_seed(0)
     for parameter in rssm.parameters():
@@ -61,9 +64,14 @@ class Twin:
         else:
             assert isinstance(cell, Gru)
             x = self.dense(cell.input, np.concatenate([stoch, action]))
+            if cell.memory is not None:
+                seen, kept = np.split(linear(cell.gates, x), 3), np.split(linear(cell.memory, deter), 3)
+                proposal = np.tanh(seen[1] + sigmoid(seen[0] + kept[0]) * kept[1])
+                keep = 1.0 - sigmoid(seen[2] + kept[2] + self.rssm.config.update_bias)
+                return keep * deter + (1.0 - keep) * proposal
             gates = self.norm(cell.norm, linear(cell.gates, np.concatenate([x, deter])))
             reset, candidate, update = np.split(gates, 3)
-        keep = 1.0 - sigmoid(update - 1.0)
+        keep = 1.0 - sigmoid(update + self.rssm.config.update_bias)
         return keep * deter + (1.0 - keep) * np.tanh(sigmoid(reset) * candidate)
 
     def prior(self, deter: Array) -> Array:
@@ -175,6 +183,39 @@ def test_a_step_without_an_observation_equals_the_twin(latent: str, cell: str, n
         np.testing.assert_allclose(array(after.stoch[n]), stoch, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("update_bias", [0.0, -1.0])
+def test_a_gru_that_resets_its_memory_alone_equals_the_twin(update_bias: float) -> None:
+    """The cell of Dreamer v1 (no bias) and of PlaNet."""
+    rssm = make("gaussian", "gru", "none", reset="memory", update_bias=update_bias)
+    twin, inputs = Twin(rssm, "none"), sequences(rssm)
+    state, action = inputs["state"], inputs["action"][:, 0]
+    after = rssm.step(state, action, inputs["noise"][:, 0])
+    states, _ = rssm.filter_posterior(**(inputs | {"is_first": torch.zeros(3, 4, dtype=torch.bool)}))
+    for n in range(3):
+        deter = twin.step(state.deter[n].numpy(), state.stoch[n].numpy(), action[n].numpy())
+        np.testing.assert_allclose(array(after.deter[n]), deter, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(array(states.deter[n, 0]), deter, rtol=1e-9, atol=1e-12)
+
+
+def test_the_gates_may_have_the_only_norm() -> None:
+    """As in Dreamer v2."""
+    rssm = make("categorical", "gru", "none", gru_norm="layer")
+    norms = [name for name, module in rssm.named_modules() if isinstance(module, nn.LayerNorm)]
+    assert norms == ["cell.norm"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "norm", "message"),
+    [
+        ({"cell": "gru"}, "layer", "rssm.reset 'memory' needs rssm.gru_norm 'none', got 'layer'"),
+        ({"cell": "block_gru"}, "none", "reset 'memory' is a choice of cell 'gru', got cell 'block_gru'"),
+    ],
+)
+def test_only_plain_gates_reset_the_memory_alone(changes: Any, norm: NormName, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make("gaussian", changes["cell"], norm, reset="memory")
+
+
 @pytest.mark.parametrize(("latent", "cell"), list(product(["categorical", "gaussian"], ["block_gru", "gru"])))
 def test_an_episode_start_forgets_the_state_and_the_action_before(latent: str, cell: str) -> None:
     rssm = make(latent, cell)
@@ -209,13 +250,23 @@ def test_gradients_do_not_cross_an_episode_start() -> None:
     assert not gradient[:, :2].any()
 
 
-def test_the_memory_starts_biased_to_be_kept() -> None:
-    """With all gates at 0 the update gate is sigmoid(-1)."""
-    for cell in (BlockGru(4, 2, 3, Architecture(SIZES_HERE)), Gru(4, 2, Architecture(SIZES_HERE, "none"))):
-        nn.init.zeros_(cell.gates.weight)
-        before = torch.linspace(-1, 1, 24).view(2, 12)
-        after = cell(before, torch.ones(2, 4), cell.embed_action(torch.ones(2, 2)))
-        torch.testing.assert_close(after, before * (1.0 - 1.0 / (1.0 + np.e)))
+@pytest.mark.parametrize(
+    ("config", "moved"),
+    [
+        (RssmConfig(blocks=3), 1.0 / (1.0 + np.e)),
+        (RssmConfig(cell="gru"), 1.0 / (1.0 + np.e)),
+        (RssmConfig(cell="gru", update_bias=0.0), 0.5),
+        (RssmConfig(blocks=3, update_bias=0.0), 0.5),
+    ],
+)
+def test_the_memory_starts_biased_to_be_kept(config: RssmConfig, moved: float) -> None:
+    """With all gates at 0 the update gate is the sigmoid of its bias."""
+    kind = BlockGru if config.cell == "block_gru" else Gru
+    cell = kind(4, 2, config, Architecture(SIZES_HERE, "none"))
+    nn.init.zeros_(cell.gates.weight)
+    before = torch.linspace(-1, 1, 24).view(2, 12)
+    after = cell(before, torch.ones(2, 4), cell.embed_action(torch.ones(2, 2)))
+    torch.testing.assert_close(after, before * (1.0 - moved))
 
 
 def test_packed_latents_come_back() -> None:

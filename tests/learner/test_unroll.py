@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from learner.models.layers import Mlp, UnrolledLinear, unrolled
 from learner.models.rssm import BlockGru, Gru
+from learner.models.rssm_config import RssmConfig
 from learner.models.sizes import Architecture, Dimensions
 
 STEPS, ROWS = 5, 3
@@ -37,8 +38,9 @@ def loops() -> dict[str, tuple[nn.Module, Loop]]:
 
     return {
         "mlp": (Mlp(8, 8, 2, Architecture(SIZES)), deep),
-        "block_gru": (BlockGru(8, 4, 2, Architecture(SIZES, "layer", "elu")), recurrent),
-        "gru": (Gru(8, 4, Architecture(SIZES)), recurrent),
+        "block_gru": (BlockGru(8, 4, RssmConfig(blocks=2), Architecture(SIZES, "layer", "elu")), recurrent),
+        "gru": (Gru(8, 4, RssmConfig(cell="gru"), Architecture(SIZES)), recurrent),
+        "gru_memory": (Gru(8, 4, RssmConfig(cell="gru", reset="memory"), Architecture(SIZES, "none")), recurrent),
     }
 
 

@@ -34,6 +34,11 @@ VERSION_BYTES = 8  # every step also stores the weights version that chose its a
 PRIORITY_BYTES = 4  # and where priorities are kept, the one it was inserted with
 
 
+def bytes_per_step(schema_bytes: int, selector_bytes: int = 0, priorities: bool = False) -> int:
+    """Bytes of the bound that a step of `schema_bytes` takes; see ChunkStore for what is added."""
+    return schema_bytes + VERSION_BYTES + selector_bytes + (PRIORITY_BYTES if priorities else 0)
+
+
 class ChunkListener(Protocol):
     """Told of every change of the stored steps; selectors keep their books with it."""
 
@@ -76,8 +81,7 @@ class ChunkStore:
     ) -> None:
         self.schema = schema
         self.chunk_steps = chunk_steps
-        kept_bytes = schema.step_bytes + VERSION_BYTES + selector_bytes + (PRIORITY_BYTES if priorities else 0)
-        self.chunk_bytes = chunk_steps * kept_bytes
+        self.chunk_bytes = chunk_steps * bytes_per_step(schema.step_bytes, selector_bytes, priorities)
         self._max_bytes = max_bytes
         self.capacity = self._most_chunks = self._chunks_of(self.chunk_bytes)
         self.listeners: list[ChunkListener] = []
