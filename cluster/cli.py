@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
+from envs.carla.standin.options import add_options as add_standin_options
 from envs.numbers import NonNegativeInt, PositiveFloat, PositiveInt, read_value
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def _resolve(options: argparse.Namespace) -> RunConfig:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    if options.suite is not None:
+        from cluster.suites import run_suite
+
+        sys.stdout.write(json.dumps(run_suite(options.run_dir, options.suite, options.seed, options.set)) + "\n")
+        return 0
     from cluster.evaluation import evaluate_run
 
     summary = evaluate_run(
@@ -165,6 +171,12 @@ def _doctor(options: argparse.Namespace) -> int:
     report = collect()
     sys.stdout.write(render(report, as_json=options.json))
     return 0
+
+
+def _carla_standin(options: argparse.Namespace) -> int:
+    from envs.carla.standin.serve import run
+
+    return run(options)
 
 
 def _check_env(options: argparse.Namespace) -> int:
@@ -358,6 +370,7 @@ def _parser() -> argparse.ArgumentParser:
         "the environment declares, or else 5,000)",
     )
     sub.add_argument("--gif-episodes", type=_number(NonNegativeInt), default=2, help="episodes drawn into eval/*.gif")
+    sub.add_argument("--suite", help="a named suite of driving routes instead: docs/carla.md")
     sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
     sub.add_argument(
         "--set",
@@ -383,6 +396,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--seconds", type=_number(PositiveFloat), default=60.0, help="time limit of each check (default: 60)"
     )
+
+    standin = "Serve CARLA's protocol without Unreal, for tests and laptops: never for CARLA results; docs/carla.md."
+    add_standin_options(add("carla-standin", _carla_standin, standin))
 
     sub = add("report", _report, "Write report.html of a run.")
     sub.add_argument("--run-dir", type=_path, required=True)

@@ -540,3 +540,158 @@ def cpu_features() -> dict[str, bool]:
 
 def build_info() -> dict[str, Any]:
     """Digest of the sources (see native.sources), compiler, C++ standard and whether assertions are compiled in."""
+
+vehicle_columns: tuple[str, ...]
+"""Names of the columns of a table of vehicles.
+
+Metres, seconds and radians; z up, y to the right of x, angles clockwise seen from above. forward and side are the
+velocity along and to the right of the body; limit is in km/h; steer, throttle and brake are the driver's.
+"""
+
+steering_curve: tuple[tuple[float, float], ...]
+"""Share of the steering that is left at a speed in km/h, linear between these points."""
+
+def step_vehicles(table: NDArray[np.float64], count: int, seconds: float) -> None:
+    """Moves vehicles on: a dynamic bicycle model whose tyres slide, in steps of at most 0.03 s.
+
+    Args:
+        table: [columns, capacity], changed in place.
+        count: Vehicles in the table.
+        seconds: More than 0.
+    """
+
+class Traffic:
+    """Rule-based drivers that keep their lanes, their gaps and the traffic lights.
+
+    Pure pursuit of the lane, the intelligent driver model for the gap (Treiber, Hennecke and Helbing, 2000), junction
+    lanes that come near each other entered by one at a time. The same calls give the same controls.
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.float64],
+        first: NDArray[np.int64],
+        next_first: NDArray[np.int64],
+        next: NDArray[np.int64],
+        left: NDArray[np.int64],
+        right: NDArray[np.int64],
+        junction: NDArray[np.int64],
+        limit: NDArray[np.float64],
+        gate: NDArray[np.int64],
+    ) -> None:
+        """Takes a lane network.
+
+        Args:
+            points: [P, 3] x, y and yaw along the lanes.
+            first: [lanes + 1] where the points of each lane begin.
+            next_first: [lanes + 1] where the successors of each lane begin.
+            next: Successors.
+            left: [lanes] lane beside it in the same direction, -1 for none.
+            right: Likewise.
+            junction: [lanes] -1 outside junctions.
+            limit: [lanes] m/s.
+            gate: [lanes] traffic light that must be green to enter, -1 for none.
+
+        Raises:
+            ValueError: The network is inconsistent.
+        """
+
+    def add(self, number: int, seed: int) -> None:
+        """A new driver, whose turns and eagerness depend on the seed."""
+
+    def remove(self, number: int) -> bool:
+        """Whether there was such a driver."""
+
+    def __len__(self) -> int: ...
+    def step(
+        self,
+        table: NDArray[np.float64],
+        count: int,
+        rows: NDArray[np.int64],
+        points: NDArray[np.int64],
+        obstacles: NDArray[np.float64],
+        is_green: NDArray[np.uint8],
+        seconds: float,
+    ) -> None:
+        """Sets throttle, steer and brake of the drivers' vehicles.
+
+        Args:
+            table: [columns, capacity] of step_vehicles.
+            count: Vehicles in the table.
+            rows: [drivers] rows of their vehicles, in the order of their coming.
+            points: [count] nearest lane point of each vehicle, -1 for none.
+            obstacles: [N, 5] x, y, velocity and radius of what else is in the way.
+            is_green: [lights].
+            seconds: Until the next call.
+        """
+
+    def nearest(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], yaw: NDArray[np.float64], use_yaw: bool
+    ) -> NDArray[np.int64]:
+        """Lane points [N] nearest to places within 8 m, -1 for none; points of another direction count as farther."""
+
+class RayScene:
+    """Ground and boxes into which rays are cast; results are equal for any number of threads."""
+
+    def __init__(
+        self,
+        classes: NDArray[np.uint8],
+        corner: NDArray[np.float64],
+        cell: float,
+        outside: int,
+        heights: NDArray[np.float32],
+        height_cell: float,
+        palette: NDArray[np.uint8],
+        threads: int = 1,
+    ) -> None:
+        """Takes the ground.
+
+        Args:
+            classes: [columns, rows] tags of its cells, rows along y.
+            corner: [2] lower corner, metres.
+            cell: Size of a cell, metres.
+            outside: Tag beyond the cells.
+            heights: [columns, rows] at the corners of coarser cells; [0, 0] for the plane z = 0.
+            height_cell: Their size, metres.
+            palette: [32, 3] colors of the tags.
+            threads: Of every call.
+        """
+
+    def set_boxes(self, boxes: NDArray[np.float64], labels: NDArray[np.uint32], colors: NDArray[np.uint8]) -> None:
+        """Takes the boxes: [N, 15] centre, half sizes, forward, right, up; [N, 2] object and tag; [N, 3] colors."""
+
+    def cast(
+        self, origin: NDArray[np.float64], directions: NDArray[np.float64], range: float, ignored: int = 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint32], NDArray[np.float32]]:
+        """Distances [R], infinite for nothing; tags; objects; cosines to the normal of what is met.
+
+        Args:
+            origin: [3].
+            directions: [R, 3] unit vectors.
+            range: Nothing beyond it is met, metres.
+            ignored: Object whose boxes let rays through.
+        """
+
+    def draw(
+        self,
+        origin: NDArray[np.float64],
+        axes: NDArray[np.float64],
+        width: int,
+        height: int,
+        fov: float,
+        kind: str,
+        light: NDArray[np.float64],
+        ignored: int = 0,
+    ) -> NDArray[np.uint8]:
+        """A picture [height, width, 4]: blue, green, red, opaque.
+
+        Args:
+            origin: [3].
+            axes: [9] forward, right and up of the camera.
+            width: Pixels.
+            height: Pixels.
+            fov: Horizontal angle, radians.
+            kind: "color", "tags" (in red), or "depth" (red + 256 green + 65536 blue, over 2^24 - 1 of a kilometre).
+            light: [5] unit vector to the sun, brightness, fog per metre.
+            ignored: As in cast.
+        """
