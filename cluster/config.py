@@ -63,6 +63,8 @@ RENAMED = {
     "actors.inference_batch": "roles.inference.max_rows",
     "actors.inference_wait_ms": "roles.inference.max_wait_ms",
     **{f"planner.tree.{name}": f"planner.{name}" for name in _TREE},
+    "planner.objective": "planner.risk.measure",
+    "planner.risk_lambda": "planner.risk.weight",
     **{f"replay.selector.{k}": f"replay.selector.fractions.{k}" for k in ("uniform", "prioritized", "recency", "fifo")},
     "replay.selector.priority_exponent": "replay.selector.exponent",
     "replay.selector.recency_exponent": "replay.selector.exponent",

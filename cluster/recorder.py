@@ -192,6 +192,8 @@ class Recorder:
         """Put an evaluation of the run's own schedule into the next line of metrics."""
         values = {"return_mean": summary.return_mean, "length_mean": summary.length_mean}
         values |= {"cut": float(summary.cut), "faults": float(summary.faults)}
+        if summary.jerk is not None:
+            values["jerk"] = summary.jerk
         metrics = {reported_name(name): value for name, value in summary.metrics.items()}
         self._metrics.add(values | metrics, "eval/")
 

@@ -1,6 +1,6 @@
 """Types of the extension; import from ``native``."""
 
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class Ensemble:
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]: ...
+    @overload
     def rollout(
         self,
         observation: NDArray[np.float32],
@@ -63,6 +64,19 @@ class Ensemble:
         propagation: str,
         gamma: float,
         sample: bool,
+        states: Literal[True],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+    @overload
+    def rollout(
+        self,
+        observation: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        seeds: NDArray[np.uint64],
+        particles: int,
+        propagation: str,
+        gamma: float,
+        sample: bool,
+        states: Literal[False] = False,
     ) -> NDArray[np.float32]:
         """Particle returns [B, N, P]: sum over h of gamma^h prod_{j<h} (1 - done_j) reward_h.
 
@@ -76,6 +90,8 @@ class Ensemble:
                 candidates (Chua et al., 2018, section 5.1, here stratified).
             gamma: discount in [0, 1].
             sample: Gaussian members draw the state delta and the reward instead of using the mean.
+            states: also return the states [B, N, P, H+1, S], of which the first is the observation. A termination
+                ends the return, but not the path.
         """
 
     def trajectories(
@@ -425,12 +441,18 @@ class SearchState:
     def noise_seeds(self) -> NDArray[np.uint64]:
         """Seeds [B] of the model's noise in this iteration; after the last tell, for evaluating the plan."""
 
-    def tell(self, scores: NDArray[np.float32]) -> None:
+    def tell(self, scores: NDArray[np.float32], violations: NDArray[np.float32] | None = None) -> None:
         """Refits to the scores [B, N], higher is better.
+
+        With violations of constraints [B, N], 0 where there is none, feasible candidates rank first, by score, then
+        the others by violation; a softmax weighs only those of the least violation.
 
         A score that is not finite ranks last and never becomes an elite; a problem without a finite score keeps its
         distribution.
         """
+
+    def best(self) -> NDArray[np.float32]:
+        """Best candidate [B, H, A] of the last iteration; the mean if all failed."""
 
     def finish(
         self,
@@ -490,6 +512,25 @@ def halving_sequence(considered: int, simulations: int) -> list[int]:
 
 def particle_members(seed: int, horizon: int, particles: int, num_members: int, propagation: str) -> NDArray[np.int32]:
     """The member [H, P] that moves each particle in each step of a rollout with this seed."""
+
+def risk_scores(
+    returns: NDArray[np.float32],
+    *,
+    measure: str = "mean",
+    parameter: float = 0.0,
+    part: str = "both",
+    members: int = 1,
+) -> NDArray[np.float32]:
+    """Scores [...] of particle returns [..., P], higher is better; a NaN among a row's returns gives NaN.
+
+    Args:
+        returns: C-contiguous; particle p is of member p % members.
+        measure: "mean", "mean_std", "var", "cvar", "worst" or "entropic".
+        parameter: lambda of mean_std, alpha of var and cvar, theta of entropic.
+        part: "both", over all particles; "epistemic", over the members' means; "aleatoric", over the particles of each
+            member, then the mean over members.
+        members: K, of which P is a multiple.
+    """
 
 def crc32(buffer: Buffer, crc: int = 0) -> int:
     """CRC-32 of the bytes of a C-contiguous buffer, behind data whose checksum is `crc`: zlib's function, faster."""

@@ -25,6 +25,7 @@ PYBIND11_MODULE(_native, m) {
     init_ensemble(m);
     init_gather(m);
     init_mcts(m);
+    init_risk(m);
     init_ray_scene(m);
     init_search(m);
     init_sum_tree(m);
