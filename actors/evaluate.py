@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from actors.carry import take_rows
 from actors.episode_metrics import SUCCESS, EpisodeMetrics
+from actors.jerk import Jerk
 from actors.records import Episode, Policy
 from envs.faults import SimulatorError
 from envs.numbers import NonNegativeInt, PositiveInt, check_fields
@@ -83,6 +84,7 @@ class EvalSummary:
     cut: int = 0  # episodes that were
     faults: int = 0  # episodes that failed by a fault of their simulator
     fault_seeds: tuple[int, ...] = ()  # of the environments of these episodes
+    jerk: float | None = None  # mean over episodes, see actors.jerk; None where actions are ids
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON."""
@@ -201,6 +203,7 @@ class Evaluator:
         metrics = self._env.spec.metrics
         returns = np.array([episode.episode_return for episode in episodes])
         lengths = [episode.length for episode in episodes]
+        jerks = [episode.jerk for episode in episodes if episode.jerk is not None]
         success = [episode.metrics[SUCCESS] > 0 for episode in episodes] if SUCCESS in metrics else None
         return EvalSummary(
             env=self._env.spec.name,
@@ -220,6 +223,7 @@ class Evaluator:
             cut=sum(episode.cut for episode in episodes),
             faults=sum(episode.faults > 0 for episode in episodes),
             fault_seeds=tuple(seed for seed, e in zip(self.env_seeds, episodes, strict=True) if e.faults),
+            jerk=None if not jerks else float(np.mean(jerks)),
         )
 
 
@@ -291,7 +295,7 @@ class _Wave:
         """Run one episode per seed; a wave may be smaller than the vector environment."""
         count, spec = len(env_seeds), self._env.spec
         spare = [env_seeds[-1]] * (self._env.num_envs - count)
-        returns, metrics = np.zeros(count), EpisodeMetrics(spec.metrics, count)
+        returns, metrics, jerk = np.zeros(count), EpisodeMetrics(spec.metrics, count), Jerk(spec.action, count)
         ended: dict[int, Episode] = {}
         kept: list[list[Stream]] = [[] for _ in range(min(self._keep, count))]
         active, carry, steps = np.arange(count), policy.initial(policy_seeds), 0
@@ -309,6 +313,7 @@ class _Wave:
             for name, value in output.metrics.items():
                 self.metric_sums[name] = self.metric_sums.get(name, 0.0) + float(value.sum())
             actions[active] = output.action
+            jerk.add(active, output.action)
             _keep(kept, active, view, output.action)
             before, carry = view, output.carry
             view, failed = self._advance(active, lambda: self._env.step(actions))
@@ -328,7 +333,14 @@ class _Wave:
                 for row in np.flatnonzero(done).tolist():
                     n = int(active[row])
                     figures = metrics.episode(n, view, row, steps)
-                    ended[n] = Episode(float(returns[n]), steps, policy.version, figures, cut=not view.is_last[row])
+                    ended[n] = Episode(
+                        float(returns[n]),
+                        steps,
+                        policy.version,
+                        figures,
+                        cut=not view.is_last[row],
+                        jerk=jerk.episode(n),
+                    )
                 self._film.take(active[done], 0)
                 _keep(kept, active[done], view.take(done), np.zeros_like(actions[active[done]]))
                 keep = ~done

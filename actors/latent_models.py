@@ -15,6 +15,7 @@ from learner.models.rssm_config import RssmConfig
 from learner.models.world_model import LatentModel
 from planners.base import Expansion
 from planners.config import BOX_SAMPLES, MctsConfig, SequenceConfig
+from planners.risk import check_part
 from planners.scoring import TorchEvaluator
 
 
@@ -38,6 +39,12 @@ class SearchedLatents:
         """
         if self._model.action.spec.is_discrete:
             raise ValueError(f"planner method {config.method} needs a box of actions, but those here are ids")
+        if config.constraint is not None or config.guard is not None:
+            name = "constraint" if config.constraint is not None else "guard"
+            raise ValueError(
+                f"planner.{name} needs predicted states, but {self._name} plans over latents; pets has them"
+            )
+        check_part(config.risk.part, config.particles or 1, 1)
         model = LatentPlanningModel(self._model, self._heads.get("value"), config.particles or 1)
         device = next(self._model.parameters()).device
         return TorchEvaluator(model, config.gamma, str(device))

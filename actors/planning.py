@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,18 @@ class PlanningCarry:
     plan: Any  # [N] the planner's
 
 
+class Observer(Protocol):
+    """Turns what is observed into what the model plans from; told of the weights first."""
+
+    def update(self, weights: Weights) -> Weights:
+        """Takes its own arrays of a record; returns the others."""
+        ...
+
+    def __call__(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Flat observations [N, S] -> latents [N, L]."""
+        ...
+
+
 class PlannerPolicy:
     """Acts by planning, at random until there are weights (version 0); see actors.records.Policy.
 
@@ -44,6 +56,7 @@ class PlannerPolicy:
         observation_keys: Keys whose flattened values, in this order, are the model's state.
         config: The planner.
         exploration_std: Standard deviation of the Gaussian noise added to explored actions, in half-widths of the box.
+        observer: What the model plans from, None for the state itself.
 
     Raises:
         ValueError: An observation key is unknown, the action is discrete or unbounded, exploration_std is negative, or
@@ -56,6 +69,7 @@ class PlannerPolicy:
         observation_keys: Sequence[str],
         config: PlannerConfig,
         exploration_std: float = 0.0,
+        observer: Observer | None = None,
     ) -> None:
         unknown = [key for key in observation_keys if key not in spec.observation]
         if unknown or not observation_keys:
@@ -68,6 +82,7 @@ class PlannerPolicy:
         self._low, self._high = spec.action.box(f"the action of {spec.name}")
         self._shape = spec.action.shape
         self._noise_scale = np.float32(0.5 * exploration_std) * (self._high - self._low)
+        self._observer = observer
         self._model = EnsembleModel(len(self._low))
         self._planner = make_planner(config, self._model, self._low, self._high)
 
@@ -101,7 +116,7 @@ class PlannerPolicy:
     def update(self, version: int, weights: Weights) -> None:
         """Replaces the weights if `version` is newer."""
         if version > self.version:
-            self._model.update(weights)
+            self._model.update(weights if self._observer is None else self._observer.update(weights))
             self.version = version
 
     def _plan(self, step: StepBatch, carry: Any, explore: bool) -> tuple[Plan, Any]:
@@ -112,6 +127,7 @@ class PlannerPolicy:
         return concatenate_rows(plans)  # type: ignore[no-any-return]
 
     def _observation(self, step: StepBatch) -> NDArray[np.float32]:
-        """The model's state [N, S]."""
+        """What the model plans from, [N, S] or [N, L]."""
         parts = [step.observation[key] for key in self._keys]
-        return np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], axis=1)
+        state = np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in parts], axis=1)
+        return state if self._observer is None else self._observer(state)

@@ -41,6 +41,7 @@ class Episode:
     metrics: dict[str, float]  # EnvSpec.metrics, added up as declared
     cut: bool = False  # ended by the limit of an evaluation, not by the environment
     faults: int = 0  # of the simulator, by which the episode ended
+    jerk: float | None = None  # of its actions, see actors.jerk; None of ids and where it is not measured
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Letters: E environments, N actions searched at the root, A action size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -21,7 +21,7 @@ from actors.searched_model import SearchedModel
 from envs.specs import ArraySpec, EnvSpec, StepBatch
 from learner.algorithms.muzero_config import MuZeroConfig
 from learner.models.muzero import MuZeroModel
-from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE, search_specs
+from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE, search_specs, with_fresh
 from planners.config import BOX_SAMPLES, MctsConfig, PlannerConfig
 from planners.noise import RandomCarry
 from planners.tree import TreeCarry, TreePlanner
@@ -49,6 +49,7 @@ class SearchPolicy:
         planner: The search.
         device: Where to compute.
         priorities: Whether outputs have priorities.
+        fresh_targets: Whether steps are stored with room for what later searches find, see `actors.reanalyze`.
 
     Raises:
         ValueError: The environment does not fit the configuration, or the planner is no tree search or draws
@@ -62,6 +63,7 @@ class SearchPolicy:
         planner: PlannerConfig,
         device: torch.device | str = "cpu",
         priorities: bool = False,
+        fresh_targets: bool = False,
     ) -> None:
         if not isinstance(planner, MctsConfig):
             raise ValueError(f"{config.name} acts by tree search: planner.method must be mcts, got {planner.method}")
@@ -73,13 +75,14 @@ class SearchPolicy:
             self._model = MuZeroModel(config.model, spec).to(self._device).requires_grad_(False)
         self._action = self._model.action
         drawn = planner.drawn_ids(self._action.size) if self._model.discrete else planner.sampled_actions or BOX_SAMPLES
-        self._extras = search_specs(spec.action, drawn)
+        found = search_specs(spec.action, drawn)
+        self._extras = with_fresh(found) if fresh_targets else found
         self._tree = SearchedModel(self._model, config.discount, drawn or 0)
         self._planner = TreePlanner(planner, self._tree)
 
     @property
     def extras(self) -> Mapping[str, ArraySpec]:
-        """The statistics of the searches."""
+        """The statistics of the searches, and zeros where later ones will be."""
         return self._extras
 
     def initial(self, seeds: NDArray[np.uint64]) -> SearchCarry:
@@ -104,6 +107,7 @@ class SearchPolicy:
         extras: dict[str, NDArray[Any]] = {SEARCH_POLICY: plan.weights, SEARCH_VALUE: plan.value}
         if SEARCH_ACTIONS in self._extras:
             extras[SEARCH_ACTIONS] = plan.ids if self._model.discrete else plan.actions
+        extras |= self._zeros(len(stored), set(self._extras) - set(extras))
         dtype = self._action.spec.dtype
         following = SearchCarry(carry.random, tree)
         return PolicyOutput(stored.astype(dtype, copy=False), following, metrics, extras, priority)
@@ -132,10 +136,13 @@ class SearchPolicy:
     def _act_at_random(self, step: StepBatch, carry: SearchCarry, explore: bool) -> PolicyOutput:
         output = self._random.act(step, carry.random, explore)
         rows = len(step.is_first)
-        extras = {key: np.zeros((rows, *spec.shape), spec.dtype) for key, spec in self.extras.items()}
+        extras = self._zeros(rows, self._extras)
         priority = np.ones(rows, np.float32) if self._gives_priorities else None
         following = SearchCarry(output.carry, self._planner.skip(carry.tree))
         return PolicyOutput(output.action, following, {}, extras, priority)
+
+    def _zeros(self, rows: int, keys: Collection[str]) -> dict[str, NDArray[Any]]:
+        return {key: np.zeros((rows, *spec.shape), spec.dtype) for key, spec in self._extras.items() if key in keys}
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from actors.batching import DynamicBatcher
 from actors.evaluate import Evaluation, Evaluator
 from actors.ledger import Ledger
+from actors.reanalyze import Reanalyzer
 from actors.records import Block, Episode, Policy
 from actors.replay.flow.credits import Message, MessageWindow
 from actors.replay.flow.routing import route
@@ -39,9 +40,16 @@ from envs.faults import Fault, SimulatorError
 from envs.specs import ArraySpec
 from envs.vector import SerialVectorEnv
 from learner.broadcast import unpack_weights
+from learner.learner import mean_metrics
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 """Upper edges of the histogram of the time a served batch takes."""
+
+AGE_VERSIONS = [1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0]
+"""Upper edges of the histogram of the age of targets."""
+
+NO_WEIGHTS_SECONDS = 0.1
+"""How long a reanalyzer without weights waits before it answers."""
 
 
 @dataclass(frozen=True)
@@ -374,6 +382,58 @@ class _ServingMetrics:
         if batches["batches"] > 0:
             self._rows.set(batches["batch_rows"])
             self._wait.set(batches["wait_ms"])
+
+
+@dataclass(frozen=True)
+class ReanalyzeSummary:
+    """What a call of a reanalyzer came to."""
+
+    steps: int  # searched
+    version: int  # of the weights that searched
+    metrics: dict[str, float]  # means over its batches
+
+
+class ReanalyzeActor:
+    """Searches stored steps anew with the newest published weights; see `actors.reanalyze`.
+
+    Args:
+        make_reanalyzer: Builds the reanalyzer.
+        weights: Handle of the weight store.
+        index: Its place among the reanalyzers.
+    """
+
+    def __init__(self, make_reanalyzer: Callable[[], Reanalyzer], weights: Any, index: int = 0) -> None:
+        self._reanalyzer = make_reanalyzer()
+        self._weights = weights
+        tags = {"actor": str(index)}
+        self._searched = Counter("worldfleet_reanalyze_steps", "Steps searched anew", tag_keys=("actor",))
+        self._age = Histogram(
+            "worldfleet_reanalyze_age",
+            "Mean age of the targets of a batch before it was searched, versions",
+            boundaries=AGE_VERSIONS,
+            tag_keys=("actor",),
+        )
+        self._searched.set_default_tags(tags)
+        self._age.set_default_tags(tags)
+
+    def ping(self) -> int:
+        """The version of the weights."""
+        return self._reanalyzer.policy.version
+
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]
+    def run(self, num_batches: int) -> ReanalyzeSummary:
+        """Pull the newest weights and search `num_batches` batches; none while there are no weights."""
+        policy, reanalyzer = self._reanalyzer.policy, self._reanalyzer
+        pull_weights(self._weights, policy)
+        if policy.version == 0:
+            sleep(NO_WEIGHTS_SECONDS)
+            return ReanalyzeSummary(0, 0, {})
+        collected = [reanalyzer.step() for _ in range(num_batches)]
+        steps = round(sum(metrics.pop("steps") for metrics in collected))
+        self._searched.inc(steps)
+        for metrics in collected:
+            self._age.observe(metrics["age"])
+        return ReanalyzeSummary(steps, policy.version, mean_metrics(collected))
 
 
 class EvaluatorActor:

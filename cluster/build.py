@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import device as TorchDevice
 
     from actors.evaluate import Evaluator
+    from actors.reanalyze import Reanalyzer
     from actors.records import Policy
     from actors.replay.flow.limiter import SampleLimiter
     from actors.replay.flow.service import RemoteBatches
@@ -206,7 +207,8 @@ def replay(
 
     seed = derive_seed(config.seed, "replay")
     tail = tail or bool(imported)
-    return ShardedReplay.from_config(config.replay, seed, directory, restore=restore, tail=tail, imported=imported)
+    viewed = config.viewed_replay
+    return ShardedReplay.from_config(viewed, seed, directory, restore=restore, tail=tail, imported=imported)
 
 
 def limiter(config: RunConfig, sample_steps: int) -> SampleLimiter:
@@ -297,18 +299,55 @@ SHARD_START_SECONDS = 300.0
 
 def remote_batches(config: RunConfig, shards: list[Any], rank: int) -> RemoteBatches:
     """Batches of rank `rank` from shard actors."""
+    batch_size = config.learner.batch_size // config.count("learner")
+    return _remote(config, shards, batch_size, config.replayed_length, derive_seed(config.seed, "batches", rank))
+
+
+def _remote(
+    config: RunConfig, shards: list[Any], batch_size: int, length: int, seed: int, view: str = "train"
+) -> RemoteBatches:
     from actors.replay.flow.service import RemoteBatches
 
     return RemoteBatches(
         shards,
-        config.learner.batch_size // config.count("learner"),
-        config.replayed_length,
-        derive_seed(config.seed, "batches", rank),
+        batch_size,
+        length,
+        seed,
         config.cluster.sample_in_flight,
         config.replay.mixed_batches,
         config.replay.transport,
         wait_seconds=config.roles["replay"].timeout_seconds + SHARD_START_SECONDS,  # one that hangs is started again
+        view=view,
     )
+
+
+def local_reanalyzer(config: RunConfig, replay: ShardedReplay, policy: Policy, index: int) -> Reanalyzer:
+    """Reanalyzer `index` of a replay in this process, with the policy that acts."""
+    from actors.reanalyze_config import REANALYZE
+
+    def batches() -> Iterator[SequenceBatch]:
+        while True:
+            yield replay.sample(config.reanalyze.batch_size, 1, view=REANALYZE)
+
+    return _reanalyzer(config, policy, batches(), replay.write_back, index)
+
+
+def remote_reanalyzer(config: RunConfig, shards: list[Any], index: int, device: DeviceName) -> Reanalyzer:
+    """Reanalyzer `index` of shard actors, with a policy of its own."""
+    from actors.reanalyze_config import REANALYZE
+
+    seed = derive_seed(config.seed, "reanalyzed batches", index)
+    batches = _remote(config, shards, config.reanalyze.batch_size, 1, seed, REANALYZE)
+    return _reanalyzer(config, policy(config, device), batches, batches.write_back, index)
+
+
+def _reanalyzer(
+    config: RunConfig, policy: Policy, batches: Iterator[SequenceBatch], write: ResultSink, index: int
+) -> Reanalyzer:
+    from actors.reanalyze import Reanalyzer
+
+    seed = derive_seed(config.seed, "reanalyze", index)
+    return Reanalyzer(policy, observation_keys(config), batches, write, config.reanalyze.noise, seed)
 
 
 class AlgorithmConfig(Protocol):
@@ -371,9 +410,13 @@ def _pets(own: PetsConfig, run: RunConfig) -> PetsAlgorithm:
 def _planner_policy(own: PetsConfig, run: RunConfig, device: DeviceName) -> Policy:
     from actors.planning import PlannerPolicy
 
-    spec = env_spec(run)
+    spec, keys, observer = env_spec(run), _pets_keys(own, run), None
     _check_pets(own, spec)
-    return PlannerPolicy(spec, _pets_keys(own, run), run.planner, run.actors.exploration_std)
+    if own.coder is not None and own.observation_key in spec.observation:
+        from actors.coder_observer import CoderObserver
+
+        observer = CoderObserver(own.coder, spec.observation[own.observation_key])
+    return PlannerPolicy(spec, keys, run.planner, run.actors.exploration_std, observer)
 
 
 def _check_pets(own: PetsConfig, spec: EnvSpec) -> None:
@@ -400,7 +443,8 @@ def _ensemble_fidelity(
 ) -> dict[str, Any]:
     from cluster.report.run_fidelity import measure_ensemble
 
-    return measure_ensemble(algorithm.model, algorithm.config.observation_key, streams, config)
+    with algorithm.average.applied():
+        return measure_ensemble(algorithm.model, algorithm.config.observation_key, streams, config, seed)
 
 
 def _dreamer(own: DreamerConfig, run: RunConfig) -> DreamerAlgorithm:
@@ -437,7 +481,8 @@ def _latent_fidelity(
 def _muzero(own: MuZeroConfig, run: RunConfig) -> MuZeroAlgorithm:
     from learner.algorithms.muzero import MuZeroAlgorithm
 
-    return MuZeroAlgorithm(own, *_learning(run), priorities=run.replay.takes_priorities)
+    priorities, fraction = run.viewed_replay.takes_priorities, run.reanalyze.fraction
+    return MuZeroAlgorithm(own, *_learning(run), priorities=priorities, fresh_fraction=fraction)
 
 
 def _search_policy(own: MuZeroConfig, run: RunConfig, device: DeviceName) -> Policy:
@@ -446,7 +491,8 @@ def _search_policy(own: MuZeroConfig, run: RunConfig, device: DeviceName) -> Pol
 
     spec = env_spec(run)
     _check_muzero(own, run, spec)
-    return SearchPolicy(spec, own, run.planner, resolve_device(device), run.replay.takes_priorities)
+    priorities, fresh = run.viewed_replay.takes_priorities, run.reanalyze.fraction > 0
+    return SearchPolicy(spec, own, run.planner, resolve_device(device), priorities, fresh)
 
 
 def _check_muzero(own: MuZeroConfig, run: RunConfig, spec: EnvSpec) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
+from envs.carla.standin.options import add_options as add_standin_options
 from envs.numbers import NonNegativeInt, PositiveFloat, PositiveInt, read_value
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ def _resolve(options: argparse.Namespace) -> RunConfig:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    if options.suite is not None:
+        from cluster.suites import run_suite
+
+        sys.stdout.write(json.dumps(run_suite(options.run_dir, options.suite, options.seed, options.set)) + "\n")
+        return 0
     from cluster.evaluation import evaluate_run
 
     summary = evaluate_run(
@@ -169,6 +175,12 @@ def _doctor(options: argparse.Namespace) -> int:
     report = collect()
     sys.stdout.write(render(report, as_json=options.json))
     return 0
+
+
+def _carla_standin(options: argparse.Namespace) -> int:
+    from envs.carla.standin.serve import run
+
+    return run(options)
 
 
 def _check_env(options: argparse.Namespace) -> int:
@@ -227,6 +239,12 @@ def _fidelity(options: argparse.Namespace) -> int:
         chosen = {name: getattr(options, name) for name in ("steps", "horizon") if getattr(options, name) is not None}
         config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
         sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
+        return 0
+    if options.models:
+        from cluster.report import models
+
+        table = models.run(options.output, options.env, options.seed, models.QUICK if options.quick else None)
+        sys.stdout.write(f"{table}\n")
         return 0
     from cluster.report.fidelity import ALGORITHMS, run
     from envs.names import unknown_name
@@ -373,6 +391,7 @@ def _parser() -> argparse.ArgumentParser:
         "the environment declares, or else 5,000)",
     )
     sub.add_argument("--gif-episodes", type=_number(NonNegativeInt), default=2, help="episodes drawn into eval/*.gif")
+    sub.add_argument("--suite", help="a named suite of driving routes instead: docs/carla.md")
     sub.add_argument("--precision", choices=("fp32", "bf16", "auto"), help="planner arithmetic (default: the run's)")
     sub.add_argument(
         "--set",
@@ -398,6 +417,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--seconds", type=_number(PositiveFloat), default=60.0, help="time limit of each check (default: 60)"
     )
+
+    standin = "Serve CARLA's protocol without Unreal, for tests and laptops: never for CARLA results; docs/carla.md."
+    add_standin_options(add("carla-standin", _carla_standin, standin))
 
     sub = add("report", _report, "Write report.html of a run.")
     sub.add_argument("--run-dir", type=_path, required=True)
@@ -426,6 +448,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--env", default="nav3d")
     sub.add_argument("--output", type=_path, default=Path("docs/results"))
     sub.add_argument("--seeds", type=_number(PositiveInt), default=3)
+    sub.add_argument("--models", action="store_true", help="one table of every one-step model instead of the study")
+    sub.add_argument("--seed", type=int, default=0, help="of that table (default: 0)")
     sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
 
     sub = add("tree", _tree, "Write the searches of one episode as a page to step through, as JSON and for Graphviz.")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le, Lt
 
+from actors.reanalyze_config import REANALYZE, ReanalyzeConfig
 from actors.replay.config import ReplayConfig
 from actors.replay.exchange import check_exchange
 from actors.rollout import MIN_BLOCK_STEPS
@@ -62,6 +63,8 @@ RENAMED = {
     "actors.inference_batch": "roles.inference.max_rows",
     "actors.inference_wait_ms": "roles.inference.max_wait_ms",
     **{f"planner.tree.{name}": f"planner.{name}" for name in _TREE},
+    "planner.objective": "planner.risk.measure",
+    "planner.risk_lambda": "planner.risk.weight",
     **{f"replay.selector.{k}": f"replay.selector.fractions.{k}" for k in ("uniform", "prioritized", "recency", "fifo")},
     "replay.selector.priority_exponent": "replay.selector.exponent",
     "replay.selector.recency_exponent": "replay.selector.exponent",
@@ -194,6 +197,7 @@ class RunConfig:
     planner: PlannerConfig = field(default_factory=IcemConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    reanalyze: ReanalyzeConfig = field(default_factory=ReanalyzeConfig)
     actors: ActorsConfig = field(default_factory=ActorsConfig)
     roles: dict[str, ActorConfig] = field(default_factory=lambda: read_roles({}))  # by the names of `cluster.roles`
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -206,7 +210,10 @@ class RunConfig:
             raise ValueError(
                 f"learner.batch_size {batch_size} must be a multiple of roles.learner.count {ranks}, which share it"
             )
-        check_exchange(self.algorithm.name, self.algorithm.exchange, self.replay, self.learner)
+        if REANALYZE in self.replay.views:
+            raise ValueError(f"replay.views.{REANALYZE} is what reanalyze.selector says: leave it out")
+        parts = self.algorithm.exchange, self.viewed_replay, self.learner, self.reanalyze
+        check_exchange(self.algorithm.name, *parts)
         _ = self.stages  # refuses a schedule that cannot be run
 
     @property
@@ -218,6 +225,13 @@ class RunConfig:
         """How many actors of a role the run has."""
         record = ROLES[role]
         return 0 if record.collects and not self.stages.collects else record.count(self, self.roles[role])
+
+    @property
+    def viewed_replay(self) -> ReplayConfig:
+        """The replay, with the view of those who make targets anew if there are any."""
+        if self.reanalyze.fraction == 0:
+            return self.replay
+        return replace(self.replay, views={**self.replay.views, REANALYZE: self.reanalyze.selector})
 
     @property
     def reserved_cpus(self) -> float:

@@ -64,7 +64,7 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
     if newest is None:
         raise ValueError(f"{path} has no checkpoint to evaluate yet")
     trained, config = config, override(config, overrides, CHANGEABLE, "an evaluation")
-    _check_arrays(trained, config)
+    check_arrays(trained, config)
     if precision is not None:
         if not isinstance(config.planner, SequenceConfig):
             raise ValueError(f"--precision {precision}: planner method {config.planner.method} has no precision")
@@ -77,7 +77,7 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
     return Trained(run_dir, config, algorithm, policy, state["recorder"]["steps"])
 
 
-def _check_arrays(trained: RunConfig, config: RunConfig) -> None:
+def check_arrays(trained: RunConfig, config: RunConfig) -> None:
     """Refuse an environment in which the policy of another one cannot act.
 
     Raises:

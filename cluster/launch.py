@@ -8,6 +8,8 @@
       |                        +-------------> replay-k ----------+                    |
       +-- stats ------------------------------/     rollout-i <----------- pull -------+
 
+    driver --leases--> reanalyze-i <--batches, targets--> replay-k      reanalyze-i <--pull-- weights
+
 A server runs the policy for many rollout actors: planner-j or inference-j, see `cluster.roles.serving_role`. Without
 one, the policy runs in the rollout actor. `cluster.roles` has the table of all roles, and `cluster.leases` who gives
 them work.
@@ -22,6 +24,7 @@ Who waits for whom (backpressure):
 | requests to server-j | 1 of a rollout actor        | rollout actor waits      | its actions                 |
 | leases to learner-r  | 1 of `updates_per_lease`    | driver issues no more    | its metrics, or the limiter |
 | batches to learner-r | `sample_in_flight` + 1      | learner asks for no more | the learner's next update   |
+| leases to reanalyze-i| 1 of 4 batches              | driver issues no more    | its metrics, or the pace    |
 | weights              | the newest version          | older ones are dropped   |                             |
 
 The limiter lives in the driver and is counted by leases: what a lease may insert or train is counted when it
@@ -41,6 +44,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from actors.reanalyze import Pace
 from actors.replay.flow.limiter import SampleLimiter
 from cluster import build
 from cluster.checkpoints import Checkpoints
@@ -97,6 +101,7 @@ class Run:
         self.lease_steps = lease_steps(config)
         self.liveness = Liveness(config, fleet, self._note_death)
         self.saving = Saving(checkpoints, fleet)
+        self.pace = Pace(config.reanalyze.steps_per_update, recorder.updates)
         self.ending = False  # whether the run is to stop, and calls end early
         self._filled = False
 

@@ -143,6 +143,43 @@ def lose_updates(run: Run, lost: Collection[Task]) -> None:
     logger.warning("the learner continues from update %d, %d updates are done again", updates, again)
 
 
+REANALYSE_BATCHES = 4
+"""Batches of a call to a reanalyzer: enough for the driver to be no bottleneck, few enough for newer weights."""
+
+
+def issue_reanalysis(run: Run) -> None:
+    """Every idle reanalyzer some batches, as far as the pace allows, while the learner trains and has weights."""
+    match run.recorder.stage:
+        case Interleave() if run.filled():
+            pass
+        case Fit(part=None):
+            pass
+        case _:
+            return
+    steps = REANALYSE_BATCHES * run.config.reanalyze.batch_size
+    busy = {task.index for task in run.tasks("reanalyze")}
+    for index in range(len(run.fleet.actors["reanalyze"])):
+        if index in busy:
+            continue
+        if run.recorder.updates == 0 or not run.pace.allows(steps, run.recorder.updates):
+            return
+        run.pace.took(steps)
+        run.send(run.fleet.actor("reanalyze", index).run.remote(REANALYSE_BATCHES), "reanalyze", index, steps)
+
+
+def book_reanalysis(run: Run, task: Task, result: Any) -> None:
+    """Note the metrics of a `ReanalyzeSummary`."""
+    run.pace.took(result.steps - task.steps)
+    if result.steps:
+        lag = max(0, run.recorder.updates - result.version)  # updates newer than the weights that searched
+        run.recorder.reanalyzed(result.steps, {**result.metrics, "lag": lag})
+
+
+def lose_reanalysis(run: Run, lost: Collection[Task]) -> None:
+    """What was not searched may be searched by others."""
+    run.pace.took(-sum(task.steps for task in lost))
+
+
 def issue_evaluation(run: Run) -> None:
     """An evaluation of the newest weights when one is due, unless one is going on."""
     if not any(run.tasks("evaluator")) and run.recorder.due("eval"):  # due until it can begin

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.evaluate import EvaluationStopped
+from actors.reanalyze import Pace
 from actors.rollout import next_incarnation
 from cluster import build
 from cluster.checkpoints import Checkpoints, forget_tail, must_keep_tail
@@ -71,6 +72,12 @@ class LocalRun:
         self.loops = [build.rollout_loop(config, self.policy, index, fresh, self.end) for index in range(num_loops)]
         self.batch_steps = build.batch_steps(config)
         self.limiter = build.limiter(config, self.batch_steps)
+        num_reanalyzers = config.count("reanalyze")
+        self.reanalyzers = [
+            build.local_reanalyzer(config, self.replay, self.policy, index) for index in range(num_reanalyzers)
+        ]
+        steps_per_update = config.reanalyze.steps_per_update or float(config.reanalyze.batch_size)
+        self.pace = Pace(steps_per_update, recorder.updates)
         self.published: tuple[int, dict[str, Any]] | None = None
         self.stopping = StopFlag()
         self.owed: list[int] = []  # ticks that each loop has still to take in the present turn; empty between two
@@ -184,6 +191,7 @@ class LocalRun:
             RunFailed: Too many updates in a row were not finite.
         """
         before = self.learner.updates
+        self.reanalyze()
         try:
             metrics = self.learner.step(part)
         except NonFiniteError as error:
@@ -191,6 +199,15 @@ class LocalRun:
         self.recorder.learner(self.learner.updates, metrics)
         if is_due(self.config.schedule.publish_every, before, self.learner.updates):
             self.publish()
+
+    def reanalyze(self) -> None:
+        """As many searches of stored steps as the updates so far call for, the reanalyzers in turn."""
+        steps = self.config.reanalyze.batch_size
+        while self.reanalyzers and self.policy.version and self.pace.allows(steps, self.learner.updates):
+            reanalyzer = self.reanalyzers[round(self.pace.searched / steps) % len(self.reanalyzers)]
+            self.pace.took(steps)
+            metrics = reanalyzer.step()
+            self.recorder.reanalyzed(round(metrics.pop("steps")), metrics)
 
     def publish(self) -> None:
         """Hand the learner's weights to the policy."""
@@ -230,6 +247,8 @@ class LocalRun:
                 "owed": self.owed if self.loops_are_whole else [],
                 "owes_evaluation": self.owes_evaluation,
                 "turn_updates": self.turn_updates,
+                "searched": self.pace.searched,
+                "reanalyzers": [reanalyzer.state_dict() for reanalyzer in self.reanalyzers],
             },
         }
         self.checkpoints.commit(self.recorder.steps, parts)
@@ -258,6 +277,9 @@ class LocalRun:
             self.publish()
             return
         self.turn_updates = int(state.get("turn_updates", 0))
+        self.pace.searched = float(state.get("searched", self.pace.searched))
+        for reanalyzer, saved in zip(self.reanalyzers, state.get("reanalyzers", ()), strict=False):
+            reanalyzer.load_state_dict(saved)  # there may be more now, or fewer
         if state["published"] is not None:
             self.published = state["published"]
             self.policy.update(*self.published)

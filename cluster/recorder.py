@@ -59,6 +59,8 @@ class Recorder:
         self.episodes = int(state["episodes"]) if state else 0
         self.updates = int(state["updates"]) if state else 0
         self.nonfinite = int(state.get("nonfinite", 0)) if state else 0
+        self.searched = int(state.get("searched", 0)) if state else 0
+        self._reanalyzes = config.reanalyze.fraction > 0
         cursor = state.get("stages") if state else None
         self.stages = StageCursor(build.stages(config), self.schedule.total_steps, cursor)
         self._recent: deque[dict[str, float]] = deque(state["recent"] if state else (), maxlen=RECENT_EPISODES)
@@ -74,7 +76,7 @@ class Recorder:
             int(actor): FaultBudget(self._env.fault_budget, saved) for actor, saved in budgets.items()
         }
         self.failure: str | None = None  # why the run has to end after a checkpoint
-        self._rates_from = (time.monotonic(), self.steps, self.updates)
+        self._rates_from = (time.monotonic(), self.steps, self.updates, self.searched)
         self._times = dict.fromkeys(self._done, time.monotonic())
         ended = state.get("last_due", {}) if state else {}
         self._last_due = {what: tuple(ended.get(what, (-1, -1))) for what in ("eval", "log")}  # after the end
@@ -142,7 +144,7 @@ class Recorder:
     def recovered(self, steps: int) -> None:
         """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
         self.steps = steps
-        self._rates_from = (time.monotonic(), steps, self.updates)
+        self._rates_from = (time.monotonic(), steps, self.updates, self.searched)
 
     def learner(self, updates: int, metrics: Mapping[str, float | tuple[float, int]]) -> None:
         """Note `updates` learner updates in all, and metrics of the last batch, or sums over some and their number."""
@@ -165,6 +167,13 @@ class Recorder:
     def add(self, metrics: Mapping[str, float], prefix: str) -> None:
         """Gather other metrics."""
         self._metrics.add(metrics, prefix)
+
+    def reanalyzed(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Count steps that were searched anew, and gather metrics of it."""
+        self.searched += steps
+        for name, value in metrics.items():
+            timing = name.startswith("time/")
+            self._metrics.add({name.removeprefix("time/"): value}, "timing/reanalyze_" if timing else "reanalyze/")
 
     def due(self, what: str, or_after_seconds: float = math.inf) -> bool:
         """Whether `log`, `eval` or `checkpoint` is due; asking when it is marks it as done.
@@ -192,14 +201,16 @@ class Recorder:
         """Put an evaluation of the run's own schedule into the next line of metrics."""
         values = {"return_mean": summary.return_mean, "length_mean": summary.length_mean}
         values |= {"cut": float(summary.cut), "faults": float(summary.faults)}
+        if summary.jerk is not None:
+            values["jerk"] = summary.jerk
         metrics = {reported_name(name): value for name, value in summary.metrics.items()}
         self._metrics.add(values | metrics, "eval/")
 
     def log(self, extra: Mapping[str, float]) -> None:
         """Write one line of metrics and show it."""
-        now, (then, steps, updates) = time.monotonic(), self._rates_from
+        now, (then, steps, updates, searched) = time.monotonic(), self._rates_from
         seconds = max(now - then, 1e-9)
-        self._rates_from = (now, self.steps, self.updates)
+        self._rates_from = (now, self.steps, self.updates, self.searched)
         values = {
             "rollout/episodes": float(self.episodes),
             "learner/updates": float(self.updates),
@@ -210,6 +221,9 @@ class Recorder:
             "timing/updates_per_second": (self.updates - updates) / seconds,
             **extra,
         }
+        if self._reanalyzes:
+            values["reanalyze/steps"] = float(self.searched)
+            values["timing/searches_per_second"] = (self.searched - searched) / seconds
         for name in self._recent[-1] if self._recent else ():
             known = [episode[name] for episode in self._recent if math.isfinite(episode.get(name, math.nan))]
             if known:
@@ -224,6 +238,7 @@ class Recorder:
             "episodes": self.episodes,
             "updates": self.updates,
             "nonfinite": self.nonfinite,
+            "searched": self.searched,
             "recent": list(self._recent),
             "done": dict(self._done),
             "last_due": dict(self._last_due),

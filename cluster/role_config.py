@@ -36,6 +36,13 @@ class RoleConfig(ActorConfig):
 
 
 @dataclass(frozen=True)
+class OptionalRoleConfig(RoleConfig):
+    """A role that a run can do without."""
+
+    count: Annotated[int, Ge(0), Le(1 << 16)] = 1  # actors
+
+
+@dataclass(frozen=True)
 class ServingConfig(RoleConfig):
     """A role that acts for rollout actors, in batches."""
 

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 from cluster import leases
 from cluster.build import family
 from cluster.leases import Work
-from cluster.role_config import ActorConfig, RoleConfig, ServingConfig
+from cluster.role_config import ActorConfig, OptionalRoleConfig, RoleConfig, ServingConfig
 from cluster.seeding import derive_seed
 
 if TYPE_CHECKING:
     from actors.rollout import RolloutLoop
     from cluster.config import RunConfig
     from cluster.fleet import Fleet
+    from learner.learner_config import DeviceName
 
 
 class Death(Enum):
@@ -98,7 +99,7 @@ def _start_shard(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
     config, layout = fleet.config, fleet.layout
     actor: Any = ray.remote(concurrency_groups=dict(CONCURRENCY_GROUPS))(ReplayShardActor)
     return actor.options(**options).remote(
-        config.replay,
+        config.viewed_replay,
         derive_seed(config.seed, "shard", index),
         index,
         str(layout.shard_folder(index)),
@@ -211,6 +212,26 @@ def _start_evaluator(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
     )
 
 
+def _start_reanalyzer(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
+    import ray
+
+    from actors.service import ReanalyzeActor
+    from cluster import build
+
+    device: DeviceName = "cuda" if options.get("num_gpus") else "cpu"
+    actor: Any = ray.remote(ReanalyzeActor)
+    return actor.options(**options).remote(
+        partial(build.remote_reanalyzer, fleet.config, fleet.actors["replay"], index, device),
+        fleet.weights,
+        index,
+    )
+
+
+def _reanalyzers(config: RunConfig, section: Any) -> int:
+    """As many as the section says, where targets are to be made anew."""
+    return int(section.count) if config.reanalyze.fraction > 0 else 0
+
+
 def _tick_seconds(config: RunConfig) -> float:
     """How long an actor may be heard of no step of an environment, or of all where workers have limits themselves."""
     env = config.env
@@ -255,6 +276,14 @@ _TABLE = (
         collects=True,
         pulse=True,
         step_seconds=_tick_seconds,
+    ),
+    Role(
+        "reanalyze",
+        OptionalRoleConfig(),
+        _reanalyzers,
+        _start_reanalyzer,
+        Death.DROP,
+        Work(leases.issue_reanalysis, leases.book_reanalysis, leases.lose_reanalysis),
     ),
     Role(
         "evaluator",

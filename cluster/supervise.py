@@ -16,6 +16,7 @@
 |                | publishes again                                                                  |                  |
 | environment    | made again as a new stream; the step that failed is not stored (docs/envs.md);   | env.fault_budget |
 |                | hanging in its actor's own process: the actor is replaced                        | (each rollout)   |
+| reanalyzer     | replaced with its next work; what it was searching may be searched by others     | never            |
 | evaluator      | replaced; the evaluation it ran is dropped                                       | never            |
 | driver         | its actors die with it; `--resume RUN_DIR` continues from the last checkpoint,   |                  |
 |                | with every step that a shard had acknowledged (as above)                         |                  |

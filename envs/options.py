@@ -13,6 +13,7 @@ ConfigT = TypeVar("ConfigT")
 
 EXTRAS = {
     "car-racing": ("Box2D", "pygame"),
+    "carla": ("carla",),
     "dmc": ("dm_control",),
     "envpool": ("envpool",),
 }

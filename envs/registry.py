@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from envs.carla.tasks import TASKS
 from envs.contract import CHECK_SHARE, ContractError
 from envs.faults import STEP_TIMEOUT_SECONDS, one_line
 from envs.names import unknown_name
@@ -65,6 +66,14 @@ _CAR_RACING = Entry(
     backend="envs.car_racing.factory:backend",
     extra="car-racing",
 )
+_CARLA = Entry(
+    bare="envs.carla.registration:make",
+    spec="envs.carla.registration:spec",
+    backend="envs.carla.registration:backend",
+    extra="carla",
+    envs_per_process=4,
+    repeatable=False,
+)
 
 ENVIRONMENTS: dict[str, Entry] = {
     "nav3d": _NAV3D,
@@ -72,6 +81,7 @@ ENVIRONMENTS: dict[str, Entry] = {
     "nav3d_creature": _NAV3D,
     "car_racing": _CAR_RACING,
     "car_racing_discrete": _CAR_RACING,
+    **dict.fromkeys(TASKS, _CARLA),
     "gym:": Entry(bare="envs.adapters:make_gym"),
     "dmc:": Entry(bare="envs.dmc:make", extra="dmc"),
 }

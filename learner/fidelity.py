@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.dataset import Stream
-from learner.models.ensemble import Ensemble, EnsemblePrediction
+from learner.losses.likelihood import gaussian_nll, student_nll
+from learner.models.ensemble import Ensemble
 
 Array = NDArray[np.float64]
 
@@ -45,6 +46,12 @@ class Windows:
     def horizon(self) -> int:
         return int(self.actions.shape[1])
 
+    def take(self, index: NDArray[np.int64]) -> Windows:
+        """The windows of these indices."""
+        columns = (self.state, self.velocity, self.actions, self.states, self.rewards)
+        state, velocity, actions, states, rewards = (column[index] for column in columns)
+        return Windows(state, velocity, actions, states, rewards, self.episode[index], self.std)
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -52,7 +59,9 @@ class Rollout:
 
     mean: Array  # [N, H, D]
     reward: Array  # [N, H]
-    nll: Array | None  # [N, H] nats per state dimension of a Gaussian moment-matched to the particles
+    nll: Array | None  # [N, H] nats per state dimension, see `rollout`
+    std: Array | None = None  # [N, H, D] its standard deviation, with the noise of the last step
+    samples: Array | None = None  # [N, H, P, D] the particles of all members, with that noise
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,17 @@ class HorizonError:
         return {**record, "worst": self.worst.tolist(), **reliable}
 
 
-def cut_windows(streams: Sequence[Stream], observation_key: str, horizon: int, stride: int) -> Windows:
+def cut_windows(
+    streams: Sequence[Stream], observation_key: str, horizon: int, stride: int, most: int | None = None
+) -> Windows:
     """Windows of H steps inside single episodes, starting every `stride` steps, from the second step of an episode on.
+
+    Args:
+        streams: Recorded steps.
+        observation_key: What the model is of.
+        horizon: H.
+        stride: Steps between two starts.
+        most: More starts are thinned out evenly to so many.
 
     Raises:
         ValueError: If no episode is long enough.
@@ -108,7 +126,10 @@ def cut_windows(streams: Sequence[Stream], observation_key: str, horizon: int, s
         raise ValueError(f"no episode has the {horizon + 2} steps that a horizon of {horizon} needs")
     state, velocity, actions, states, rewards = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     std = np.concatenate(every).astype(np.float64).std(0)
-    return Windows(state, velocity, actions, states, rewards, np.concatenate(episode_of), std)
+    windows = Windows(state, velocity, actions, states, rewards, np.concatenate(episode_of), std)
+    if most is None or len(state) <= most:
+        return windows
+    return windows.take(np.linspace(0, len(state) - 1, most).round().astype(np.int64))
 
 
 def persistence(windows: Windows) -> Rollout:
@@ -137,17 +158,21 @@ def rollout(
         average: False is TS-infinity: every particle stays with its member, and the prediction is the mean over all
             particles. True is the mean model: one state, moved by the mean of the members.
         chunk: Start states rolled together.
+
+    Returns:
+        Means and, if the model has any spread, its samples and likelihoods: of a Gaussian with the moments of the
+        particles; of members that predict a Student t, of the mixture of what they predict for the last step.
     """
     generator = torch.Generator().manual_seed(seed)
+    spread = not average and (model.config.members > 1 or model.config.gaussian)
     results = []
     for begin in range(0, len(windows.state), chunk):
         rows = slice(begin, begin + chunk)
-        future = torch.from_numpy(windows.states[rows])
         start, actions = torch.from_numpy(windows.state[rows]), torch.from_numpy(windows.actions[rows])
+        future = torch.from_numpy(windows.states[rows])
         results.append(_roll(model, start, actions, future, particles, average, generator))
-    mean, reward, nll = (torch.cat(columns).double().numpy() for columns in zip(*results, strict=True))
-    has_spread = not average and (model.config.members > 1 or model.config.gaussian)
-    return Rollout(mean, reward, nll if has_spread else None)
+    mean, reward, std, samples, nll = (torch.cat(columns).double().numpy() for columns in zip(*results, strict=True))
+    return Rollout(mean, reward, nll, std, samples) if spread else Rollout(mean, reward, None)
 
 
 def _roll(
@@ -158,42 +183,59 @@ def _roll(
     particles: int,
     average: bool,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Means [N, H, D], rewards [N, H] and likelihoods [N, H] of one chunk."""
+) -> tuple[Tensor, ...]:
+    """Means [N, H, D], rewards [N, H], deviations [N, H, D], samples [N, H, K P, D], likelihoods [N, H] of a chunk."""
     size, horizon = actions.shape[:2]
     members = model.config.members
-    state = start.repeat(members, particles, 1)  # [K, P N, D]
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    latent = model.observe(start).repeat(members, particles, 1)  # [K, P N, L]
+    columns: list[tuple[Tensor, ...]] = []
+    shape = (members, particles, size, -1)
     for k in range(horizon):
         action = actions[:, k].repeat(members, particles, 1)
-        out = model.predict(state, action)
-        sample = out.mean
+        out = model.predict(latent, action)
+        drawn = centre = out.mean
         if average:
-            sample = sample.mean(0, keepdim=True).expand_as(sample)
-        elif out.logvar is not None and particles > 1:
-            noise = torch.randn(sample.shape, generator=generator)
-            sample = sample + torch.exp(0.5 * out.logvar) * noise
-        mean, reward, nll = _moments(state, out, sample, future[:, k], (members, particles, size))
-        state = state + sample[..., :-1]
-        columns.append((mean, reward, nll))
-    means, rewards, nlls = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
-    return means, rewards, nlls
+            drawn = centre = centre.mean(0, keepdim=True).expand_as(centre)
+        elif out.logvar is not None:
+            drawn = centre + torch.exp(0.5 * out.logvar) * unit_noise(centre.shape, out.degrees, generator)
+        mean, reward, std = _moments(model, latent, centre, drawn, out.logvar, shape)
+        samples = model.decode(latent + drawn[..., :-1]).view(*shape).flatten(0, 1).transpose(0, 1)
+        if out.degrees is None or model.is_coded:
+            nll = gaussian_nll(mean, 2.0 * std.clamp(min=1e-6).log(), future[:, k])
+        else:
+            assert out.logvar is not None
+            truth = future[:, k].repeat(members, particles, 1)
+            each = student_nll((latent + centre[..., :-1]), out.logvar[..., :-1], truth, out.degrees).view(*shape)
+            nll = -torch.logsumexp(-each.flatten(0, 1), 0) + np.log(members * particles)
+        columns.append((mean, reward, std, samples, nll.mean(-1)))
+        latent = latent + (drawn if particles > 1 else centre)[..., :-1]
+    return tuple(torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+
+
+def unit_noise(shape: torch.Size, degrees: float | None, generator: torch.Generator) -> Tensor:
+    """Noise of mean 0 and variance 1 from a normal, or from a Student t of so many degrees of freedom."""
+    if degrees is None:
+        return torch.randn(shape, generator=generator)
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    noise = np.random.default_rng(seed).standard_t(degrees, tuple(shape)) * np.sqrt((degrees - 2.0) / degrees)
+    return torch.from_numpy(noise).float()
 
 
 def _moments(
-    state: Tensor, out: EnsemblePrediction, sample: Tensor, truth: Tensor, shape: tuple[int, ...]
+    model: Ensemble, latent: Tensor, centre: Tensor, drawn: Tensor, logvar: Tensor | None, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean over particles of the next state [N, D] and the reward [N], and the likelihood [N] of the true state."""
-    source = sample if out.logvar is None else out.mean
-    location = (state + source[..., :-1]).view(*shape, -1)  # [K, P, N, D]
+    """Mean over particles of the next state [N, D] and the reward [N], and the deviation [N, D] of the state.
+
+    The noise of the last step counts by its variance where the latent is the state, and by what was drawn elsewhere.
+    """
+    location = model.decode(latent + centre[..., :-1]).view(*shape)  # [K, P, N, D]
     mean = location.mean((0, 1))
-    variance = location.var((0, 1), correction=0)
-    if out.logvar is not None:
-        variance = variance + torch.exp(out.logvar[..., :-1]).view(*shape, -1).mean((0, 1))
-    variance = variance.clamp(min=1e-12)
-    nll = 0.5 * ((truth - mean).square() / variance + variance.log() + np.log(2.0 * np.pi))
-    reward = source[..., -1].reshape(shape).mean((0, 1))
-    return mean, reward, nll.mean(-1)
+    reward = centre[..., -1].reshape(shape[:-1]).mean((0, 1))
+    if logvar is None or model.is_coded:
+        around = model.decode(latent + drawn[..., :-1]).view(*shape) if logvar is not None else location
+        return mean, reward, (around - mean).square().mean((0, 1)).sqrt()
+    variance = location.var((0, 1), correction=0) + torch.exp(logvar[..., :-1]).view(*shape).mean((0, 1))
+    return mean, reward, variance.sqrt()
 
 
 def horizon_error(windows: Windows, prediction: Rollout, resamples: int = 1000, seed: int = 0) -> HorizonError:

@@ -15,15 +15,21 @@ try:
     from native._native import (
         Ensemble,
         Mcts,
+        RayScene,
         RowGather,
         Search,
         SearchState,
         SumTree,
+        Traffic,
         build_info,
         cpu_features,
         crc32,
         halving_sequence,
         particle_members,
+        risk_scores,
+        steering_curve,
+        step_vehicles,
+        vehicle_columns,
     )
 except ImportError as error:
     raise ImportError(
@@ -41,13 +47,19 @@ if Path(_native.__file__).parent != Path(__file__).parent:
 __all__ = [
     "Ensemble",
     "Mcts",
+    "RayScene",
     "RowGather",
     "Search",
     "SearchState",
     "SumTree",
+    "Traffic",
     "build_info",
     "cpu_features",
     "crc32",
     "halving_sequence",
     "particle_members",
+    "risk_scores",
+    "steering_curve",
+    "step_vehicles",
+    "vehicle_columns",
 ]

@@ -1,6 +1,6 @@
 """Types of the extension; import from ``native``."""
 
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ class Ensemble:
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]: ...
+    @overload
     def rollout(
         self,
         observation: NDArray[np.float32],
@@ -63,6 +64,19 @@ class Ensemble:
         propagation: str,
         gamma: float,
         sample: bool,
+        states: Literal[True],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+    @overload
+    def rollout(
+        self,
+        observation: NDArray[np.float32],
+        actions: NDArray[np.float32],
+        seeds: NDArray[np.uint64],
+        particles: int,
+        propagation: str,
+        gamma: float,
+        sample: bool,
+        states: Literal[False] = False,
     ) -> NDArray[np.float32]:
         """Particle returns [B, N, P]: sum over h of gamma^h prod_{j<h} (1 - done_j) reward_h.
 
@@ -76,6 +90,8 @@ class Ensemble:
                 candidates (Chua et al., 2018, section 5.1, here stratified).
             gamma: discount in [0, 1].
             sample: Gaussian members draw the state delta and the reward instead of using the mean.
+            states: also return the states [B, N, P, H+1, S], of which the first is the observation. A termination
+                ends the return, but not the path.
         """
 
     def trajectories(
@@ -425,12 +441,18 @@ class SearchState:
     def noise_seeds(self) -> NDArray[np.uint64]:
         """Seeds [B] of the model's noise in this iteration; after the last tell, for evaluating the plan."""
 
-    def tell(self, scores: NDArray[np.float32]) -> None:
+    def tell(self, scores: NDArray[np.float32], violations: NDArray[np.float32] | None = None) -> None:
         """Refits to the scores [B, N], higher is better.
+
+        With violations of constraints [B, N], 0 where there is none, feasible candidates rank first, by score, then
+        the others by violation; a softmax weighs only those of the least violation.
 
         A score that is not finite ranks last and never becomes an elite; a problem without a finite score keeps its
         distribution.
         """
+
+    def best(self) -> NDArray[np.float32]:
+        """Best candidate [B, H, A] of the last iteration; the mean if all failed."""
 
     def finish(
         self,
@@ -491,6 +513,25 @@ def halving_sequence(considered: int, simulations: int) -> list[int]:
 def particle_members(seed: int, horizon: int, particles: int, num_members: int, propagation: str) -> NDArray[np.int32]:
     """The member [H, P] that moves each particle in each step of a rollout with this seed."""
 
+def risk_scores(
+    returns: NDArray[np.float32],
+    *,
+    measure: str = "mean",
+    parameter: float = 0.0,
+    part: str = "both",
+    members: int = 1,
+) -> NDArray[np.float32]:
+    """Scores [...] of particle returns [..., P], higher is better; a NaN among a row's returns gives NaN.
+
+    Args:
+        returns: C-contiguous; particle p is of member p % members.
+        measure: "mean", "mean_std", "var", "cvar", "worst" or "entropic".
+        parameter: lambda of mean_std, alpha of var and cvar, theta of entropic.
+        part: "both", over all particles; "epistemic", over the members' means; "aleatoric", over the particles of each
+            member, then the mean over members.
+        members: K, of which P is a multiple.
+    """
+
 def crc32(buffer: Buffer, crc: int = 0) -> int:
     """CRC-32 of the bytes of a C-contiguous buffer, behind data whose checksum is `crc`: zlib's function, faster."""
 
@@ -499,3 +540,158 @@ def cpu_features() -> dict[str, bool]:
 
 def build_info() -> dict[str, Any]:
     """Digest of the sources (see native.sources), compiler, C++ standard and whether assertions are compiled in."""
+
+vehicle_columns: tuple[str, ...]
+"""Names of the columns of a table of vehicles.
+
+Metres, seconds and radians; z up, y to the right of x, angles clockwise seen from above. forward and side are the
+velocity along and to the right of the body; limit is in km/h; steer, throttle and brake are the driver's.
+"""
+
+steering_curve: tuple[tuple[float, float], ...]
+"""Share of the steering that is left at a speed in km/h, linear between these points."""
+
+def step_vehicles(table: NDArray[np.float64], count: int, seconds: float) -> None:
+    """Moves vehicles on: a dynamic bicycle model whose tyres slide, in steps of at most 0.03 s.
+
+    Args:
+        table: [columns, capacity], changed in place.
+        count: Vehicles in the table.
+        seconds: More than 0.
+    """
+
+class Traffic:
+    """Rule-based drivers that keep their lanes, their gaps and the traffic lights.
+
+    Pure pursuit of the lane, the intelligent driver model for the gap (Treiber, Hennecke and Helbing, 2000), junction
+    lanes that come near each other entered by one at a time. The same calls give the same controls.
+    """
+
+    def __init__(
+        self,
+        points: NDArray[np.float64],
+        first: NDArray[np.int64],
+        next_first: NDArray[np.int64],
+        next: NDArray[np.int64],
+        left: NDArray[np.int64],
+        right: NDArray[np.int64],
+        junction: NDArray[np.int64],
+        limit: NDArray[np.float64],
+        gate: NDArray[np.int64],
+    ) -> None:
+        """Takes a lane network.
+
+        Args:
+            points: [P, 3] x, y and yaw along the lanes.
+            first: [lanes + 1] where the points of each lane begin.
+            next_first: [lanes + 1] where the successors of each lane begin.
+            next: Successors.
+            left: [lanes] lane beside it in the same direction, -1 for none.
+            right: Likewise.
+            junction: [lanes] -1 outside junctions.
+            limit: [lanes] m/s.
+            gate: [lanes] traffic light that must be green to enter, -1 for none.
+
+        Raises:
+            ValueError: The network is inconsistent.
+        """
+
+    def add(self, number: int, seed: int) -> None:
+        """A new driver, whose turns and eagerness depend on the seed."""
+
+    def remove(self, number: int) -> bool:
+        """Whether there was such a driver."""
+
+    def __len__(self) -> int: ...
+    def step(
+        self,
+        table: NDArray[np.float64],
+        count: int,
+        rows: NDArray[np.int64],
+        points: NDArray[np.int64],
+        obstacles: NDArray[np.float64],
+        is_green: NDArray[np.uint8],
+        seconds: float,
+    ) -> None:
+        """Sets throttle, steer and brake of the drivers' vehicles.
+
+        Args:
+            table: [columns, capacity] of step_vehicles.
+            count: Vehicles in the table.
+            rows: [drivers] rows of their vehicles, in the order of their coming.
+            points: [count] nearest lane point of each vehicle, -1 for none.
+            obstacles: [N, 5] x, y, velocity and radius of what else is in the way.
+            is_green: [lights].
+            seconds: Until the next call.
+        """
+
+    def nearest(
+        self, x: NDArray[np.float64], y: NDArray[np.float64], yaw: NDArray[np.float64], use_yaw: bool
+    ) -> NDArray[np.int64]:
+        """Lane points [N] nearest to places within 8 m, -1 for none; points of another direction count as farther."""
+
+class RayScene:
+    """Ground and boxes into which rays are cast; results are equal for any number of threads."""
+
+    def __init__(
+        self,
+        classes: NDArray[np.uint8],
+        corner: NDArray[np.float64],
+        cell: float,
+        outside: int,
+        heights: NDArray[np.float32],
+        height_cell: float,
+        palette: NDArray[np.uint8],
+        threads: int = 1,
+    ) -> None:
+        """Takes the ground.
+
+        Args:
+            classes: [columns, rows] tags of its cells, rows along y.
+            corner: [2] lower corner, metres.
+            cell: Size of a cell, metres.
+            outside: Tag beyond the cells.
+            heights: [columns, rows] at the corners of coarser cells; [0, 0] for the plane z = 0.
+            height_cell: Their size, metres.
+            palette: [32, 3] colors of the tags.
+            threads: Of every call.
+        """
+
+    def set_boxes(self, boxes: NDArray[np.float64], labels: NDArray[np.uint32], colors: NDArray[np.uint8]) -> None:
+        """Takes the boxes: [N, 15] centre, half sizes, forward, right, up; [N, 2] object and tag; [N, 3] colors."""
+
+    def cast(
+        self, origin: NDArray[np.float64], directions: NDArray[np.float64], range: float, ignored: int = 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.uint32], NDArray[np.float32]]:
+        """Distances [R], infinite for nothing; tags; objects; cosines to the normal of what is met.
+
+        Args:
+            origin: [3].
+            directions: [R, 3] unit vectors.
+            range: Nothing beyond it is met, metres.
+            ignored: Object whose boxes let rays through.
+        """
+
+    def draw(
+        self,
+        origin: NDArray[np.float64],
+        axes: NDArray[np.float64],
+        width: int,
+        height: int,
+        fov: float,
+        kind: str,
+        light: NDArray[np.float64],
+        ignored: int = 0,
+    ) -> NDArray[np.uint8]:
+        """A picture [height, width, 4]: blue, green, red, opaque.
+
+        Args:
+            origin: [3].
+            axes: [9] forward, right and up of the camera.
+            width: Pixels.
+            height: Pixels.
+            fov: Horizontal angle, radians.
+            kind: "color", "tags" (in red), or "depth" (red + 256 green + 65536 blue, over 2^24 - 1 of a kilometre).
+            light: [5] unit vector to the sun, brightness, fog per metre.
+            ignored: As in cast.
+        """

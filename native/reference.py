@@ -251,19 +251,21 @@ class SearchReference:
         self.candidates: Floats = np.clip(values, self.low, self.high)
         return self.candidates
 
-    def tell(self, scores: NDArray[Any]) -> None:
-        """Refits to scores [N]."""
+    def tell(self, scores: NDArray[Any], violations: NDArray[Any] | None = None) -> None:
+        """Refits to scores [N], with violations of constraints [N]."""
         self.iteration += 1
-        finite = np.flatnonzero(np.isfinite(scores))
+        excess = np.zeros(len(scores)) if violations is None else np.asarray(violations, np.float64)
+        finite = np.flatnonzero(np.isfinite(scores) & np.isfinite(excess))
         self.elites = None
         self.best = self.mean
         if len(finite) == 0:
             return
-        order = finite[np.argsort(-scores[finite], kind="stable")][: self.config["elites"]]
+        order = finite[np.lexsort((-scores[finite], excess[finite]))][: self.config["elites"]]
         chosen = self.candidates[order]
         weight = np.ones(len(order))
         if self.config["weighting"] == "softmax":
             weight = np.exp((scores[order] - scores[order[0]]) / self.config["temperature"])
+            weight = np.where(excess[order] == excess[order[0]], weight, 0.0)
         weight = (weight / weight.sum())[:, None, None]
         mean = np.sum(weight * chosen, axis=0)
         std = np.sqrt(np.sum(weight * (chosen - mean) ** 2, axis=0))

@@ -1,1 +1,1 @@
-"""Choosing actions by a model: sampling planners, objectives and scoring."""
+"""Choosing actions by a model: sampling planners, risk and scoring."""

@@ -7,7 +7,7 @@ P particles per candidate, S state size, E kept elites.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,6 +37,11 @@ class SequencePlan(Plan):
     """A plan that is a sequence of actions; mean and variance of its return are over the particles."""
 
     actions: NDArray[np.float32]  # [B, H, A] the whole planned sequence
+    details: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # [B] each, of constraints and guards
+
+    def metrics(self) -> dict[str, NDArray[np.float32]]:
+        """The return's mean and variance, and the details."""
+        return super().metrics() | self.details
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,33 @@ class Evaluator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Rollouts:
+    """What candidates lead to: their returns, and what constraints are functions of."""
+
+    returns: NDArray[np.float32]  # [B, N, P]
+    states: NDArray[np.float32] | None = None  # [B, N, P, H, S] after each action, in physical units
+    costs: NDArray[np.float32] | None = None  # [B, N, P, H] of each step, where the model predicts them
+
+
+class RolloutEvaluator(Evaluator, Protocol):
+    """An evaluator that shows the particles' paths, for constraints and guards."""
+
+    @property
+    def members(self) -> int:
+        """K: particle p is of member p % K."""
+        ...
+
+    @property
+    def state_scale(self) -> NDArray[np.float32]:
+        """[S] 1 / the standard deviation of the states in training."""
+        ...
+
+    def rollouts(self, observation: Any, actions: NDArray[np.float32], seeds: NDArray[np.uint64]) -> Rollouts:
+        """As a call, with the paths."""
+        ...
+
+
 class PlanningModel(Protocol):
     """A world model that steps a batch of latent states; planners.scoring turns it into an Evaluator.
 
@@ -100,6 +132,24 @@ class PlanningModel(Protocol):
 
     def value(self, latent: Any) -> Any:
         """Return expected beyond the horizon [rows], or 0."""
+        ...
+
+
+class ObservablePlanningModel(PlanningModel, Protocol):
+    """A planning model whose latents say what constraints and guards are functions of.
+
+    A model without costs leaves `costs` out, one without states `states`.
+    """
+
+    num_members: int  # K: particle p is of member p % K
+    state_scale: NDArray[np.float32]  # [S] 1 / the standard deviation of the states in training
+
+    def states(self, latent: Any) -> Any:
+        """[rows, S] in physical units."""
+        ...
+
+    def costs(self, latent: Any) -> Any:
+        """[rows] the environment's declared cost of the step to them."""
         ...
 
 

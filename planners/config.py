@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
 
 from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_fields
+from planners.constraint_config import ConstraintConfig, Cost, GuardConfig
+from planners.risk_config import MeanRisk, Risk
 
 Propagation = Literal["ts_inf", "ts1"]
 Precision = Literal["auto", "fp32", "bf16"]
-ObjectiveName = Literal["mean", "mean_std"]
 Selection = Literal["puct", "gumbel"]
 Normalisation = Literal["siblings", "tree", "bounds"]
 
@@ -30,8 +31,11 @@ class SequenceConfig:
         particles: Rollouts per candidate; of an ensemble a multiple of the members, None is one per member.
         propagation: "ts_inf" follows one member per particle, "ts1" draws a member per step (ensembles).
         sample: Gaussian members draw their predictions instead of using the mean (ensembles).
-        objective: Score of a candidate's particle returns: "mean", or "mean_std" for mean - risk_lambda * std.
-        risk_lambda: Aversion to the standard deviation, in "mean_std".
+        risk: Score of a candidate's particle returns.
+        constraint: What plans must not do; candidates that keep to it rank first.
+        guard: Penalty of plans on which the members of an ensemble disagree more than in training.
+        smoothness: Score lost per unit of the mean squared change between successive actions, in half-widths of the
+            box, the change from the last plan's action included.
         gamma: Discount of predicted rewards.
         precision: Of the matrix products; "auto" is bf16 where the processor has it, else fp32 (ensembles).
         threads: Threads of one planning call.
@@ -46,14 +50,26 @@ class SequenceConfig:
     particles: PositiveInt | None = None
     propagation: Propagation = "ts_inf"
     sample: bool = True
-    objective: ObjectiveName = "mean"
-    risk_lambda: NonNegativeFloat = 0.5
+    risk: Risk = field(default_factory=MeanRisk)
+    constraint: ConstraintConfig | None = None
+    guard: GuardConfig | None = None
+    smoothness: NonNegativeFloat = 0.0
     gamma: Fraction = 1.0
     precision: Precision = "auto"
     threads: PositiveInt = 1
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.risk.part != "both" and self.propagation == "ts1":
+            raise ValueError(
+                f"risk.part {self.risk.part} needs particles that keep their member: propagation ts_inf, got ts1"
+            )
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether scores are functions of predicted states too."""
+        costs_only = self.constraint is not None and isinstance(self.constraint.signal, Cost)
+        return self.guard is not None or (self.constraint is not None and not costs_only)
 
 
 @dataclass(frozen=True)
@@ -103,12 +119,16 @@ class EliteConfig(GaussianConfig):
         min_std: Smallest standard deviation in half-widths of the action box.
         execute: "mean" of the last distribution, or "best" candidate of the last iteration. The mean overfits the
             errors of a learned model less.
+        rescore_particles: Rollouts per candidate in a second evaluation of the 2 * elites best candidates of every
+            iteration, from which the elites are then taken; a multiple of the members, None for none. A small tail
+            needs many particles, which only the candidates that count then cost.
     """
 
     elites: PositiveInt = 20
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.1
     min_std: NonNegativeFloat = 0.05
     execute: Literal["mean", "best"] = "mean"
+    rescore_particles: PositiveInt | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

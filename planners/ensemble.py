@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from native import Ensemble
-from planners.base import TreeModel
+from planners.base import Rollouts, TreeModel
 from planners.config import MctsConfig, SequenceConfig
+from planners.constraint_config import Cost
+from planners.risk import check_part
 
 Weights = dict[str, NDArray[Any]]
 """Weights record of an ensemble, see native.Ensemble."""
@@ -48,7 +50,21 @@ class EnsembleEvaluator:
         """Problems of one search whose candidates and returns fit into memory; more are planned in turns."""
         config = self._config
         floats = config.population * (config.horizon * self._action_size + self._particles)
+        if config.needs_states:
+            floats += config.population * self._particles * (config.horizon + 1) * len(self.state_scale)
         return max(1, _MAX_FLOATS // floats)
+
+    @property
+    def members(self) -> int:
+        """K."""
+        assert self._ensemble is not None
+        return self._ensemble.num_members
+
+    @property
+    def state_scale(self) -> NDArray[np.float32]:
+        """[S] 1 / the standard deviation of the states in training."""
+        assert self._ensemble is not None
+        return self._scale
 
     def update(self, weights: Weights) -> None:
         """Replaces the weights; on an error the old ones stay.
@@ -63,15 +79,29 @@ class EnsembleEvaluator:
         particles = config.particles or ensemble.num_members
         if particles % ensemble.num_members:
             raise ValueError(f"planner particles {particles} must be a multiple of the {ensemble.num_members} members")
+        check_part(config.risk.part, particles, ensemble.num_members)
         self._ensemble, self._particles = ensemble, particles
+        self._scale = np.array(weights["input_scale"][: ensemble.state_size], np.float32)
+
+    def rollouts(
+        self, observation: NDArray[np.float32], actions: NDArray[np.float32], seeds: NDArray[np.uint64]
+    ) -> Rollouts:
+        """Particle returns [B, N, P] and states [B, N, P, H, S] after each of the actions [B, N, H, A]."""
+        returns, states = self._rollout(observation, actions, seeds, states=True)
+        return Rollouts(returns, states[..., 1:, :])
 
     def __call__(
         self, observation: NDArray[np.float32], actions: NDArray[np.float32], seeds: NDArray[np.uint64]
     ) -> NDArray[np.float32]:
         """Particle returns [B, N, P] of actions [B, N, H, A] from the states [B, S]."""
+        return self._rollout(observation, actions, seeds, states=False)  # type: ignore[no-any-return]
+
+    def _rollout(
+        self, observation: NDArray[np.float32], actions: NDArray[np.float32], seeds: NDArray[np.uint64], states: bool
+    ) -> Any:
         config = self._config
         assert self._ensemble is not None
-        return self._ensemble.rollout(
+        return self._ensemble.rollout(  # type: ignore[call-overload]
             np.ascontiguousarray(observation, np.float32),
             np.ascontiguousarray(actions),
             seeds,
@@ -79,6 +109,7 @@ class EnsembleEvaluator:
             propagation=config.propagation,
             gamma=config.gamma,
             sample=config.sample,
+            states=states,
         )
 
 
@@ -104,7 +135,13 @@ class EnsembleModel:
             evaluator.update(weights)
 
     def evaluator(self, config: SequenceConfig) -> EnsembleEvaluator:
-        """What scores sequences of actions; it waits for the next update."""
+        """What scores sequences of actions; it waits for the next update.
+
+        Raises:
+            ValueError: The constraint needs what an ensemble does not predict.
+        """
+        if config.constraint is not None and isinstance(config.constraint.signal, Cost):
+            raise ValueError("planner.constraint.signal cost needs a model that predicts cost, which ensembles do not")
         self._evaluators.append(EnsembleEvaluator(config, self._action_size))
         return self._evaluators[-1]
 

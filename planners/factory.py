@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from planners.base import Plannable, Planner
-from planners.config import MctsConfig, PlannerConfig
+from planners.config import EliteConfig, MctsConfig, PlannerConfig
 from planners.sampling import SamplingPlanner
 
 
@@ -30,4 +32,7 @@ def make_planner(
 
             return TreePlanner(config, model.tree(config))
         case _:
-            return SamplingPlanner(config, low, high, model.evaluator(config))
+            second = None
+            if isinstance(config, EliteConfig) and config.rescore_particles is not None:
+                second = model.evaluator(replace(config, particles=config.rescore_particles))
+            return SamplingPlanner(config, low, high, model.evaluator(config), rescore=second)

@@ -51,26 +51,36 @@ def run(seconds: float = 2.0) -> Iterator[BenchRow]:
         case = f"{name} x{_NUM_ENVS} serial vector"
         yield _compare(case, _vector_loop(name), f"{name} bare loop", _env_loop(name, {}), seconds)
     for foreign in env_simulators.cases():
-        yield _compare(foreign.name, foreign.ours, foreign.peer, foreign.theirs, seconds, env_simulators.CHUNK)
+        loops = foreign.ours, foreign.peer, foreign.theirs
+        yield _compare(foreign.name, *loops, seconds, env_simulators.CHUNK, foreign.clock)
 
 
-def _compare(case: str, ours: Loop, peer: str, theirs: Loop, seconds: float, chunk: int = _CHUNK) -> BenchRow:
+def _compare(
+    case: str,
+    ours: Loop,
+    peer: str,
+    theirs: Loop,
+    seconds: float,
+    chunk: int = _CHUNK,
+    clock: Callable[[], float] = time.process_time,
+) -> BenchRow:
     """Median rates of both loops over alternating turns."""
     ours(chunk)
     theirs(chunk)
-    rates = np.array([[_rate(loop, seconds / _TURNS / 2, chunk) for loop in (ours, theirs)] for _ in range(_TURNS)])
+    turn = seconds / _TURNS / 2
+    rates = np.array([[_rate(loop, turn, chunk, clock) for loop in (ours, theirs)] for _ in range(_TURNS)])
     value, peer_value = np.median(rates, axis=0).tolist()
     return BenchRow("env", case, value, "steps/cpu-s", 1, peer, peer_value, value / peer_value)
 
 
-def _rate(loop: Loop, seconds: float, chunk: int) -> float:
+def _rate(loop: Loop, seconds: float, chunk: int, clock: Callable[[], float]) -> float:
     """Steps per second of CPU time of all threads, over `seconds` of it."""
-    start = now = time.process_time()
+    start = now = clock()
     count = 0
     while now - start < seconds:
         loop(chunk)
         count += chunk
-        now = time.process_time()
+        now = clock()
     return count / (now - start)
 
 

@@ -7,6 +7,7 @@ sides take the same actions and start new episodes within the measured time.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.bench import carla_simulators
 from envs.options import has_extra
 from envs.registry import env_spec, make_vector_env
 from envs.specs import ArraySpec
@@ -37,6 +39,7 @@ class Case:
     ours: Loop
     peer: str
     theirs: Loop
+    clock: Callable[[], float] = time.process_time  # CPU time of all that works for it, s
 
 
 def cases() -> Iterator[Case]:
@@ -45,6 +48,7 @@ def cases() -> Iterator[Case]:
         "car_racing": ("car-racing", _car_racing),
         f"car_racing x{_NUM_ENVS} envpool": ("envpool", _car_racing_pool),
         "dmc:walker-walk": ("dmc", _walker),
+        **{name: ("carla", carla_simulators.make) for name in carla_simulators.CASES},
     }
     for name, (extra, make) in makers.items():
         if has_extra(extra):

@@ -23,7 +23,10 @@ from cluster.bench.row import BenchRow
 from envs.specs import EnvSpec, VectorEnv
 from native import cpu_features
 from planners.config import CemConfig, EliteConfig, IcemConfig, SequenceConfig
-from planners.ensemble import EnsembleEvaluator
+from planners.constraint_config import Clearance, ConstraintConfig, GuardConfig
+from planners.ensemble import EnsembleEvaluator, EnsembleModel
+from planners.factory import make_planner
+from planners.risk_config import CvarRisk, EntropicRisk, MeanStdRisk
 from planners.sampling import SamplingPlanner, make_search
 
 PROBLEMS = (Problem("small", 9, 2), Problem("large", 34, 3))
@@ -38,7 +41,7 @@ logger = logging.getLogger(__name__)
 def run(
     problems: Sequence[Problem] = PROBLEMS, threads: Sequence[int] = (1, 2), rounds: int = ROUNDS
 ) -> Iterator[BenchRow]:
-    """Latency of every problem and thread count, then the elites that fp32 and bf16 share.
+    """Latency of every problem and thread count, the elites that fp32 and bf16 share, and what risk costs.
 
     Args:
         problems: Reference problems.
@@ -52,6 +55,8 @@ def run(
             yield from latency(problem, count, rounds)
     for problem in problems:
         yield from shared_elites(problem)
+    for problem in problems[:1]:
+        yield from risk_costs(problem, threads[0], rounds)
 
 
 def reference_config(problem: Problem, method: type[Method], **options: Any) -> Method:
@@ -117,6 +122,44 @@ def shared_elites(problem: Problem, observations: int = 8) -> Iterator[BenchRow]
                 value=float(np.mean(shared)),
                 unit=f"of {problem.elites}",
             )
+
+
+def risk_costs(problem: Problem, threads: int, rounds: int) -> Iterator[BenchRow]:
+    """Milliseconds per action under risk measures, constraints and guards; ratio = the mean's time over theirs.
+
+    Two particles per member, a tenth of the reference population; all else is the reference problem.
+    """
+    weights = random_weights(problem, _SEED)
+    reference = reference_config(problem, CemConfig, threads=threads)
+    members, population = problem.members, max(20, problem.population // 10)
+    base = replace(reference, population=population, elites=population // 10, particles=2 * members)
+    few = population // 10 * 2
+    signal = Clearance(
+        position=(0, 1, problem.state_size - 1), spheres=((5.0, 5.0, 5.0, 1.0),) * 8, low=(-9.0,) * 3, high=(9.0,) * 3
+    )
+    configs = {
+        "mean": base,
+        "mean_std": replace(base, risk=MeanStdRisk()),
+        "cvar": replace(base, risk=CvarRisk()),
+        "entropic": replace(base, risk=EntropicRisk()),
+        "clearance of 8 spheres and walls": replace(base, constraint=ConstraintConfig(signal=signal)),
+        "guard": replace(base, guard=GuardConfig()),
+        f"cvar, {8 * members} particles for the best {few}": replace(
+            base, risk=CvarRisk(), rescore_particles=8 * members
+        ),
+        f"cvar, {8 * members} particles for all": replace(base, risk=CvarRisk(), particles=8 * members),
+    }
+    planners: dict[str, Act] = {}
+    for name, config in configs.items():
+        model = EnsembleModel(problem.action_size)
+        planner = make_planner(config, model, *_box(problem))
+        model.update(weights)
+        assert isinstance(planner, SamplingPlanner)
+        planners[name] = _act(planner)
+    best = _interleave(problem, planners, threads, rounds)
+    for name, value in best.items():
+        case = f"{problem.name}: risk, {name}"
+        yield BenchRow("planner", case, value, "ms", threads, "mean", best["mean"], best["mean"] / value)
 
 
 def closed_loop(

@@ -26,6 +26,7 @@ from cluster.report.data import (
     read_text,
 )
 from cluster.report.markup import cell, charts, figure, key_values, note, page, picture, pictures, section, table
+from cluster.report.suite_page import suites
 from cluster.run_dir import write_atomic
 
 GROUPS = ("eval", "rollout", "learner", "policy", "replay", "cluster", "timing")
@@ -59,6 +60,7 @@ def write_report(run_dir: Path) -> Path:
         _header(name, config, _status(run_dir), metrics),
         _tiles(metrics, evaluations),
         section("Evaluation", _evaluation(run_dir / "eval", evaluations)),
+        section("Driving suites", suites(run_dir / "eval" / "suites")),
         imagination_report.world_model(run_dir / "imagination", metrics),
         section("Open-loop fidelity", _fidelity(run_dir / "fidelity" / "open_loop.png")),
         *_curves(metrics),

@@ -25,6 +25,7 @@ from cluster.report.run_fidelity_page import write_markdown, write_plot
 from cluster.seeding import derive_seed
 from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env
+from learner.calibration import calibration
 from learner.dataset import Stream
 from learner.fidelity import constant_velocity, cut_windows, horizon_error, persistence, rollout
 from learner.imagination import filter_posterior, find_starts, pad
@@ -45,6 +46,7 @@ class RunStudyConfig:
         stride: Steps between two start states.
         seen: Steps of its episode that a latent model has observed at least before it looks ahead.
         samples: Imagined futures of a latent model, whose mean is a prediction of its own.
+        particles: Particles of a one-step model over all its members, for its calibration.
         max_starts: Start states at most.
         max_image_starts: Those of a model of images.
         num_envs: Environments stepped together.
@@ -55,6 +57,7 @@ class RunStudyConfig:
     stride: PositiveInt = 3
     seen: PositiveInt = 5
     samples: PositiveInt = 8
+    particles: PositiveInt = 40
     max_starts: PositiveInt = 1024
     max_image_starts: PositiveInt = 64
     num_envs: PositiveInt = 8
@@ -63,7 +66,7 @@ class RunStudyConfig:
         check_fields(self)
 
 
-QUICK = RunStudyConfig(steps=400, horizon=5, samples=2, max_starts=32, max_image_starts=8, num_envs=4)
+QUICK = RunStudyConfig(steps=400, horizon=5, samples=2, particles=8, max_starts=32, max_image_starts=8, num_envs=4)
 
 
 def measure_run(path: Path, config: RunStudyConfig, seed: int = 0) -> Path:
@@ -135,13 +138,23 @@ def measure_latent(model: WorldModel, streams: list[Stream], config: RunStudyCon
     }
 
 
-def measure_ensemble(model: Ensemble, key: str, streams: list[Stream], config: RunStudyConfig) -> dict[str, Any]:
-    """Errors of an ensemble of one-step models of the observation `key`."""
-    windows = cut_windows(streams, key, config.horizon, config.stride)
+def measure_ensemble(
+    model: Ensemble, key: str, streams: list[Stream], config: RunStudyConfig, seed: int
+) -> dict[str, Any]:
+    """Errors and calibration of one-step models of the observation `key`, one or an ensemble."""
+    windows = cut_windows(streams, key, config.horizon, config.stride, config.max_starts)
     predictions = {
         "persistence": persistence(windows),
         "constant_velocity": constant_velocity(windows),
         "ensemble": rollout(model, windows),
     }
     curves = {name: horizon_error(windows, prediction).as_dict() for name, prediction in predictions.items()}
-    return {"starts": len(windows.state), "episodes": int(windows.episode.max()) + 1, "keys": {key: curves}}
+    result = {"starts": len(windows.state), "episodes": len(np.unique(windows.episode)), "keys": {key: curves}}
+    if model.config.members == 1 and not model.config.gaussian:
+        return result  # it says nothing of what it does not know
+    particles = max(1, config.particles // model.config.members) if model.config.gaussian else 1
+    sampled = rollout(model, windows, particles, seed)
+    assert sampled.samples is not None
+    assert sampled.nll is not None
+    figures = calibration(sampled.samples, windows.states, windows.std, seed).as_dict()
+    return result | {"calibration": {key: figures | {"nll": sampled.nll.mean(0).tolist()}}}

@@ -53,6 +53,8 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
         lines += ["", f"## Test set: {title}", "", f"{result['starts']} start states in {result['episodes']} episodes."]
         for key, predictors in result["keys"].items():
             lines += ["", f"### {key}", "", *_table(predictors, record["config"]["horizon"])]
+            if key in result.get("calibration", {}):
+                lines += ["", *_calibration(result["calibration"][key], record["config"])]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -94,3 +96,34 @@ def _table(predictors: dict[str, Any], horizon: int) -> list[str]:
         cells += [f"{curves['psnr'][k - 1]:.1f}" for k in horizons] if images else []
         lines.append(f"| {PREDICTORS[name][0]} | " + " | ".join(cells) + " |")
     return [*lines, "", f"Worst, p90 and reward are at {horizon} steps."]
+
+
+_CALIBRATION = {
+    "nll": "NLL",
+    "crps": "CRPS",
+    "coverage_50": "covers 50 %",
+    "coverage_80": "80 %",
+    "coverage_90": "90 %",
+    "area": "area",
+    "ence": "ENCE",
+    "ence_calibrated": "(calibrated)",
+    "spearman": "Spearman",
+    "spearman_calibrated": "(calibrated)",
+    "sharpness": "deviation",
+}
+"""Figure -> heading."""
+
+
+def _calibration(figures: dict[str, list[float]], config: dict[str, Any]) -> list[str]:
+    horizons = [k for k in HORIZONS if k < config["horizon"]] + [config["horizon"]]
+    lines = [
+        f"Calibration of {config['particles']} particles at each horizon by itself, means over the dimensions. NLL is"
+        " in nats per dimension, CRPS and the deviation in standard deviations of the test set; area is the"
+        " miscalibration area, 0 to 0.5. Spearman correlates deviations with sizes of errors. Beside ENCE and Spearman"
+        " stands what a calibrated model would have: the same figure with one of the particles for the truth.",
+        "",
+        "| steps | " + " | ".join(_CALIBRATION.values()) + " |",
+        "|---" * (len(_CALIBRATION) + 1) + "|",
+    ]
+    rows = [f"| {k} | " + " | ".join(f"{figures[name][k - 1]:.3f}" for name in _CALIBRATION) + " |" for k in horizons]
+    return lines + rows

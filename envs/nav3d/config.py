@@ -27,7 +27,7 @@ NonNegative = Annotated[float, Ge(0), Le(1e3)]
 Rate = Annotated[float, Ge(0), Le(10)]
 Repeats = Annotated[int, Ge(1), Le(100)]
 
-METRICS: dict[str, MetricKind] = {"cost": "sum", "is_success": "last"}
+METRICS: dict[str, MetricKind] = {"collision": "sum", "cost": "sum", "is_success": "last"}
 ROOM_MARGIN = 1.0
 """How far beyond the room observations reach: contacts are soft, m."""
 LIDAR_HORIZONTAL_RAYS = 24

@@ -33,8 +33,8 @@ def nonfinite(metrics: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(name for name, value in metrics.items() if not math.isfinite(value))
 
 
-Gift = Literal["priorities", "writebacks"]
-"""What an algorithm can give back to the replay."""
+Gift = Literal["priorities", "writebacks", "targets"]
+"""What an algorithm can give back to the replay; targets its policy stores and can make anew (`actors.reanalyze`)."""
 
 
 @dataclass(frozen=True)

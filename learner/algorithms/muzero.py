@@ -31,6 +31,7 @@ from learner.losses.muzero import (
     Returns,
     Targets,
     consistency_loss,
+    mixed_targets,
     n_step_returns,
     policy_loss,
     positions,
@@ -42,7 +43,7 @@ from learner.models.distributions import OneHot, Policy
 from learner.models.muzero import MuZeroModel
 from learner.models.muzero_scalar import Scalar, saturated
 from learner.optim import Optimizer, learning_rate
-from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE
+from learner.searched import FRESH_VERSION, SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class MuZeroAlgorithm:
         collective: The ranks that share the work, by default the process group this process has joined.
         dtype: Width of weights and losses.
         priorities: Whether updates give priorities.
+        fresh_fraction: Share of the sequences of an update that are trained towards the targets of later searches,
+            where they have any; see `actors.reanalyze`.
 
     Raises:
         ValueError: The environment does not fit the configuration.
@@ -84,8 +87,9 @@ class MuZeroAlgorithm:
         collective: Collective | None = None,
         dtype: torch.dtype = torch.float32,
         priorities: bool = False,
+        fresh_fraction: float = 0.0,
     ) -> None:
-        self.config = config
+        self.config, self._fresh_fraction = config, fresh_fraction
         self._gives_priorities = priorities
         self._device, self._precision, self._dtype = device, precision, dtype
         self._collective = collective or current()
@@ -111,7 +115,7 @@ class MuZeroAlgorithm:
             The losses, and perhaps the error of the root's value [B] as priorities.
         """
         random = self.generator.get_state()
-        data = batch_tensors(batch, self._device)
+        data, age = self._mix(batch, batch_tensors(batch, self._device))
         unroll = self.config.unroll_steps
         place = positions(data["is_first"], data["is_last"], data["is_terminal"], unroll)
         wanted = self._targets(data, place)
@@ -122,7 +126,7 @@ class MuZeroAlgorithm:
             total = torch.stack([loss.to(self._dtype) for loss in losses.values()]).sum()
             total.backward()  # type: ignore[no-untyped-call]
         error = (predicted.value.mean[0].detach() - wanted.value[:, 0]).abs()
-        report |= {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+        report |= age | {f"loss/{name}": loss.detach() for name, loss in losses.items()}
         report["weight_mean"] = to_device(batch.weight, self._device, self._dtype).mean() / self._collective.world_size
         report["priority_mean"] = error.mean() / self._collective.world_size
         metrics, norm = self._reduce(report)
@@ -177,6 +181,25 @@ class MuZeroAlgorithm:
         if state["generator"].shape == self.generator.get_state().shape:  # differs between the CPU and CUDA
             self.generator.set_state(state["generator"].cpu())
         self.updates, self._warned = state["updates"], state["warned"]
+
+    @torch.no_grad()
+    def _mix(self, batch: SequenceBatch, data: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The data with the targets to learn from; this rank's share of metrics of how old those of the roots are."""
+        collective, device = self._collective, self._device
+        version = to_device(batch.policy_version, device, torch.int64)
+        has_fresh = torch.zeros(len(version), dtype=torch.bool, device=device)
+        if self._fresh_fraction > 0.0 and FRESH_VERSION in data:
+            rows = len(version)
+            draws = torch.rand(rows * collective.world_size, generator=self.generator, device=device)
+            chosen = draws[rows * collective.rank : rows * (collective.rank + 1)] < self._fresh_fraction
+            has_fresh = chosen & (data[FRESH_VERSION][:, 0] > 0)
+            version = torch.where(has_fresh, data[FRESH_VERSION][:, 0].long(), version)
+            data = mixed_targets(data, chosen)
+        age = collective.gather((self.updates - version).clamp(min=0).to(self._dtype))
+        fresh = has_fresh.to(self._dtype).mean()
+        report = {"target/fresh": fresh, "target/age": age.mean(), "target/age_median": age.median()}
+        report["target/age_p90"] = age.quantile(0.9)
+        return data, {name: value / collective.world_size for name, value in report.items()}
 
     def _targets(self, data: dict[str, Tensor], place: Positions) -> Targets:
         config, reward = self.config, data["reward"].to(self._dtype)

@@ -96,4 +96,4 @@ class MuZeroConfig:
     @property
     def exchange(self) -> Exchange:
         """The error of the root's value is a sequence's priority; the losses take the importance weights."""
-        return Exchange(gives=frozenset({"priorities"}), weights=True)
+        return Exchange(gives=frozenset({"priorities", "targets"}), weights=True)

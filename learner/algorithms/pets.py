@@ -1,4 +1,4 @@
-"""PETS (Chua et al. 2018): an ensemble of one-step models, learned by bootstrap from replayed sequences.
+"""One-step models: ensembles, learned by bootstrap from replayed sequences (PETS, Chua et al. 2018), perhaps of codes.
 
 An update (1) sums normaliser statistics and row weights over the ranks, (2) computes the gradient on the training
 episodes, (3) measures the loss on the held-out episodes of the same batch, (4) takes the step, if losses and gradients
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.specs import EnvSpec
+from envs.specs import ArraySpec, EnvSpec
 from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.pets_config import PetsConfig
 from learner.batch import SequenceBatch
@@ -28,11 +28,14 @@ from learner.collective import Collective, current
 from learner.device import autocast, to_device
 from learner.early_stopping import EarlyStopping
 from learner.learner_config import Precision
+from learner.losses.coding import code_rows, coding_losses
 from learner.losses.ensemble import EnsembleLoss, ensemble_loss, logvar_penalty
 from learner.losses.ensemble_config import EnsembleLossConfig
 from learner.losses.likelihood import squared_error
 from learner.models.average import ParameterAverage
-from learner.models.ensemble import Ensemble, save_members
+from learner.models.ensemble import Ensemble
+from learner.models.latent_ensemble import LatentEnsemble
+from learner.models.members import save_members
 from learner.models.normaliser import OUTLIER_FACTOR, OUTLIER_SHARE
 from learner.optim import Optimizer, learning_rate
 from learner.transitions import Transitions, transitions_of
@@ -91,14 +94,14 @@ class PetsAlgorithm:
         dtype: torch.dtype = torch.float32,
         priorities: bool = False,
     ) -> None:
-        state_size, action_size = _sizes(config, env_spec)
+        observation, action_size = _spaces(config, env_spec)
         self.config = config
         self.seed = seed
         self._device, self._precision, self._dtype = device, precision, dtype
         self._gives_priorities = priorities
         self._collective = collective or current()
-        self.model = Ensemble(config.ensemble, state_size, action_size, seed % 2**63).to(device, dtype)
-        for statistics in (self.model.input_statistics, self.model.output_statistics):
+        self.model = make_model(config, observation, action_size, seed % 2**63).to(device, dtype)
+        for statistics in self.model.normalisers:
             statistics.double()
         self.optimizer = Optimizer(config.optimizer, self.model.parameters())
         self.average = ParameterAverage(self.model.parameters(), config.average_decay)
@@ -117,9 +120,10 @@ class PetsAlgorithm:
             part: Changes nothing: all that is learned is the world model.
 
         Returns:
-            Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, the terms of the
-            loss, the norm of the gradients, `stopped`, and `outliers`, the transitions of all ranks that were left out;
-            perhaps priorities, with their mean and that of the weights.
+            Losses of the members (`loss_member_{i}`, `validation_loss_member_{i}`) and their means, every term of the
+            loss likewise (`loss_{term}`, `loss_{term}_member_{i}`), the norm of the gradients, `stopped`, and
+            `outliers`, the transitions of all ranks that were left out; perhaps priorities, with their mean and that of
+            the weights.
         """
         seen, held = self._split(batch)
         train, validation = self._regular(seen), self._regular(held)
@@ -208,9 +212,26 @@ class PetsAlgorithm:
         arrays = (rows.state, rows.action, rows.target, rows.terminal, weights)
         return _Rows(*(to_device(array, self._device, self._dtype) for array in arrays))
 
+    @torch.no_grad()
+    def _coded(self, rows: _Rows, weights: Tensor | None = None) -> _Rows:
+        """The rows as the members see them: with latents where there is a coder, scaled first by rows of `weights`."""
+        model = self.model
+        if not isinstance(model, LatentEnsemble):
+            return rows
+        coder = model.coder
+        if weights is not None and coder.statistics is not None and not self.stopping.stopped:
+            found = coder.statistics.statistics(rows.state, weights)
+            self._collective.sum_([found])
+            coder.statistics.merge(found)
+            coder.refresh_scales()
+        coded = code_rows(model, rows.state, rows.target)
+        return replace(rows, state=coded.latent, target=coded.target)
+
     def _regular(self, rows: _Rows) -> _Rows:
         """The rows without an outlier, see `RunningNormaliser`; the first one of all is told."""
         key = self.config.observation_key
+        if isinstance(self.model, LatentEnsemble):
+            return rows  # what is coded is bounded by the coder's units, or by those of pixels
         statistics = self.model.input_statistics, self.model.output_statistics
         odd = [found.outliers(part) for found, part in zip(statistics, (rows.inputs, rows.target), strict=True)]
         everywhere = torch.cat(odd, 1)
@@ -241,6 +262,7 @@ class PetsAlgorithm:
         """
         model, collective = self.model, self._collective
         uniform = (seen.weights.sum(0) > 0).double()
+        seen = self._coded(seen, uniform)
         inputs = model.input_statistics.statistics(seen.inputs, uniform)
         outputs = model.output_statistics.statistics(seen.target, uniform)
         sums = train.weights.double().sum(1)
@@ -264,10 +286,17 @@ class PetsAlgorithm:
         return met
 
     def _losses(self, rows: _Rows, config: EnsembleLossConfig, sums: Tensor) -> EnsembleLoss:
+        model = self.model
         with autocast(self._device, self._precision):
-            prediction = self.model(rows.state, rows.action)
-        target = self.model.normalise_target(rows.target)
-        return ensemble_loss(config, prediction, target, rows.terminal, rows.weights, sums)
+            if isinstance(model, LatentEnsemble):
+                coded = code_rows(model, rows.state, rows.target, sample=torch.is_grad_enabled())
+                prediction = model(coded.latent, rows.action)
+                coding = coding_losses(config, model, coded, prediction, self.optimizer.step_count)
+                target = model.normalise_target(coded.target)
+            else:
+                prediction, coding = model(rows.state, rows.action), None
+                target = model.normalise_target(rows.target)
+        return ensemble_loss(config, prediction, target, rows.terminal, rows.weights, sums, coding=coding)
 
     def _train_losses(self, train: _Rows, sums: Tensor) -> dict[str, Tensor]:
         """Backpropagate this rank's share of the loss; returns its terms per member."""
@@ -277,9 +306,8 @@ class PetsAlgorithm:
             penalty = logvar_penalty(self.config.loss, self.model.min_logvar, self.model.max_logvar)
             total = total + penalty / self._collective.world_size
         total.backward()  # type: ignore[no-untyped-call]
-        names = ("loss_member", "loss_state", "loss_reward", "loss_done")
-        terms = (losses.total, losses.state, losses.reward, losses.done)
-        return {name: term.detach() for name, term in zip(names, terms, strict=True)}
+        terms = {f"loss_{name}_member": term.detach() for name, term in losses.terms().items()}
+        return {"loss_member": losses.total.detach()} | terms
 
     @torch.no_grad()
     def _held_out_loss(self, rows: _Rows, weight: Tensor) -> Tensor:
@@ -297,6 +325,7 @@ class PetsAlgorithm:
         rows = self._rows(transitions, transitions.sequence[None].astype(np.float32))
         rows = self._regular(rows)
         sequence = rows.weights[0].long().cpu().numpy()
+        rows = self._coded(rows)
         with autocast(self._device, self._precision):
             mean = self.model(rows.state, rows.action).mean
         error = squared_error(mean, self.model.normalise_target(rows.target).expand_as(mean)).mean((0, 2))
@@ -337,16 +366,27 @@ class PetsAlgorithm:
         }
 
 
-def _sizes(config: PetsConfig, env_spec: EnvSpec) -> tuple[int, int]:
-    """(S, A) of the environment."""
+def make_model(config: PetsConfig, observation: ArraySpec, action_size: int, seed: int = 0) -> Ensemble:
+    """The model of a configuration: of the observation itself, or of a code of it.
+
+    Raises:
+        ValueError: The observation does not fit the coder.
+    """
+    if config.coder is None:
+        return Ensemble(config.ensemble, observation.size, action_size, seed)
+    return LatentEnsemble(config.ensemble, config.coder, observation, action_size, seed)
+
+
+def _spaces(config: PetsConfig, env_spec: EnvSpec) -> tuple[ArraySpec, int]:
+    """The observation, and A of the environment."""
     if config.observation_key not in env_spec.observation:
         raise ValueError(
             f"environment {env_spec.name} has no observation {config.observation_key!r}, "
             f"only {sorted(env_spec.observation)}"
         )
     if env_spec.action.is_discrete:
-        raise ValueError(f"PETS plans in a box of actions, but the actions of {env_spec.name} are discrete")
-    return env_spec.observation[config.observation_key].size, env_spec.action.size
+        raise ValueError(f"{config.name} plans in a box of actions, but the actions of {env_spec.name} are discrete")
+    return env_spec.observation[config.observation_key], env_spec.action.size
 
 
 def _named(values: list[float], sizes: dict[str, int]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Configuration of PETS: an ensemble and how it is trained."""
+"""Configuration of PETS and of the other one-step models: members, perhaps a coder, and how they are trained."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ from learner.algorithms.base import Exchange
 from learner.bootstrap import Kind
 from learner.early_stopping import EarlyStoppingConfig
 from learner.losses.ensemble_config import EnsembleLossConfig
+from learner.models.coder_config import CoderConfig
 from learner.models.ensemble_config import EnsembleConfig
 from learner.optim_config import OptimConfig
 
+PetsName = Literal[
+    "pets",
+    "mlp",
+    "ensemble",
+    "stochastic",
+    "stochastic_ensemble",
+    "vae_dynamics",
+    "latent",
+    "creature_latent",
+    "visual",
+]
+"""Names of the presets; the settings alone say what a model is."""
 Share = Annotated[float, Ge(0), Lt(1)]
 
 
@@ -24,8 +37,10 @@ class PetsConfig:
 
     Args:
         name: The algorithm.
-        observation_key: Observation that is the state; it is flattened.
-        ensemble: Shape of the model.
+        observation_key: Observation that is the state, or that is coded; it is flattened.
+        ensemble: Shape of the members.
+        coder: Shape of what turns the observation into the latent that the members predict; None predicts the
+            observation itself.
         loss: Terms of the loss.
         optimizer: How the members are optimised.
         early_stopping: When updating pauses.
@@ -34,9 +49,10 @@ class PetsConfig:
         average_decay: Decay of the moving average of the weights that is evaluated and exported, 0 for none.
     """
 
-    name: Literal["pets"] = "pets"
+    name: PetsName = "pets"
     observation_key: str = "state"
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    coder: CoderConfig | None = None
     loss: EnsembleLossConfig = field(default_factory=EnsembleLossConfig)
     optimizer: OptimConfig = field(default_factory=OptimConfig)
     early_stopping: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from envs.numbers import Fraction, NonNegativeFloat, PositiveFloat, check_fields
+from envs.numbers import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, check_fields
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,13 @@ class EnsembleLossConfig:
         reward_scale: Weight of the reward term.
         done_scale: Weight of the termination term.
         done_positive_weight: Weight of terminal steps within the termination term.
-        nll_beta: Exponent of the variance weighting of the Gaussian likelihood, 0 for none.
+        nll_beta: Exponent of the variance weighting of the likelihood, 0 for none.
         logvar_regulariser: Weight of the summed distance between the log-variance bounds (PETS).
+        entropy_scale: Weight of the entropy of Gaussian predictions, which keeps variances from collapsing.
+        reconstruction_scale: Weight of the decoded code of the observation (models with a coder).
+        prediction_scale: Weight of the decoded prediction of the next observation (models with a coder).
+        kl_scale: Weight of the divergence of a variational code from a standard normal, nats per feature.
+        kl_warmup: Updates over which kl_scale rises from 0.
     """
 
     state: Literal["mse", "huber"] = "mse"
@@ -30,6 +35,11 @@ class EnsembleLossConfig:
     done_positive_weight: PositiveFloat = 10.0
     nll_beta: Fraction = 0.5
     logvar_regulariser: NonNegativeFloat = 0.01
+    entropy_scale: NonNegativeFloat = 0.0
+    reconstruction_scale: NonNegativeFloat = 1.0
+    prediction_scale: NonNegativeFloat = 1.0
+    kl_scale: NonNegativeFloat = 0.001
+    kl_warmup: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -24,13 +24,31 @@ def gaussian_nll(mean: Tensor, logvar: Tensor, target: Tensor) -> Tensor:
     return 0.5 * ((target - mean).square() * torch.exp(-logvar) + logvar + math.log(2.0 * math.pi))
 
 
-def beta_gaussian_nll(mean: Tensor, logvar: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Gaussian NLL weighted by the detached variance to the power `beta` (Seitzer et al. 2022, eq. 5).
+def student_nll(mean: Tensor, logvar: Tensor, target: Tensor, degrees: float) -> Tensor:
+    """Negative log-likelihood in nats of `target` under a Student t of mean `mean` and variance exp(logvar).
+
+    Args:
+        mean: Location.
+        logvar: Log of the variance, which is degrees / (degrees - 2) times the squared scale.
+        target: Of the same shape.
+        degrees: Degrees of freedom, more than 2.
+    """
+    log_scale = 0.5 * (logvar + math.log((degrees - 2.0) / degrees))
+    squares = (target - mean).square() * torch.exp(-2.0 * log_scale)
+    half = 0.5 * (degrees + 1.0)
+    constant = math.lgamma(0.5 * degrees) - math.lgamma(half) + 0.5 * math.log(degrees * math.pi)
+    return constant + log_scale + half * torch.log1p(squares / degrees)
+
+
+def beta_nll(mean: Tensor, logvar: Tensor, target: Tensor, beta: float, degrees: float | None = None) -> Tensor:
+    """NLL of a normal, or of a Student t, weighted by the detached variance to the power `beta`.
+
+    Seitzer et al. 2022, eq. 5.
 
     `beta` 0 is the plain likelihood, 1 gives the mean the gradients of a squared error; between them the mean is
     also fitted where the predicted variance is large.
     """
-    nll = gaussian_nll(mean, logvar, target)
+    nll = student_nll(mean, logvar, target, degrees) if degrees else gaussian_nll(mean, logvar, target)
     return nll if beta == 0.0 else nll * torch.exp(beta * logvar.detach())
 
 

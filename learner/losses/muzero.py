@@ -9,11 +9,14 @@ Letters: B sequences, T steps, K unrolled steps, n steps of a return, N actions 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from learner.searched import FRESH_VERSION, fresh
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,20 @@ def targets(
         (place.inside & ~place.last & searched).to(dtype),
         inside.to(dtype),
     )
+
+
+def mixed_targets(data: Mapping[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+    """Data [B, T, ...] with the fresh targets of the sequences chosen [B], at the steps that have any.
+
+    Where they are not chosen, and where no later search has been yet, the targets are those of the acting search.
+    """
+    taken = chosen[:, None] & (data[FRESH_VERSION] > 0)
+    mixed = dict(data)
+    for key, stored in data.items():
+        if fresh(key) in data:
+            wide = taken.view(*taken.shape, *[1] * (stored.dim() - 2))
+            mixed[key] = torch.where(wide, data[fresh(key)], stored)
+    return mixed
 
 
 def step_weights(unroll: int, device: torch.device, dtype: torch.dtype) -> Tensor:

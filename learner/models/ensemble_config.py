@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Gt
 
 from envs.numbers import NonNegativeFloat, PositiveFloat, PositiveInt, check_fields
 
@@ -26,6 +28,10 @@ class EnsembleConfig:
             their mean, instead of all at the mean: contacts and other local structure are then found much sooner.
         min_std: Standard deviation below which an input counts as constant and is not scaled up, and to which the
             scale of an output is raised.
+        degrees: Degrees of freedom, above 2, of a Student t whose variance Gaussian members then predict: contacts make
+            rare, large errors that a normal pays for with its variance everywhere. None is a normal. Planners draw from
+            the normal of the same variance.
+        orthogonal: Start from orthogonal weights instead of independent ones.
     """
 
     members: PositiveInt = 5
@@ -37,6 +43,8 @@ class EnsembleConfig:
     max_logvar: float = 0.5
     bias_spread: NonNegativeFloat = 2.0
     min_std: PositiveFloat = 1e-6
+    orthogonal: bool = False
+    degrees: Annotated[float, Gt(2)] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -105,9 +105,8 @@ int to_int(py::ssize_t size, const char* name) {
     return static_cast<int>(size);
 }
 
-py::array_t<float> rollout(Ensemble& ensemble, const Floats& observation, const Floats& actions,
-                           const Seeds& seeds, int particles, const std::string& propagation, float gamma,
-                           bool sample) {
+py::object rollout(Ensemble& ensemble, const Floats& observation, const Floats& actions, const Seeds& seeds,
+                   int particles, const std::string& propagation, float gamma, bool sample, bool states) {
     check_shape(actions, "actions", {-1, -1, -1, ensemble.action_size()});
     check_shape(observation, "observation", {actions.shape(0), ensemble.state_size()});
     check_shape(seeds, "seeds", {actions.shape(0)});
@@ -125,11 +124,21 @@ py::array_t<float> rollout(Ensemble& ensemble, const Floats& observation, const 
     ensemble.check(request);
     auto returns = make_output<float>({actions.shape(0), actions.shape(1), particles});
     float* data = returns.mutable_data();
+    if (!states) {
+        {
+            const py::gil_scoped_release release;
+            ensemble.rollout(request, data);
+        }
+        return returns;
+    }
+    auto paths = make_output<float>(
+        {actions.shape(0), actions.shape(1), particles, actions.shape(2) + 1, ensemble.state_size()});
+    float* path_data = paths.mutable_data();
     {
         const py::gil_scoped_release release;
-        ensemble.rollout(request, data);
+        ensemble.rollout(request, data, path_data);
     }
-    return returns;
+    return py::make_tuple(returns, paths);
 }
 
 py::tuple trajectories(Ensemble& ensemble, const Floats& observation, const Floats& actions,
@@ -224,7 +233,7 @@ void init_ensemble(py::module_& m) {
             [](const Ensemble& e) { return e.precision() == native::Precision::bf16 ? "bf16" : "fp32"; })
         .def("rollout", &native::rollout, py::arg("observation").noconvert(), py::arg("actions").noconvert(),
              py::arg("seeds").noconvert(), py::arg("particles"), py::arg("propagation"), py::arg("gamma"),
-             py::arg("sample"))
+             py::arg("sample"), py::arg("states") = false)
         .def("trajectories", &native::trajectories, py::arg("observation").noconvert(),
              py::arg("actions").noconvert(), py::arg("seeds").noconvert(), py::arg("particles"),
              py::arg("propagation"), py::arg("sample"))

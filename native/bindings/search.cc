@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -106,10 +107,14 @@ py::array_t<float> ask(SearchState& state) {
                            sequence_shape(state, {state.num_problems(), state.num_candidates()}));
 }
 
-void tell(SearchState& state, const InputArray<float>& scores) {
-    const auto values = copy_in<float>("scores", scores, {state.num_problems(), state.num_candidates()});
+void tell(SearchState& state, const InputArray<float>& scores,
+          const std::optional<InputArray<float>>& violations) {
+    const Shape shape = {state.num_problems(), state.num_candidates()};
+    const auto values = copy_in<float>("scores", scores, shape);
+    std::vector<float> excess;
+    if (violations) excess = copy_in<float>("violations", *violations, shape);
     py::gil_scoped_release release;
-    state.tell(values.data());
+    state.tell(values.data(), violations ? excess.data() : nullptr);
 }
 
 // (plan, mean, elites, has_elites, step): the plan and the fields of the next carry.
@@ -150,6 +155,13 @@ void init_search(py::module_& m) {
             },
             "Seeds [B] of the model's noise in this iteration.")
         .def("ask", &ask, "Candidates [B, N, H, A] of the next iteration.")
-        .def("tell", &tell, py::arg("scores").noconvert(), "Scores [B, N] of the candidates of the last ask.")
+        .def("tell", &tell, py::arg("scores").noconvert(), py::arg("violations").noconvert() = py::none(),
+             "Scores [B, N] of the candidates of the last ask, and their violations of constraints.")
+        .def(
+            "best",
+            [](const SearchState& state) {
+                return copy_out<float>(state.best(), sequence_shape(state, {state.num_problems()}));
+            },
+            "Best candidate [B, H, A] of the last iteration.")
         .def("finish", &finish, "(plan, mean, elites, has_elites, step).");
 }

@@ -141,9 +141,10 @@ void Ensemble::check(const RolloutRequest& r) const {
         throw std::invalid_argument("gamma must be in [0, 1], not " + std::to_string(r.gamma));
 }
 
-void Ensemble::rollout(const RolloutRequest& request, float* returns) {
+void Ensemble::rollout(const RolloutRequest& request, float* returns, float* states) {
     Destination destination;
     destination.returns = returns;
+    destination.trajectory = states;
     run(request, destination);
 }
 

@@ -239,9 +239,12 @@ const std::vector<float>& SearchState::ask() {
     return candidates_;
 }
 
-void SearchState::tell(const float* scores) {
+void SearchState::tell(const float* scores, const float* violations) {
     if (!asked_) throw std::invalid_argument("tell without ask");
-    for (int64_t b = 0; b < num_problems(); ++b) refit(b, scores + b * num_candidates_);
+    for (int64_t b = 0; b < num_problems(); ++b) {
+        const int64_t first = b * num_candidates_;
+        refit(b, scores + first, violations != nullptr ? violations + first : nullptr);
+    }
     asked_ = false;
     ++iteration_;
 }
@@ -250,12 +253,13 @@ const float* SearchState::candidate(int64_t problem, int index) const {
     return &candidates_[(problem * num_candidates_ + index) * search_->sequence_size()];
 }
 
-void SearchState::refit(int64_t problem, const float* scores) {
+void SearchState::refit(int64_t problem, const float* scores, const float* violations) {
     const SearchConfig& config = search_->config();
     const int size = search_->sequence_size(), A = search_->action_size(), kept = search_->num_kept();
     order_.clear();
     for (int n = 0; n < num_candidates_; ++n) {
-        if (std::isfinite(scores[n])) order_.push_back(n);
+        if (std::isfinite(scores[n]) && (violations == nullptr || std::isfinite(violations[n])))
+            order_.push_back(n);
     }
     float* mean = &carry_.mean[problem * size];
     float* std = &std_[problem * size];
@@ -265,8 +269,10 @@ void SearchState::refit(int64_t problem, const float* scores) {
         return;
     }
     const int count = std::min<int>(config.elites, static_cast<int>(order_.size()));
-    std::partial_sort(order_.begin(), order_.begin() + count, order_.end(),
-                      [&](int x, int y) { return scores[x] != scores[y] ? scores[x] > scores[y] : x < y; });
+    std::partial_sort(order_.begin(), order_.begin() + count, order_.end(), [&](int x, int y) {
+        if (violations != nullptr && violations[x] != violations[y]) return violations[x] < violations[y];
+        return scores[x] != scores[y] ? scores[x] > scores[y] : x < y;
+    });
     std::copy_n(candidate(problem, order_[0]), size, &best_[problem * size]);
     for (int e = 0; e < kept; ++e) {
         std::copy_n(candidate(problem, order_[e % count]), size, &carry_.elites[(problem * kept + e) * size]);
@@ -275,8 +281,10 @@ void SearchState::refit(int64_t problem, const float* scores) {
     weight_.assign(count, 1.0);
     if (config.weighting == Weighting::kSoftmax) {
         const double best = scores[order_[0]];
-        for (int e = 0; e < count; ++e)
-            weight_[e] = std::exp((scores[order_[e]] - best) / config.temperature);
+        for (int e = 0; e < count; ++e) {
+            const bool least = violations == nullptr || violations[order_[e]] == violations[order_[0]];
+            weight_[e] = least ? std::exp((scores[order_[e]] - best) / config.temperature) : 0.0;
+        }
     }
     double total = 0.0;
     for (double weight : weight_) total += weight;

@@ -5,7 +5,7 @@
 The run trains on an environment that counts its steps, through Ray, with a durable replay and a ledger of every
 acknowledgement. At random moments one of its processes dies by SIGKILL, the driver too, which is then resumed, or
 stands still by SIGSTOP for longer than the run waits for it. At the end the run must reach its target, and its replay
-must hold every acknowledged step once, with the right content.
+must hold every acknowledged step once, with the right content, and no target that is older than what it replaced.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ from typing import Any
 
 import numpy as np
 
+from actors.replay.shard import ReplayShard
 from cluster import build
 from cluster.audit import audit_run
 from cluster.ending import Process, read_process
 from cluster.roles import ROLES
 from cluster.run_dir import RunDir
 from envs.testing.counter import COUNTER_NAME
+from learner.searched import FRESH_VERSION
 from tests.fakes import check_sequences
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,7 @@ VICTIMS = {
     "environment worker": (2, 2),
     "ServingActor": (1, 1),
     "LearnerActor": (2, 1),
+    "ReanalyzeActor": (2, 2),
     "WeightStoreActor": (1, 1),
     "driver": (1, 0),
 }
@@ -55,6 +58,10 @@ SETTINGS = (
     "cluster.ledger=true",
     "roles.learner.count=2",
     "env.mode=subprocess",
+    "algorithm.observation_keys=[state]",
+    "reanalyze.fraction=0.5",
+    "reanalyze.steps_per_update=256",
+    "roles.reanalyze.count=2",
     "env.fault_budget=10000",
     "actors.restarts=10000",
     "schedule.checkpoint_every=2000",
@@ -101,7 +108,8 @@ class Chaos:
         waits = [f"roles.{role}.timeout_seconds={self.stop_seconds / 3}" for role in ROLES]
         waits.append(f"env.step_timeout_seconds={self.stop_seconds / 3}")
         sets = [word for setting in (*SETTINGS, *waits) for word in ("--set", setting)]
-        driver = self.start("--env", COUNTER_NAME, "--scale", "debug", "--run-dir", str(self.run_dir), *sets)
+        presets = ("--algo", "sampled_muzero", "--env", COUNTER_NAME, "--scale", "debug")
+        driver = self.start(*presets, "--run-dir", str(self.run_dir), *sets)
         self.wait_for_steps(driver, 1)
         start = time.monotonic()
         while time.monotonic() - start < seconds:
@@ -124,13 +132,15 @@ class Chaos:
             "kills": dict(self.kills),
             "stops": dict(self.stops),
         }
-        summary |= {"target": target, "end": done["step"], "checked": check_contents(self.run_dir)}
+        checked, fresh = check_contents(self.run_dir)
+        summary |= {"target": target, "end": done["step"], "checked": checked, "fresh": fresh}
         return summary
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`worldfleet train` with a cluster of its own."""
         environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        folders = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": folders}
         command = [sys.executable, "-m", "worldfleet", "train", *arguments]
         with self.run_dir.with_suffix(".log").open("ab") as log:
             self._driver = subprocess.Popen(command, stderr=log, stdout=log, env=environment, cwd=ROOT)
@@ -190,8 +200,11 @@ class Chaos:
         return self.run_dir.with_suffix(".log").read_text()[-4000:]
 
 
-def check_contents(path: Path) -> int:
-    """Check every stored step of a finished run against what the environment counts; the number of steps."""
+def check_contents(path: Path) -> tuple[int, int]:
+    """Check every stored step of a finished run, and every target; how many there are of each.
+
+    Steps are compared with what the environment counts, targets as `check_targets` says.
+    """
     run_dir, config = RunDir.open(path)
     replay = build.replay(config, run_dir.replay, None, tail=True)
     checked = 0
@@ -200,8 +213,24 @@ def check_contents(path: Path) -> int:
             batch = replay.read(stream_id, low, min(4096, end - low))
             check_sequences(batch)
             checked += int(np.prod(batch.shape))
+    fresh = sum(check_targets(shard) for shard in replay.shards)
     replay.close()
-    return checked
+    return checked, fresh
+
+
+def check_targets(shard: ReplayShard) -> int:
+    """Check that no later search was of older weights than what it replaced, and was written whole; how many there are.
+
+    Weights of a search are never older than those that acted, and all keys of a search have its version.
+    """
+    store = shard._store
+    assert store is not None
+    rows = store.stored_rows()
+    found, acted = store.data[FRESH_VERSION][rows], store.version[rows]
+    assert ((found == 0) | (found >= acted)).all()
+    for key, versions in store.rewrites._versions.items():
+        np.testing.assert_array_equal(versions[rows], np.maximum(found, acted), err_msg=key)
+    return int(np.count_nonzero(found))
 
 
 def process_table() -> list[tuple[int, int, str]]:

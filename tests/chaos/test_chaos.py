@@ -18,3 +18,4 @@ def test_nothing_acknowledged_is_lost_or_doubled(tmp_path: Path) -> None:
     assert summary["acknowledged"] > 0
     assert (summary["lost"], summary["doubled"]) == (0, 0), summary
     assert summary["checked"] == summary["stored"]
+    assert summary["fresh"] > 0

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from actors.reanalyze import Pace
+from actors.service import ReanalyzeSummary
 from cluster import leases
 from cluster.config import resolve
 from cluster.leases import Task
 from cluster.roles import ROLES
-from cluster.stages import Interleave
+from cluster.stages import Collect, Interleave
 
 
 class Books:
@@ -24,6 +26,8 @@ class Books:
         self.collect_steps, self.lease_steps, self.ending = 128, 160, False
         self.allowed, self.notes, self.sent = 10, list[Any](), list[Task]()
         actors = {"rollout": [actor] * rollouts, "learner": [actor] * learners, "evaluator": [None]}
+        actors["reanalyze"] = [None] * 3
+        self.pace = Pace(64.0)
         self.fleet = SimpleNamespace(actors=actors, learner_state="old", actor=lambda name, index: actor)
         self.recorder: Any = SimpleNamespace(
             steps=0,
@@ -33,6 +37,7 @@ class Books:
             stages=SimpleNamespace(fitted=lambda updates: 0),
             due=lambda what: True,
             learner=lambda *result: self.notes.append(result),
+            reanalyzed=lambda *result: self.notes.append(result),
         )
         self.limiter = SimpleNamespace(
             can_insert=lambda steps: self.allowed > 0,
@@ -134,3 +139,27 @@ def test_one_evaluation_at_a_time(books: Any) -> None:
     leases.issue_evaluation(books)
     leases.issue_evaluation(books)
     assert [task.role.name for task in books.sent] == ["evaluator"]
+
+
+def test_idle_reanalyzers_get_batches_as_far_as_the_pace_allows(books: Any) -> None:
+    books.recorder.updates = 11  # 704 steps: two calls of four batches of 64
+    leases.issue_reanalysis(books)
+    leases.issue_reanalysis(books)
+    assert [(task.index, task.steps) for task in books.sent] == [(0, 256), (1, 256)]
+    leases.lose_reanalysis(books, [books.sent.pop()])
+    leases.issue_reanalysis(books)
+    assert [task.index for task in books.sent] == [0, 1]
+    leases.book_reanalysis(books, books.sent.pop(0), ReanalyzeSummary(256, 8, {"age": 2.0}))
+    assert books.notes == [(256, {"age": 2.0, "lag": 3})]
+    assert books.pace.searched == 512
+    leases.book_reanalysis(books, books.sent.pop(0), ReanalyzeSummary(0, 0, {}))  # it had no weights
+    assert (len(books.notes), books.pace.searched) == (1, 256)
+
+
+def test_nothing_is_reanalysed_while_nothing_is_trained(books: Any) -> None:
+    books.recorder.stage = Collect(100)
+    leases.issue_reanalysis(books)
+    books.recorder.stage = Interleave()
+    books.recorder.updates = 0
+    leases.issue_reanalysis(books)
+    assert not books.sent

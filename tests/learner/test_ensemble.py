@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 import native
-from learner.models.ensemble import Ensemble, load_member, save_members
+from learner.models.ensemble import Ensemble
 from learner.models.ensemble_config import EnsembleConfig
+from learner.models.members import load_member, save_members
 from learner.models.normaliser import RunningNormaliser
 
 S, A, N = 4, 2, 7
@@ -266,3 +267,33 @@ def test_the_first_hinges_are_spread_over_the_inputs() -> None:
     assert 0.5 < distance.mean().item() < 2.0
     flat = Ensemble(EnsembleConfig(2, (512,), bias_spread=0.0), S, A)
     assert flat.biases[0].abs().max().item() == 0.0
+
+
+def test_uncertainty_is_told_apart_and_adds_up_to_the_variance_of_the_mixture() -> None:
+    model = fitted(EnsembleConfig(4, (8,), gaussian=True))
+    state, action = torch.randn(6, S), torch.randn(6, A)
+    found, out = model.uncertainty(state, action), model.predict(state, action)
+    assert out.logvar is not None
+    draws = out.mean + torch.exp(0.5 * out.logvar) * torch.randn(20_000, 4, 6, S + 1)
+    torch.testing.assert_close(found.total, draws.flatten(0, 1).var(0), rtol=0.1, atol=1e-4)
+    single = fitted(EnsembleConfig(1, (8,)))
+    assert not single.uncertainty(state, action).total.any()
+
+
+def test_orthogonal_weights_are_and_members_differ() -> None:
+    model = Ensemble(EnsembleConfig(2, (16, 16), orthogonal=True), S, A)
+    square = model.weights[1][0]
+    torch.testing.assert_close(square @ square.T, torch.eye(16), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(model.weights[1][0], model.weights[1][1])
+
+
+def test_an_imagined_step_is_observed_decoded_and_drawn() -> None:
+    model = fitted(EnsembleConfig(2, (8,), gaussian=True, termination=True))
+    state, action = torch.randn(5, S), torch.randn(5, A)
+    latent = model.observe(state)
+    mean = model.imagine(latent, action)
+    torch.testing.assert_close(mean.latent, state + model.predict(state, action).mean[..., :-1])
+    drawn = model.imagine(latent, action, torch.ones(2, 5, S + 1))
+    assert (drawn.reward > mean.reward).all()
+    assert ((mean.continuation > 0.0) & (mean.continuation < 1.0)).all()
+    assert torch.equal(model.decode(mean.latent), mean.latent)

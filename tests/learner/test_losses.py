@@ -8,7 +8,7 @@ import torch
 
 from learner.losses.ensemble import ensemble_loss, logvar_penalty
 from learner.losses.ensemble_config import EnsembleLossConfig
-from learner.losses.likelihood import beta_gaussian_nll, binary_cross_entropy, gaussian_nll, huber, squared_error
+from learner.losses.likelihood import beta_nll, binary_cross_entropy, gaussian_nll, huber, squared_error, student_nll
 from learner.models.ensemble import EnsemblePrediction, clamp_logvar
 
 
@@ -30,7 +30,7 @@ def test_gaussian_nll_is_minus_the_log_density() -> None:
 
 def test_beta_one_gives_the_mean_the_gradient_of_a_squared_error() -> None:
     mean = t([0.5, -1.0]).requires_grad_()
-    loss = beta_gaussian_nll(mean, t([2.0, -3.0]), t([0.0, 0.0]), 1.0).sum()
+    loss = beta_nll(mean, t([2.0, -3.0]), t([0.0, 0.0]), 1.0).sum()
     (gradient,) = torch.autograd.grad(loss, mean)
     np.testing.assert_allclose(gradient, [0.5, -1.0])
 
@@ -110,3 +110,26 @@ def test_gaussian_members_use_the_likelihood_of_state_and_reward() -> None:
 def test_bad_settings_name_field_and_value(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=str(value)):
         EnsembleLossConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_student_nll_is_minus_the_log_density_of_that_variance() -> None:
+    mean, logvar, target = torch.tensor([0.3, 1.0]), torch.tensor([0.5, -2.0]), torch.tensor([2.0, 0.7])
+    scale = torch.exp(0.5 * logvar) * (1.0 / 3.0) ** 0.5  # a variance of 3 squared scales, with 3 degrees
+    expected = -torch.distributions.StudentT(3.0, mean, scale).log_prob(target)
+    torch.testing.assert_close(student_nll(mean, logvar, target, 3.0), expected)
+
+
+def test_many_degrees_of_freedom_are_a_normal() -> None:
+    mean, logvar, target = torch.zeros(2), torch.zeros(2), torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(
+        student_nll(mean, logvar, target, 1e4), gaussian_nll(mean, logvar, target), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_entropy_lowers_the_loss_by_its_scale() -> None:
+    prediction = EnsemblePrediction(torch.zeros(1, 2, 3), torch.full((1, 2, 3), 0.4), None)
+    target, terminal, weights = torch.zeros(2, 3), torch.zeros(2), torch.ones(1, 2)
+    without = ensemble_loss(EnsembleLossConfig(), prediction, target, terminal, weights)
+    with_it = ensemble_loss(EnsembleLossConfig(entropy_scale=0.1), prediction, target, terminal, weights)
+    torch.testing.assert_close(without.total - with_it.total, 0.1 * without.entropy)
+    assert without.entropy.item() == pytest.approx(0.2 + 0.5 * math.log(2 * math.pi * math.e))

@@ -18,9 +18,9 @@ from learner import checkpoint
 from learner.algorithms import muzero
 from learner.algorithms.muzero_config import MuZeroConfig
 from learner.batch import SequenceBatch
-from learner.losses.muzero import positions
+from learner.losses.muzero import mixed_targets, positions
 from learner.models.muzero_config import SupportConfig
-from learner.searched import SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE
+from learner.searched import FRESH_VERSION, SEARCH_ACTIONS, SEARCH_POLICY, SEARCH_VALUE
 from tests.learner.muzeros import IDS, IMAGE, NAMES, SPECS, batches, make, randomise_heads, tiny
 
 CASES = [(name, SPECS[name]) for name in NAMES] + [("muzero", IMAGE), ("efficientzero", IMAGE)]
@@ -305,6 +305,43 @@ def test_drawn_ids_teach_the_policy_by_their_own_probabilities() -> None:
         randomise_heads(algorithm)
         losses.append(algorithm.update(each).metrics["loss/policy"])
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def with_fresh_targets(batch: SequenceBatch, version: int) -> SequenceBatch:
+    """The batch after later searches at every second step, beginning with the first."""
+    found = np.zeros(batch.shape, np.int32)
+    found[:, ::2] = version
+    fresh = {FRESH_VERSION: found, "fresh_search_policy": batch.data[SEARCH_POLICY][..., ::-1].copy()}
+    return replace(batch, data=batch.data | fresh | {"fresh_search_value": batch.data[SEARCH_VALUE] + 1})
+
+
+@pytest.mark.parametrize(("fraction", "share", "age"), [(0.0, 0.0, 9.0), (0.5, 0.5, 6.5), (1.0, 1.0, 4.0)])
+def test_a_share_of_the_sequences_learns_from_later_searches(fraction: float, share: float, age: float) -> None:
+    (batch,) = batches(size=1000, count=1)
+    batch = with_fresh_targets(batch, version=5)
+    algorithm, plain = (make(tiny("muzero", bootstrap="search"), fresh_fraction=f) for f in (fraction, 0.0))
+    algorithm.updates = plain.updates = 9
+    metrics, expected = algorithm.update(batch).metrics, plain.update(batch).metrics
+    assert metrics["target/fresh"] == pytest.approx(share, abs=0.05)
+    assert metrics["target/age"] == pytest.approx(age, abs=0.3)
+    assert metrics["target/age_p90"] == (4.0 if fraction == 1.0 else 9.0)
+    assert (metrics["target/value"] > expected["target/value"]) == (fraction > 0)
+    if fraction == 1.0:  # every second position: k + n, and for the policies k itself
+        data = {key: torch.from_numpy(values) for key, values in batch.data.items()}
+        mixed = {key: values.numpy() for key, values in mixed_targets(data, torch.ones(1000) > 0).items()}
+        assert metrics["loss"] == plain_loss(replace(batch, data=mixed))
+
+
+def plain_loss(batch: SequenceBatch) -> float:
+    algorithm = make(tiny("muzero", bootstrap="search"))
+    return float(algorithm.update(batch).metrics["loss"])
+
+
+def test_targets_without_later_searches_are_learned_as_they_are() -> None:
+    (batch,) = batches(count=1)
+    without, never = make(tiny("muzero"), fresh_fraction=1.0), make(tiny("muzero"), fresh_fraction=1.0)
+    assert without.update(batch).metrics == never.update(with_fresh_targets(batch, 0)).metrics
+    assert without.update(batch).metrics["target/fresh"] == 0.0
 
 
 def test_sequences_must_hold_an_unroll() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.losses.muzero import (
     Targets,
     consistency_loss,
+    mixed_targets,
     n_step_returns,
     policy_loss,
     positions,
@@ -156,6 +157,22 @@ def test_a_step_without_a_search_teaches_no_policy() -> None:
 def test_sequences_shorter_than_an_unroll_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 7 steps, got 6"):
         positions(*flags([], [], []), 6)
+
+
+def test_fresh_targets_of_chosen_sequences_are_taken_where_there_are_any() -> None:
+    data = {
+        "search_policy": torch.tensor([[[0.5, 0.5], [0.5, 0.5]]] * 3),
+        "fresh_search_policy": torch.tensor([[[1.0, 0.0], [0.0, 0.0]]] * 3),
+        "search_value": torch.tensor([[1.0, 2.0]] * 3),
+        "fresh_search_value": torch.tensor([[7.0, 8.0]] * 3),
+        "reward": torch.tensor([[3.0, 4.0]] * 3),
+        "fresh_version": torch.tensor([[5, 0], [0, 0], [5, 6]]),
+    }
+    mixed = mixed_targets(data, torch.tensor([True, True, False]))
+    assert mixed["search_value"].tolist() == [[7.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    assert mixed["search_policy"].tolist() == [[[1.0, 0.0], [0.5, 0.5]], *[[[0.5, 0.5]] * 2] * 2]
+    assert mixed["reward"] is data["reward"]
+    assert data["search_value"].tolist() == [[1.0, 2.0]] * 3
 
 
 def test_the_root_weighs_as_much_as_all_other_positions() -> None:

@@ -20,8 +20,8 @@ from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
 from learner.learner import Learner, mean_metrics
 from learner.learner_config import LearnerConfig
 from learner.losses.ensemble_config import EnsembleLossConfig
-from learner.models.ensemble import load_member
 from learner.models.ensemble_config import EnsembleConfig
+from learner.models.members import load_member
 from learner.optim_config import OptimConfig
 from learner.transitions import transitions_of
 from tests.learner.streams import SPEC, make_batch, make_stream

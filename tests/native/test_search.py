@@ -351,3 +351,43 @@ def test_refuses_boxes_shapes_types_and_calls_out_of_turn() -> None:
     run_on = np.zeros((1, 60), np.float32)
     state.tell(run_on)
     assert state.iteration == 1
+
+
+@pytest.mark.parametrize("config", [CEM, ICEM, MPPI, SHOOTING], ids=["cem", "icem", "mppi", "shooting"])
+def test_follows_its_twin_under_a_constraint(config: dict[str, Any]) -> None:
+    """The first action must be at most 0; where an action is below -0.9 the violation is not a number."""
+    search, twin = Search(LOW, HIGH, **config), SearchReference(LOW, HIGH, **config)
+    mean, elites, has_elites, seed, step = fresh(search, [2**63 + 5], 5, 3)
+    state = search.begin(mean, elites, has_elites, seed, step, first(1))
+    twin.begin(np.broadcast_to((LOW + HIGH) / 2, (5, 3)), elites[0], False, int(seed[0]), int(step[0]))
+    for _ in range(config["iterations"]):
+        ours, theirs = state.ask(), twin.ask()
+        np.testing.assert_allclose(ours[0], theirs, rtol=0, atol=1e-4)
+        excess = np.maximum(ours[..., 0, 0], 0.0)
+        excess = np.where(ours[..., 0, 0] < -0.9, np.nan, excess).astype(np.float32)
+        state.tell(score(ours), excess)
+        twin.tell(score(ours)[0], excess[0])
+    np.testing.assert_allclose(state.finish()[0][0], twin.plan(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(state.best()[0], twin.best, rtol=0, atol=1e-4)
+    assert -0.9 <= state.best()[0, 0, 0] <= 0.0
+
+
+def test_feasible_candidates_rank_before_better_ones_that_violate() -> None:
+    search = Search(
+        UNIT_LOW, UNIT_HIGH, horizon=1, population=4, elites=3, iterations=2, momentum=0.0, execute_best=True
+    )
+    mean, elites, has_elites, seed, step = fresh(search, [2], 1, 1)
+    scores = np.array([[1.0, 9.0, 2.0, 8.0]], np.float32)
+    for violations, best, elite in (
+        ([0.0, 0.5, 0.0, 0.1], 2, [2, 0, 3]),
+        ([0.4, 0.5, 0.3, 0.3], 3, [3, 2, 0]),
+        ([0.4, 0.5, np.nan, np.inf], 0, [0, 1]),
+    ):
+        state = search.begin(mean, elites, has_elites, seed, step, first(1))
+        actions = state.ask()[0]
+        state.tell(scores, np.array([violations], np.float32))
+        np.testing.assert_array_equal(state.best()[0], actions[best])
+        np.testing.assert_allclose(state.finish()[1][0], actions[elite].mean(axis=0), atol=1e-6)
+    state.ask()
+    with pytest.raises(ValueError, match="violations must have shape"):
+        state.tell(scores, np.zeros((1, 3), np.float32))

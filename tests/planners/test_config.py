@@ -3,6 +3,8 @@ from typing import Any, get_args
 import pytest
 
 from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, PlannerConfig, RandomShootingConfig
+from planners.constraint_config import ConstraintConfig, GuardConfig
+from planners.risk_config import CvarRisk, EntropicRisk, MeanRisk, MeanStdRisk, VarRisk
 
 
 @pytest.mark.parametrize(
@@ -12,12 +14,21 @@ from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, Plann
         (MppiConfig, "method", "cem"),
         (CemConfig, "execute", "worst"),
         (RandomShootingConfig, "propagation", "ts2"),
-        (RandomShootingConfig, "objective", "cvar99"),
         (RandomShootingConfig, "precision", "fp8"),
         (RandomShootingConfig, "horizon", 0),
         (RandomShootingConfig, "population", 0),
         (RandomShootingConfig, "gamma", 1.1),
-        (RandomShootingConfig, "risk_lambda", -0.1),
+        (RandomShootingConfig, "smoothness", -0.1),
+        (CemConfig, "rescore_particles", 0),
+        (MeanRisk, "part", "total"),
+        (MeanStdRisk, "weight", -0.5),
+        (VarRisk, "alpha", 0.0),
+        (CvarRisk, "alpha", 1.5),
+        (EntropicRisk, "theta", 0.0),
+        (ConstraintConfig, "form", "sometimes"),
+        (ConstraintConfig, "limit", -0.1),
+        (GuardConfig, "limit", -0.1),
+        (GuardConfig, "weight", -1.0),
         (RandomShootingConfig, "particles", 0),
         (RandomShootingConfig, "threads", 0),
         (MppiConfig, "iterations", 0),

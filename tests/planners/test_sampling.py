@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from actors.carry import take_rows
 from planners.config import CemConfig, EliteConfig, IcemConfig, MppiConfig, RandomShootingConfig, SequenceConfig
+from planners.risk_config import MeanStdRisk
 from planners.sampling import SamplingPlanner, uniform_actions
 
 LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 2.0], np.float32)
@@ -110,7 +111,7 @@ def test_the_warm_start_helps_a_small_budget() -> None:
     assert error[True] < 0.5 * error[False]
 
 
-def test_the_objective_is_injected() -> None:
+def test_the_risk_measure_scores_the_candidates() -> None:
     """Left of zero the particles agree, right of it their mean is higher but they differ."""
 
     def evaluate(
@@ -121,13 +122,13 @@ def test_the_objective_is_injected() -> None:
         return np.stack([x - spread, x + spread], axis=-1)
 
     choice = {}
-    configs: list[EliteConfig] = [CEM, replace(CEM, objective="mean_std", risk_lambda=1.0)]
+    configs: list[EliteConfig] = [CEM, replace(CEM, risk=MeanStdRisk(weight=1.0))]
     for config in configs:
         planner = SamplingPlanner(config, LOW, HIGH, evaluate)
         plan, _ = planner.plan(
             np.zeros((1, 1), np.float32), planner.initial(np.array([1], np.uint64)), np.ones(1, np.bool_), explore=True
         )
-        choice[config.objective] = plan.action[0, 0]
+        choice[config.risk.measure] = plan.action[0, 0]
     assert choice["mean"] > 0.8
     assert abs(choice["mean_std"]) < 0.1
 

@@ -80,7 +80,18 @@ class FifoConfig:
         check_fields(self)
 
 
-PartConfig = UniformConfig | PrioritizedConfig | RecencyConfig | FifoConfig
+@dataclass(frozen=True)
+class OldestConfig:
+    """Every start in turn, over and over: the one that was not drawn for longest comes first, new ones last."""
+
+    kind: Literal["oldest"] = "oldest"
+    weight_exponent: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+PartConfig = UniformConfig | PrioritizedConfig | RecencyConfig | FifoConfig | OldestConfig
 """What a mixture can be made of."""
 
 
@@ -156,11 +167,18 @@ def _fifo(store: ChunkStore, config: FifoConfig) -> Selector:
     return QueueSelector(store)
 
 
+def _oldest(store: ChunkStore, config: OldestConfig) -> Selector:
+    from actors.replay.draw.turns import TurnSelector
+
+    return TurnSelector(store)
+
+
 KINDS: dict[str, SelectorKind] = {
     "uniform": SelectorKind(UniformConfig, _uniform),
     "prioritized": SelectorKind(PrioritizedConfig, _prioritized, TREE_BYTES, takes_priorities=True),
     "recency": SelectorKind(RecencyConfig, _recency, TREE_BYTES),
     "fifo": SelectorKind(FifoConfig, _fifo, is_queue=True),
+    "oldest": SelectorKind(OldestConfig, _oldest),
 }
 """Every way to draw by its kind; a mixture is made of these."""
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors.reanalyze_config import ReanalyzeConfig
 from actors.replay.config import ReplayConfig
 from actors.replay.draw.kinds import MixtureConfig, PrioritizedConfig, RecencyConfig
 from actors.replay.exchange import check_exchange
@@ -36,6 +37,21 @@ def test_weights_that_nobody_applies_are_refused() -> None:
     with pytest.raises(ValueError, match=r"has weight_exponent 0.4, but mine does not weight its losses; set it to 0"):
         check_exchange("mine", gives, PRIORITIZED, LearnerConfig())
     check_exchange("mine", gives, ReplayConfig(selector=PrioritizedConfig(weight_exponent=0.0)), LearnerConfig())
+
+
+def test_targets_that_nobody_gives_are_refused() -> None:
+    again = ReanalyzeConfig(fraction=0.5)
+    message = r"reanalyze.fraction=0.5 needs targets that can be made anew, which mine does not give .it gives: prior"
+    with pytest.raises(ValueError, match=message):
+        check_exchange("mine", EVERYTHING, ReplayConfig(), LearnerConfig(), again)
+    check_exchange("mine", EVERYTHING, ReplayConfig(), LearnerConfig(), ReanalyzeConfig())
+    for algo in ("pets", "dreamer_v3"):
+        with pytest.raises(ValueError, match=f"which {algo} does not give"):
+            resolve(algo, "nav3d", "debug", overrides=["reanalyze.fraction=0.5"])
+    with pytest.raises(ValueError, match=r"replay.views.reanalyze is what reanalyze.selector says: leave it out"):
+        resolve("muzero", "gym:CartPole-v1", "debug", overrides=["replay.views={reanalyze: {kind: uniform}}"])
+    priorities = ["reanalyze.fraction=1", "reanalyze.selector.kind=prioritized", "replay.selector.kind=uniform"]
+    assert resolve("muzero", "gym:CartPole-v1", "debug", overrides=priorities).viewed_replay.takes_priorities
 
 
 def test_batches_that_must_be_whole_are_not_cut() -> None:

@@ -36,7 +36,10 @@ def test_latency_names_every_planner_and_every_missing_peer(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "mbrl", None)
     monkeypatch.setitem(sys.modules, "pytorch_mppi", None)
     rows = list(bench.run([TINY], threads=[1], rounds=2))
-    timed = [row for row in rows if row.unit == "ms"]
+    risky = [row for row in rows if "risk, " in row.case]
+    assert len(risky) == 8
+    assert all(row.peer == "mean" and row.ratio is not None and row.value > 0 for row in risky)
+    timed = [row for row in rows if row.unit == "ms" and row not in risky]
     assert {row.peer for row in timed} == {
         "torch eager", "mbrl-lib (skipped: not installed)", "pytorch_mppi (skipped: not installed)",
     }  # fmt: skip

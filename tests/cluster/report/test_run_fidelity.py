@@ -113,6 +113,10 @@ def test_fidelity_of_an_ensemble(tmp_path: Path) -> None:
     text = measure_run(run, QUICK).read_text()
     assert "| ensemble |" in text
     assert "| constant velocity |" in text
+    figures = json.loads((run / "fidelity" / "open_loop.json").read_text())["tests"]["agent"]["calibration"]["state"]
+    assert len(figures["coverage_90"]) == QUICK.horizon
+    assert all(0.0 <= value <= 1.0 for value in figures["coverage_90"])
+    assert "covers 50 %" in text
     study_imagination(run)
     assert not (run / "imagination").exists()
 
