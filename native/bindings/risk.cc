@@ -54,6 +54,7 @@ py::array_t<float> risk_scores(const InputArray<float>& returns, const std::stri
 }  // namespace
 
 void init_risk(py::module_& m) {
-    m.def("risk_scores", &risk_scores, py::arg("returns").noconvert(), py::kw_only(), py::arg("measure") = "mean",
-          py::arg("parameter") = 0.0, py::arg("part") = "both", py::arg("members") = 1);
+    m.def("risk_scores", &risk_scores, py::arg("returns").noconvert(), py::kw_only(),
+          py::arg("measure") = "mean", py::arg("parameter") = 0.0, py::arg("part") = "both",
+          py::arg("members") = 1);
 }

@@ -26,7 +26,8 @@ double std_of(const std::vector<double>& values, double mean) {
 }
 
 double quantile(std::vector<double>& values, double alpha) {
-    const auto rank = static_cast<std::ptrdiff_t>(std::ceil(alpha * static_cast<double>(values.size()) - kSlack));
+    const auto rank =
+        static_cast<std::ptrdiff_t>(std::ceil(alpha * static_cast<double>(values.size()) - kSlack));
     const auto place = values.begin() + std::max<std::ptrdiff_t>(rank, 1) - 1;
     std::nth_element(values.begin(), place, values.end());
     return *place;
@@ -106,7 +107,8 @@ void check(const RiskConfig& config, int particles) {
         case RiskMeasure::kWorst:
             return;
         case RiskMeasure::kMeanStd:
-            return require(value >= 0.0 && std::isfinite(value), "lambda must be finite and not negative", value);
+            return require(value >= 0.0 && std::isfinite(value), "lambda must be finite and not negative",
+                           value);
         case RiskMeasure::kVar:
         case RiskMeasure::kCvar:
             return require(value > 0.0 && value <= 1.0, "alpha must be in (0, 1]", value);

@@ -105,7 +105,8 @@ class Ensemble {
     void check(const RolloutRequest& request) const;
 
     // Returns sum_h gamma^h prod_{j<h}(1 - done_j) reward_h of every particle into returns [B, N, P].
-    // B N P H forward passes; request must pass check(). With `states`, their paths [B, N, P, H+1, S] as well.
+    // B N P H forward passes; request must pass check(). With `states`, their paths [B, N, P, H+1, S] as
+    // well.
     void rollout(const RolloutRequest& request, float* returns, float* states = nullptr);
 
     // As rollout with N = 1, but keeps the path: states [B, P, H+1, S] (the first is the observation),

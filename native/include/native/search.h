@@ -122,14 +122,14 @@ class SearchState {
     const std::vector<float>& ask();
 
     // Scores [B, N], higher is better. A score that is not finite ranks last and never becomes an elite;
-    // a problem without any finite score keeps its distribution. With violations [B, N] of constraints, 0 where
-    // there is none, feasible candidates rank first, by score, then the others by violation; a softmax weighs
-    // only those of the least violation. Throws std::invalid_argument out of turn.
+    // a problem without any finite score keeps its distribution. With violations [B, N] of constraints, 0
+    // where there is none, feasible candidates rank first, by score, then the others by violation; a softmax
+    // weighs only those of the least violation. Throws std::invalid_argument out of turn.
     void tell(const float* scores, const float* violations = nullptr);
 
-    std::vector<float> plan() const;  // [B, H, A], inside the box
+    std::vector<float> plan() const;                          // [B, H, A], inside the box
     const std::vector<float>& best() const { return best_; }  // [B, H, A] of the last iteration
-    SearchCarry carry() const;        // for the next plan: shifted by one step, the last action repeated
+    SearchCarry carry() const;  // for the next plan: shifted by one step, the last action repeated
 
   private:
     RandomStream stream(int64_t problem, uint32_t candidate) const;
