@@ -17,7 +17,10 @@ from cluster.config import resolve
 from cluster.train import train
 from envs.adapters import GymnasiumEnv
 
-ALGORITHMS = "dreamer_v1 dreamer_v2 dreamer_v3 efficientzero gumbel_muzero muzero pets planet sampled_muzero"
+ALGORITHMS = (
+    "creature_latent dreamer_v1 dreamer_v2 dreamer_v3 efficientzero ensemble gumbel_muzero latent mlp muzero pets planet "
+    "sampled_muzero stochastic stochastic_ensemble vae_dynamics"
+)
 LOCAL = ["--scale", "debug", "--set", "cluster.mode=local"]
 
 
@@ -58,7 +61,7 @@ def test_config_and_presets_print_results(capsys: pytest.CaptureFixture[str]) ->
     assert yaml.safe_load(out)["seed"] == 4
     code, out, _ = run(capsys, "presets")
     assert code == 0
-    assert f"algorithms: {ALGORITHMS}" in out
+    assert f"algorithms: {ALGORITHMS} visual" in out
     assert f"laptop has settings of its own for: {ALGORITHMS}" in out
 
 

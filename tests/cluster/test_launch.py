@@ -46,7 +46,7 @@ class StubFleet:
     """Two rollout actors and two learner ranks."""
 
     def __init__(self) -> None:
-        self.actors = {"rollout": [Noting(), Noting()], "learner": [Noting(), Noting()]}
+        self.actors = {"rollout": [Noting(), Noting()], "learner": [Noting(), Noting()], "reanalyze": []}
         self.learner_state: Any = None
 
     def restart_due(self) -> list[Any]:
