@@ -18,8 +18,8 @@ from cluster.train import train
 from envs.adapters import GymnasiumEnv
 
 ALGORITHMS = (
-    "creature_latent dreamer_v1 dreamer_v2 dreamer_v3 efficientzero ensemble gumbel_muzero latent mlp muzero pets planet "
-    "sampled_muzero stochastic stochastic_ensemble vae_dynamics"
+    "creature_latent dreamer_v1 dreamer_v2 dreamer_v3 efficientzero ensemble gumbel_muzero latent mlp muzero pets "
+    "planet sampled_muzero stochastic stochastic_ensemble vae_dynamics"
 )
 LOCAL = ["--scale", "debug", "--set", "cluster.mode=local"]
 
