@@ -149,6 +149,9 @@ REANALYSE_BATCHES = 4
 
 def issue_reanalysis(run: Run) -> None:
     """Every idle reanalyzer some batches, as far as the pace allows, while the learner trains and has weights."""
+    actors = run.fleet.actors.get("reanalyze", ())
+    if not actors or run.recorder.updates == 0:
+        return
     match run.recorder.stage:
         case Interleave() if run.filled():
             pass
@@ -158,10 +161,10 @@ def issue_reanalysis(run: Run) -> None:
             return
     steps = REANALYSE_BATCHES * run.config.reanalyze.batch_size
     busy = {task.index for task in run.tasks("reanalyze")}
-    for index in range(len(run.fleet.actors["reanalyze"])):
+    for index in range(len(actors)):
         if index in busy:
             continue
-        if run.recorder.updates == 0 or not run.pace.allows(steps, run.recorder.updates):
+        if not run.pace.allows(steps, run.recorder.updates):
             return
         run.pace.took(steps)
         run.send(run.fleet.actor("reanalyze", index).run.remote(REANALYSE_BATCHES), "reanalyze", index, steps)

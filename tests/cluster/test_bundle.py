@@ -106,7 +106,7 @@ def test_what_a_network_makes_is_named(algo: str, tmp_path: Path, capsys: pytest
     result = json.loads(capsys.readouterr().out)
     assert (result["finite"], result["batch"], result["state"]) == (False, [], [])
     assert result["recorded"] == result["values"]
-    assert ("squared_error" if algo == "pets" else "world.reward") in result["births"][0]
+    assert ("student_nll" if algo == "pets" else "world.reward") in result["births"][0]
     assert result["verdict"] == f"born in the update: {result['births'][0]}"
 
 
