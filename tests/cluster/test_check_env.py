@@ -47,7 +47,7 @@ def test_an_environment_without_faults(capsys: pytest.CaptureFixture[str]) -> No
     assert report["spec"]["observation"] == {"state": {"dtype": "float32", "shape": [2], "num_values": None}}
     assert report["spec"]["action"] == {"dtype": "int64", "shape": [], "num_values": 2}
     assert report["algorithms"]["dreamer_v3"] is None
-    assert "must be a box, not one of 2 discrete ids" in report["algorithms"]["pets"]
+    assert "pets needs actions in a box, not 2 discrete ids" in report["algorithms"]["pets"]
     assert {finding["check"] for finding in report["findings"]} == set(CHECKS)
     assert err.count("check-env: ") == len(CHECKS)
     words = report["command"].split()

@@ -297,7 +297,7 @@ def test_options_reach_the_environment() -> None:
 
 def test_metrics_are_those_the_environment_declares() -> None:
     assert GymnasiumEnv(Scripted(box((2,), np.float32)), "scripted").spec.metrics == {"cost": "sum"}
-    assert make_env("nav3d").spec.metrics == {"cost": "sum", "is_success": "last"}
+    assert make_env("nav3d").spec.metrics == {"cost": "sum", "collision": "sum", "is_success": "last"}
     assert make_env("gym:CartPole-v1").spec.metrics == {}
     assert make_env("gym:CartPole-v1", metrics={"is_success": "last"}).spec.metrics == {"is_success": "last"}
     with pytest.raises(ValueError, match="metric 'cost' of gym:CartPole-v1 must be one of last, sum, mean, got 'summ'"):
