@@ -248,7 +248,7 @@ def test_info_gives_the_true_state() -> None:
     assert info["layout"] == "fixed"
     assert_array_equal(info["obstacles"][:, :3], FIXED_LAYOUT.obstacles)
     assert_array_equal(info["hazards"][:, 3], [1.0, 0.9, 0.8])
-    assert env.metrics == {"cost": "sum", "is_success": "last"}
+    assert env.metrics == {"cost": "sum", "collision": "sum", "is_success": "last"}
     earlier = info["qpos"].copy()
     env.step(np.ones(3))
     assert_array_equal(info["qpos"], earlier)
