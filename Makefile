@@ -11,8 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 SEED ?= 0
 RUN_DIR ?= runs/demo
 PYTEST_ARGS ?=
-# One more than cores: tests of processes wait for them most of the time.
-TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 3 ? 4 : n + 1)))
+TEST_JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
 SANITIZERS ?= address,undefined thread
 
 VENV := .venv

@@ -20,7 +20,7 @@ from learner import checkpoint
 from tests.chaos.leftovers import left_by
 from tests.chaos.monkey import actor_pids, descendants
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(700)]
 
 
 def start(run_dir: Path, *overrides: str, algo: str = "pets", flags: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -58,7 +58,7 @@ def kill_one(run_dir: Path, name: str, process: subprocess.Popen[str]) -> None:
 def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     settings = (
-        "schedule.total_steps=4000",
+        "schedule.total_steps=3000",
         "schedule.pretrain_updates=6",
         "schedule.checkpoint_every=1000",
         "roles.learner.count=2",
@@ -70,13 +70,13 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     wait_for(run_dir, 1024, process)
     for name in ("RolloutActor", "ServingActor", "ReplayShardActor", "LearnerActor", "WeightStoreActor"):
         kill_one(run_dir, name, process)
-    _, log = process.communicate(timeout=300)
+    _, log = process.communicate(timeout=500)
     assert process.returncode == 0, log
     assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 inference-0 rollout-0 rollout-1" in log
     died = {event["part"].partition("-")[0] for event in events(run_dir, "died")}
     assert died == {"rollout", "inference", "replay", "learner", "weights"}
     assert events(run_dir)[-1]["event"] == "end"
-    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 4000
+    assert json.loads((run_dir / "DONE.json").read_text())["step"] >= 3000
     stages = [event["stage"].partition("(")[0] for event in events(run_dir, "stage")]
     assert stages == ["Fit", "Interleave"]
     updates = [row["learner/updates"] for row in lines(run_dir)]
@@ -84,7 +84,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
     assert updates[-1] > updates[0]
     audit = audit_run(run_dir)
     assert (audit["lost"], audit["doubled"]) == (0, 0), audit
-    assert audit["acknowledged"] >= 3000  # what died with a rollout actor was taken, and not acknowledged
+    assert audit["acknowledged"] >= 2000  # what died with a rollout actor was taken, and not acknowledged
 
 
 def test_a_spent_budget_ends_the_run_with_one_line_and_it_resumes(tmp_path: Path) -> None:
