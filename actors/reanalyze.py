@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from actors.records import Policy
 from envs.specs import StepBatch
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-from learner.learner import ResultSink
 from learner.searched import FRESH_VERSION, fresh
+
+if TYPE_CHECKING:
+    from learner.learner import ResultSink  # imports torch
 
 
 class Reanalyzer:
