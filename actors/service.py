@@ -40,7 +40,7 @@ from envs.faults import Fault, SimulatorError
 from envs.specs import ArraySpec
 from envs.vector import SerialVectorEnv
 from learner.broadcast import unpack_weights
-from learner.learner import mean_metrics
+from learner.means import mean_metrics
 
 BATCH_MS = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]
 """Upper edges of the histogram of the time a served batch takes."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,11 @@ from learner.algorithms.base import Algorithm, Part, UpdateResult, nonfinite
 from learner.batch import SequenceBatch
 from learner.device import keep_freed_memory, resolve_device
 from learner.learner_config import LearnerConfig
+from learner.means import mean_metrics
 from learner.nonfinite import BundleSink, Firewall, NonFiniteError, SkippedUpdate
 
 ResultSink = Callable[[SequenceBatch, UpdateResult], None]
 """Receives every batch, or part of one, after its update, with the priorities and write-backs made for it."""
-
-MetricSums = Mapping[str, tuple[float, int]]
-"""Metric -> the sum of its values, and how many they are."""
 
 
 class Learner:
@@ -160,22 +157,6 @@ def _torch_states() -> dict[str, torch.Tensor]:
 def take_sequences(batch: SequenceBatch, index: NDArray[np.int64]) -> SequenceBatch:
     """The sequences `index` of a batch as a new batch."""
     return batch.map_rows(lambda values: values[index])
-
-
-def sum_metrics(collected: Iterable[Mapping[str, float]]) -> MetricSums:
-    """Sum and count of every metric over the records that have it."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    counts: defaultdict[str, int] = defaultdict(int)
-    for metrics in collected:
-        for name, value in metrics.items():
-            sums[name] += value
-            counts[name] += 1
-    return {name: (total, counts[name]) for name, total in sums.items()}
-
-
-def mean_metrics(collected: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of every metric over the records that have it."""
-    return {name: total / count for name, (total, count) in sum_metrics(collected).items()}
 
 
 def is_due(every: int, before: int, now: int) -> bool:

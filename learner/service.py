@@ -13,8 +13,9 @@ from learner.algorithms.base import Part, UpdateResult
 from learner.batch import SequenceBatch
 from learner.broadcast import BroadcastPrecision, pack_weights
 from learner.device import resolve_device
-from learner.learner import Learner, MetricSums, ResultSink, is_due, sum_metrics
+from learner.learner import Learner, ResultSink, is_due
 from learner.learner_config import DeviceName
+from learner.means import MetricSums, sum_metrics
 from learner.prefetch import Prefetcher
 
 

@@ -17,7 +17,7 @@ from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.run_dir import RunDir
 from learner.distributed import free_port
-from learner.learner import sum_metrics
+from learner.means import sum_metrics
 
 
 def test_a_line_holds_means_since_the_last_one(tmp_path: Path) -> None:

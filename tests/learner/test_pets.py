@@ -17,9 +17,10 @@ from learner.algorithms.pets import PetsAlgorithm
 from learner.algorithms.pets_config import PetsConfig
 from learner.batch import SequenceBatch
 from learner.early_stopping import EarlyStopping, EarlyStoppingConfig
-from learner.learner import Learner, mean_metrics
+from learner.learner import Learner
 from learner.learner_config import LearnerConfig
 from learner.losses.ensemble_config import EnsembleLossConfig
+from learner.means import mean_metrics
 from learner.models.ensemble_config import EnsembleConfig
 from learner.models.members import load_member
 from learner.optim_config import OptimConfig

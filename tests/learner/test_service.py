@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
-from learner.learner import Learner, is_due, mean_metrics, sum_metrics
+from learner.learner import Learner, is_due
 from learner.learner_config import LearnerConfig
+from learner.means import mean_metrics, sum_metrics
 from learner.service import LearnerActor
 from tests.learner.test_nonfinite import Scripted, steps
 

@@ -87,7 +87,7 @@ def episode(agent: worldfleet.Agent, env: gymnasium.Env[Any, Any], seed: int, ex
     return actions
 
 
-# The visual model sees pictures alone, of an environment that takes their size; tests/integration/test_models.py has it.
+# The visual model sees pictures alone: tests/integration/test_models.py has it.
 @pytest.mark.parametrize("algo", [name for name in preset_names("algorithms") if name not in (*OF_IDS, "visual")])
 def test_an_agent_acts_in_a_box(algo: str, tmp_path: Path) -> None:
     agent = worldfleet.load(first_checkpoint(tmp_path / "run", algo, "gym:WorldfleetVector-v0"))
