@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.ledger import read_ledgers
 from cluster import build
 from cluster.run_dir import RunDir
+
+Spans = Sequence[tuple[int, int]]
+"""Disjoint spans of steps of a stream, in order: (first step, end)."""
 
 
 def audit_run(path: Path) -> dict[str, Any]:
@@ -49,11 +52,26 @@ def audit_run(path: Path) -> dict[str, Any]:
         "inserted": int(stats["inserted_steps"]),
         "stored": num_stored,
         "evicted": evicted,
-        "lost": max(0, num_acknowledged - sum(common.values()) - evicted),
+        "lost": lost_steps(acknowledged, stored, evicted),
         "doubled": max(0, int(stats["inserted_steps"]) - total),
         "unacknowledged": num_stored - sum(common.values()),
         "run_dir": str(path),
     }
+
+
+def lost_steps(acknowledged: Mapping[int, Spans], stored: Mapping[int, Spans], evicted: int) -> int:
+    """Acknowledged steps that are neither stored nor evicted.
+
+    A shard evicts a stream from its front, so evictions excuse nothing after the first stored step of a stream.
+    """
+    front = later = 0
+    for stream, spans in acknowledged.items():
+        kept = stored.get(stream, [])
+        first = kept[0][0] if kept else max(end for _, end in spans)
+        front += _overlap(spans, [(0, first)])
+        after = [(max(start, first), end) for start, end in spans if end > first]
+        later += _length(after) - _overlap(after, kept)
+    return later + max(0, front - evicted)
 
 
 def _ledger_spans(run_dir: RunDir) -> list[tuple[int, int, int]]:
@@ -73,10 +91,10 @@ def _by_stream(spans: Iterable[tuple[int, int, int]]) -> dict[int, list[tuple[in
     return found
 
 
-def _length(spans: Sequence[tuple[int, int]]) -> int:
+def _length(spans: Spans) -> int:
     return sum(end - start for start, end in spans)
 
 
-def _overlap(ours: Sequence[tuple[int, int]], theirs: Sequence[tuple[int, int]]) -> int:
+def _overlap(ours: Spans, theirs: Spans) -> int:
     """Steps in both."""
     return sum(max(0, min(end, end2) - max(start, start2)) for start, end in ours for start2, end2 in theirs)

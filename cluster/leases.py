@@ -143,7 +143,7 @@ def lose_updates(run: Run, lost: Collection[Task]) -> None:
     logger.warning("the learner continues from update %d, %d updates are done again", updates, again)
 
 
-REANALYSE_BATCHES = 4
+REANALYZE_BATCHES = 4
 """Batches of a call to a reanalyzer: enough for the driver to be no bottleneck, few enough for newer weights."""
 
 
@@ -159,7 +159,7 @@ def issue_reanalysis(run: Run) -> None:
             pass
         case _:
             return
-    steps = REANALYSE_BATCHES * run.config.reanalyze.batch_size
+    steps = REANALYZE_BATCHES * run.config.reanalyze.batch_size
     busy = {task.index for task in run.tasks("reanalyze")}
     for index in range(len(actors)):
         if index in busy:
@@ -167,7 +167,7 @@ def issue_reanalysis(run: Run) -> None:
         if not run.pace.allows(steps, run.recorder.updates):
             return
         run.pace.took(steps)
-        run.send(run.fleet.actor("reanalyze", index).run.remote(REANALYSE_BATCHES), "reanalyze", index, steps)
+        run.send(run.fleet.actor("reanalyze", index).run.remote(REANALYZE_BATCHES), "reanalyze", index, steps)
 
 
 def book_reanalysis(run: Run, task: Task, result: Any) -> None:
