@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from envs.carla.standin.roads import Roads
+from envs.carla.roads import Roads
 
 LANE_CHANGE_METRES = 30.0
 """What a change of lanes costs."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from envs.carla.standin.roads import Lane, Roads
+from envs.carla.roads import Lane, Roads
 
 ROAD, MARK = 1, 2
 """Bits of the layers that are drawn here."""

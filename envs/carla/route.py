@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.carla.lane_graph import Place
-from envs.carla.standin.roads import Roads
+from envs.carla.roads import Roads
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.carla.lane_graph import shortest_path
+from envs.carla.roads import Lane, Roads
 from envs.carla.route import Route, place_on, route_along
-from envs.carla.standin.roads import Lane, Roads
 from envs.carla.tasks import RouteKind
 
 _TRIES = 60

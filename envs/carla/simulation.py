@@ -21,10 +21,10 @@ from envs.carla.config import CarlaConfig
 from envs.carla.driver import drive
 from envs.carla.lights import Stop, find_stops
 from envs.carla.road_raster import RoadRaster, draw_road
+from envs.carla.roads import Roads
 from envs.carla.route import Route
 from envs.carla.scene import Body, Scene, bodies_of, half_sizes, read_scene
 from envs.carla.sensors import Impact, Mount, Sensors, destroy
-from envs.carla.standin.roads import Roads
 from envs.carla.tasks import Task
 from envs.carla.traffic import SPAWN_HEIGHT, Traffic
 from envs.names import nearest, unknown_name

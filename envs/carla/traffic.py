@@ -10,7 +10,7 @@ import carla
 import numpy as np
 
 from envs.carla.blueprints import CARS
-from envs.carla.standin.roads import Roads
+from envs.carla.roads import Roads
 
 _APART = 9.0
 """Least distance between two vehicles at the start, m."""

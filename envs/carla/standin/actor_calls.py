@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import native
+from envs.carla.pose import Pose
 from envs.carla.standin.actors import VEHICLE
 from envs.carla.standin.blueprints import VEHICLES, definitions
 from envs.carla.standin.calls import call
-from envs.carla.standin.layouts import Pose, ok, read_pose, read_vector, refused
+from envs.carla.standin.layouts import ok, read_pose, read_vector, refused
 from envs.carla.standin.vehicles import Control
 
 if TYPE_CHECKING:

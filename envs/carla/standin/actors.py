@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from envs.carla.standin.layouts import NO_TOKEN, Pose, transform
+from envs.carla.pose import Pose
+from envs.carla.standin.layouts import NO_TOKEN, transform
 
 VEHICLE, WALKER, SENSOR, PROP = "vehicle", "walker", "sensor", "prop"
 LIGHT, SIGN, SPECTATOR = "light", "sign", "spectator"

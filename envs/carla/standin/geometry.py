@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.carla.standin.layouts import Pose
+from envs.carla.pose import Pose
 
 Floats = NDArray[np.float64]
 

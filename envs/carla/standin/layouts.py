@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from envs.carla.pose import Pose
 
 VERSION = "0.9.16"
 
@@ -82,17 +84,6 @@ RED, YELLOW, GREEN, OFF, UNKNOWN = range(5)
 DEFAULT_SETTINGS: list[Any] = [False, False, [False], True, 0.01, 10, 0.0, True, 3000.0, 2000.0, True]
 DEFAULT_WEATHER = [5.0, 0.0, 0.0, 10.0, -1.0, 45.0, 2.0, 0.75, 0.1, 0.0, 1.0, 0.03, 0.0331, 0.0]
 NO_TOKEN = b""
-
-
-class Pose(NamedTuple):
-    """Where something is: metres, z up, y to the right of x; degrees, clockwise seen from above."""
-
-    x: float = 0.0
-    y: float = 0.0
-    z: float = 0.0
-    pitch: float = 0.0
-    yaw: float = 0.0
-    roll: float = 0.0
 
 
 def read_pose(fields: list[list[float]]) -> Pose:

@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.carla.standin.layouts import GREEN, RED, YELLOW, Pose
-from envs.carla.standin.roads import Roads
+from envs.carla.pose import Pose
+from envs.carla.roads import Roads
+from envs.carla.standin.layouts import GREEN, RED, YELLOW
 
 LIGHT_TYPE = "1000001"
 """CARLA's type of a signal with lights."""

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 import native
+from envs.carla.pose import Pose
+from envs.carla.roads import Floats
 from envs.carla.standin.actors import PROP, WALKER
 from envs.carla.standin.geometry import axes
-from envs.carla.standin.layouts import GREEN, RED, YELLOW, Pose
-from envs.carla.standin.roads import Floats
+from envs.carla.standin.layouts import GREEN, RED, YELLOW
 from envs.carla.standin.towns import Town
 from envs.carla.standin.world import World
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from envs.carla.pose import Pose
 from envs.carla.standin import actor_calls, episode_calls, traffic_calls
 from envs.carla.standin.actors import PROP, SENSOR, VEHICLE, Actor
 from envs.carla.standin.calls import CALLS
@@ -23,7 +24,6 @@ from envs.carla.standin.layouts import (
     MAP_CHANGED,
     SENSOR_TYPES,
     VERSION,
-    Pose,
     refused,
     token,
 )

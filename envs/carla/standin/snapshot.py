@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from envs.carla.pose import Pose
 from envs.carla.standin.actors import LIGHT, VEHICLE, WALKER
 from envs.carla.standin.layouts import (
     ACTOR_RECORD,
@@ -18,7 +19,6 @@ from envs.carla.standin.layouts import (
     VEHICLE_RECORD,
     WALKER_RECORD,
     YELLOW,
-    Pose,
 )
 from envs.carla.standin.world import World
 

@@ -7,9 +7,9 @@ import sys
 from functools import cached_property
 from pathlib import Path
 
-from envs.carla.standin.layouts import Pose
+from envs.carla.pose import Pose
+from envs.carla.roads import Roads, check_xodr
 from envs.carla.standin.lights import find_lights
-from envs.carla.standin.roads import Roads, check_xodr
 from envs.carla.standin.town_files import TOWN_FILES, town_names
 from envs.names import unknown_name
 

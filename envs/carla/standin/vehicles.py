@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import native
+from envs.carla.pose import Pose
 from envs.carla.standin.blueprints import VehicleModel
-from envs.carla.standin.layouts import Pose
 
 Floats = NDArray[np.float64]
 

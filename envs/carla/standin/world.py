@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.carla.pose import Pose
 from envs.carla.standin.actors import LIGHT, PROP, SENSOR, SIGN, SPECTATOR, TAGS, VEHICLE, WALKER, Actor
 from envs.carla.standin.blueprints import PROPS, VEHICLES, WALKER_HALF_SIZE
 from envs.carla.standin.collisions import Body, Boxes, Contact, contacts, overlap, part
 from envs.carla.standin.geometry import compose
-from envs.carla.standin.layouts import DEFAULT_WEATHER, NO_TOKEN, Pose
+from envs.carla.standin.layouts import DEFAULT_WEATHER, NO_TOKEN
 from envs.carla.standin.lights import Light, LightCycle
 from envs.carla.standin.towns import Town
 from envs.carla.standin.vehicles import Control, Vehicles

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("carla")
 
 from envs.carla.lane_graph import shortest_path
+from envs.carla.roads import Roads
 from envs.carla.route import Route, route_along
 from envs.carla.route_choice import RouteChooser
 from envs.carla.simulation import read_roads
-from envs.carla.standin.roads import Roads
 from envs.carla.standin.towns import TOWN_FILES
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from envs.carla.pose import Pose
 from envs.carla.standin.actors import Actor
-from envs.carla.standin.layouts import Pose
 from envs.carla.standin.scenery import Scenery
 from envs.carla.standin.world import World
 

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("carla", reason="needs worldfleet[carla]")
 
-from envs.carla.standin.roads import check_xodr
+from envs.carla.roads import check_xodr
 from envs.carla.standin.town_files import TOWN_FILES, town_names
 from envs.carla.standin.towns import load_town, read_town, try_town
 

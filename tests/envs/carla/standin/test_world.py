@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("carla", reason="needs worldfleet[carla]")
 
-from envs.carla.standin.layouts import GREEN, RED, YELLOW, Pose
+from envs.carla.pose import Pose
+from envs.carla.standin.layouts import GREEN, RED, YELLOW
 from envs.carla.standin.lights import LightCycle
 from envs.carla.standin.snapshot import Snapshots
 from envs.carla.standin.towns import Town, load_town

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import native
-from envs.carla.standin.layouts import Pose
+from envs.carla.pose import Pose
 
 Floats = NDArray[np.float64]
 SPACING = 1.0
