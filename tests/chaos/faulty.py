@@ -71,7 +71,7 @@ def run_with_faults(run_dir: Path, steps: int, share: float, seconds: float) -> 
     assert metrics["env/faults"] == injected.total()
     summary = audit_run(run_dir)
     assert (summary["lost"], summary["doubled"]) == (0, 0), summary
-    checked = check_contents(run_dir)
+    checked, _ = check_contents(run_dir)
     assert checked == summary["stored"]
     kinds = Counter(kind for kind, _ in injected.elements())
     seconds = round(time.monotonic() - started)

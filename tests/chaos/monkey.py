@@ -221,10 +221,13 @@ def check_contents(path: Path) -> tuple[int, int]:
 def check_targets(shard: ReplayShard) -> int:
     """Check that no later search was of older weights than what it replaced, and was written whole; how many there are.
 
-    Weights of a search are never older than those that acted, and all keys of a search have its version.
+    Weights of a search are never older than those that acted, and all keys of a search have its version. A run
+    without searches has none.
     """
     store = shard._store
     assert store is not None
+    if FRESH_VERSION not in store.data:
+        return 0
     rows = store.stored_rows()
     found, acted = store.data[FRESH_VERSION][rows], store.version[rows]
     assert ((found == 0) | (found >= acted)).all()
