@@ -76,10 +76,10 @@ format: $(INSTALLED)  ## rewrite Python and C++ in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter %.cc %.h,$(NATIVE_SOURCES))
 
-native-test: $(INSTALLED)  ## run the C++ tests
-	$(CMAKE) -B build/native-test -DCMAKE_BUILD_TYPE=Release -DNATIVE_PYTHON=OFF -DNATIVE_TESTS=ON
-	$(BIN)/cmake --build build/native-test
-	$(BIN)/ctest --test-dir build/native-test --output-on-failure --no-tests=error
+native-test: $(BUILT)  ## run the C++ tests
+	$(CMAKE) -B $(NATIVE_BUILD) -DNATIVE_TESTS=ON
+	$(BIN)/cmake --build $(NATIVE_BUILD)
+	$(BIN)/ctest --test-dir $(NATIVE_BUILD) --output-on-failure --no-tests=error
 
 native-sanitize: $(INSTALLED)  ## run the C++ tests under each of SANITIZERS
 	for sanitizer in $(SANITIZERS); do \
@@ -90,9 +90,9 @@ native-sanitize: $(INSTALLED)  ## run the C++ tests under each of SANITIZERS
 			$(BIN)/ctest --test-dir $$build --output-on-failure --no-tests=error; \
 	done
 
-wheel: $(INSTALLED)  ## build the wheel into dist/
+wheel: $(BUILT)  ## build the wheel into dist/
 	rm -rf dist
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --wheel --no-isolation --outdir dist
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m build --wheel --no-isolation --outdir dist -C build-dir=$(NATIVE_BUILD)
 
 check-wheel: wheel  ## install the wheel into an empty environment and import it from elsewhere
 	$(BIN)/python .ci/check_wheel.py dist/worldfleet-*.whl
