@@ -10,8 +10,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from cluster.config import RunConfig, resolve
 from cluster import build
+from cluster.config import resolve
 from envs.frame_stack import FrameStackVectorEnv, stacked_spec
 from envs.registry import env_spec, make_env, make_vector_env
 from envs.specs import ArraySpec, EnvSpec, StepBatch
@@ -42,11 +42,13 @@ class Video:
         return self._step()
 
     def _step(self) -> StepBatch:
-        shown = (self.at + [0, 10]).astype(np.uint8)
+        shown = (self.at + np.array([0, 10])).astype(np.uint8)
         image = np.broadcast_to(shown[:, None, None, None], (2, 2, 2, 1)).copy()
         first = self.at == 0
         no = np.zeros(2, bool)
-        return StepBatch({"image": image, "state": image[:, 0, 0].astype(np.float32)}, no.astype(np.float32), first, no, no)
+        return StepBatch(
+            {"image": image, "state": image[:, 0, 0].astype(np.float32)}, no.astype(np.float32), first, no, no
+        )
 
 
 def shown(step: StepBatch) -> list[list[int]]:
@@ -100,9 +102,13 @@ def test_registered_environments_stack_frames_and_play_episodes_again(mode: Any)
         again.close()
 
 
-def test_a_run_trains_on_stacked_frames() -> None:
-    config: RunConfig = resolve("efficientzero", "car_racing_discrete", "debug", overrides=["env.options.frame_stack=2"])
-    assert build.env_spec(config).observation["image"].shape[-1] == 6
+@pytest.mark.parametrize(
+    ("algo", "env", "channels"),
+    [("efficientzero", "car_racing_discrete", 12), ("muzero", "car_racing_discrete", 12), ("visual", "nav3d_image", 6)],
+)
+def test_models_of_single_observations_have_stacked_frames_by_default(algo: str, env: str, channels: int) -> None:
+    config = resolve(algo, env, "debug")
+    assert build.env_spec(config).observation["image"].shape[-1] == channels
     assert build.algorithm(config) is not None
 
 
