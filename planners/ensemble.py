@@ -136,8 +136,10 @@ class EnsembleModel:
 
     def update(self, weights: Weights) -> None:
         """Replaces the weights; see EnsembleEvaluator."""
-        for user in (*self._evaluators, *self._trees):
-            user.update(weights)
+        for evaluator in self._evaluators:
+            evaluator.update(weights)
+        for tree in self._trees:
+            tree.update(weights)
 
     def evaluator(self, config: SequenceConfig) -> EnsembleEvaluator:
         """What scores sequences of actions; it waits for the next update.

@@ -88,7 +88,7 @@ class EnsembleTreeModel:
         actions, depth = latent.actions.clone(), latent.depth + 1
         actions[torch.arange(len(depth)), latent.depth] = action
         score = torch.empty_like(latent.score)
-        for length in depth.unique().tolist():
+        for length in set(depth.tolist()):
             rows = depth == length
             score[rows] = self._score(latent.state[rows], actions[rows, :length], latent.seed[rows])
         following = Path(latent.state, latent.seed, actions, depth, score)
