@@ -92,8 +92,7 @@ class Representation(nn.Module):
                 layers.append(_Conv(inputs, size))
             self.reduce = Chain(*layers)
         if keys.vectors:
-            # Norms take the size out of what they are given: without biases to compare it with, states that differ in
-            # size alone would begin as one latent.
+            # Random biases put the kinks of the first layers at different states; docs/results/muzero.md has a figure.
             self.vector = Linear(keys.vector_size, size)
             nn.init.trunc_normal_(self.vector.bias, 0.0, 1.0, -2.0, 2.0)
         self.trunk = _trunk(size, maps, config)
