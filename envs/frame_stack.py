@@ -17,16 +17,17 @@ from envs.specs import ArraySpec, EnvSpec, StepBatch, VectorEnv
 
 OPTION = "frame_stack"
 """The option of `envs.registry` that stacks frames."""
+MAX_FRAMES = 64
 
 
 def stacked_spec(spec: EnvSpec, frames: Any) -> EnvSpec:
     """`spec` with F times the channels in every image; the oldest frame is first.
 
     Raises:
-        ValueError: The number is none, or there is no image.
+        ValueError: The number is none or too large, or there is no image.
     """
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"{OPTION} must be a whole number of at least 1, got {frames!r}")
+    if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MAX_FRAMES:
+        raise ValueError(f"{OPTION} must be a whole number from 1 to {MAX_FRAMES}, got {frames!r}")
     keys = _images(spec.observation)
     if not keys:
         raise ValueError(f"{OPTION} needs an image: {spec.name} observes {', '.join(spec.observation)}")

@@ -107,7 +107,7 @@ def memory_bound(case: Case, search: Mcts) -> float:
 def _network(images: bool) -> tuple[MuZeroModel, dict[str, ArraySpec]]:
     """A model of the MuZero family on the CPU and what it observes.
 
-    Without images it is the laptop preset's for CartPole, with images EfficientZero's for Atari, without its value
+    Without images it has the laptop preset's 64 units, with images EfficientZero's for Atari, without its value
     prefix: 64 channels and a block.
     """
     observation = (
