@@ -55,6 +55,7 @@ class SearchedLatents:
         Raises:
             ValueError: There are none.
         """
+        config.check_one_model(self._name)
         if "policy" not in self._heads:
             raise ValueError(f"planner method {config.method} needs a policy and a critic, which {self._name} lacks")
         if not self._model.action.spec.is_discrete and config.proposal_temperature != 1.0:

@@ -83,7 +83,7 @@ class PlannerPolicy:
         self._shape = spec.action.shape
         self._noise_scale = np.float32(0.5 * exploration_std) * (self._high - self._low)
         self._observer = observer
-        self._model = EnsembleModel(len(self._low))
+        self._model = EnsembleModel(self._low, self._high)
         self._planner = make_planner(config, self._model, self._low, self._high)
 
     def initial(self, seeds: NDArray[np.uint64]) -> PlanningCarry:

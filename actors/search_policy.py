@@ -67,6 +67,7 @@ class SearchPolicy:
     ) -> None:
         if not isinstance(planner, MctsConfig):
             raise ValueError(f"{config.name} acts by tree search: planner.method must be mcts, got {planner.method}")
+        planner.check_one_model(config.name)
         self.version = 0
         self._config, self._planner_config, self._device = config, planner, torch.device(device)
         self._gives_priorities = priorities

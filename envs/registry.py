@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from envs.carla.tasks import TASKS
 from envs.contract import CHECK_SHARE, ContractError
 from envs.faults import STEP_TIMEOUT_SECONDS, one_line
+from envs.frame_stack import OPTION as FRAME_STACK
+from envs.frame_stack import FrameStackVectorEnv, stacked_spec
 from envs.names import unknown_name
 from envs.options import require_extra
 from envs.specs import Env, EnvSpec, VectorEnv
@@ -136,6 +138,8 @@ def make_env(name: str, **options: Any) -> Env:
     """
     from envs.adapters import GymnasiumEnv
 
+    if FRAME_STACK in options:
+        raise ValueError(f"{FRAME_STACK} is an option of many environments together, not of one (make_vector_env)")
     metrics = options.pop("metrics", None) if entry(name).spec is None else None
     if metrics is not None and not isinstance(metrics, Mapping):
         raise ValueError(f"option metrics of {name} must map names to last, sum or mean, got {metrics!r}")
@@ -167,7 +171,7 @@ def make_vector_env(
             the entry's `envs_per_process`.
         check_share: Share of steps whose ranges are checked after the first ones, see `envs.contract.Contract`.
         step_timeout_seconds: How long one reset or step may take in mode "subprocess", 0 for any time.
-        options: As for `make_env`.
+        options: As for `make_env`; and `frame_stack`, how many frames an image has, see `envs.frame_stack`.
 
     Raises:
         ValueError: As for `make_env`, and for an invalid `num_envs`, `mode`, `num_workers`, `check_share` or
@@ -178,6 +182,14 @@ def make_vector_env(
     from envs.subprocess_vector import SubprocessVectorEnv
     from envs.vector import SerialVectorEnv
 
+    if FRAME_STACK in options:
+        frames = options.pop(FRAME_STACK)
+        plain = make_vector_env(name, num_envs, mode, num_workers, check_share, step_timeout_seconds, **options)
+        try:
+            return FrameStackVectorEnv(plain, frames)
+        except ValueError:
+            plain.close()
+            raise
     found = entry(name)
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
@@ -223,16 +235,25 @@ def vector_backend(name: str, **options: Any) -> str | None:
         ValueError: For an unknown or invalid option, or missing packages.
     """
     backend = entry(name).backend
-    text: str | None = None if backend is None else _load(backend)(name, **options)
+    own = {key: value for key, value in options.items() if key != FRAME_STACK}
+    text: str | None = None if backend is None else _load(backend)(name, **own)
     return text
 
 
 def env_spec(name: str, **options: Any) -> EnvSpec:
-    """The spec of `make_env(name, **options)`; no simulator is started where the entry or an earlier answer says it.
+    """The spec of `make_vector_env` with these options; no simulator is started where the entry or an earlier answer
+    says it.
 
     Raises:
-        ValueError: As for `make_env`.
+        ValueError: As for `make_env`, and for an invalid `frame_stack`.
     """
+    if FRAME_STACK in options:
+        stacked = known_spec(name, options)
+        if stacked is None:
+            plain = {key: value for key, value in options.items() if key != FRAME_STACK}
+            stacked = stacked_spec(env_spec(name, **plain), options[FRAME_STACK])
+            remember_spec(name, options, stacked)
+        return stacked
     found = entry(name)
     if found.spec is not None:
         spec: EnvSpec = _load(found.spec)(name, **options)

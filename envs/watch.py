@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 
+from envs.frame_stack import FrameStackVectorEnv
 from envs.progress import Progress
 from envs.vector import SerialVectorEnv
 
@@ -24,6 +25,8 @@ def watch(env: object, seconds: float, hung: Callable[[str], None]) -> None:
         seconds: How long it may take, 0 for any time.
         hung: Takes one line.
     """
+    if isinstance(env, FrameStackVectorEnv):
+        env = env.env
     if isinstance(env, SerialVectorEnv) and seconds > 0:
         arguments = (weakref.ref(env), env.spec.name, env.progress, seconds, hung)
         threading.Thread(target=_look, args=arguments, name="environment watch", daemon=True).start()

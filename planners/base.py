@@ -186,6 +186,15 @@ class TreeModel(Protocol):
 
 
 @runtime_checkable
+class RootedTreeModel(Protocol):
+    """A tree model that makes the roots of searches from what is observed; others are given latents."""
+
+    def root(self, observation: NDArray[np.float32], seeds: NDArray[np.uint64]) -> Any:
+        """Latents of the states [B, S]; the seeds [B] are of all that is random below them."""
+        ...
+
+
+@runtime_checkable
 class BlankTreeModel(Protocol):
     """A tree model that says what its latents look like, which the reuse of subtrees needs."""
 

@@ -168,7 +168,9 @@ class IcemConfig(EliteConfig):
 
 @dataclass(frozen=True)
 class MctsConfig:
-    """A tree of actions; needs a model with a policy and a critic. See native.Mcts for the selections' fields.
+    """A tree of actions, over a model with a policy and a critic or over an ensemble.
+
+    See native.Mcts for the selections' fields.
 
     Args:
         method: Tells the configurations apart.
@@ -179,7 +181,9 @@ class MctsConfig:
         sampled_actions: Actions of a node that are drawn (Hubert et al. 2021), None for all ids and 16 of a box. Of ids
             those found are kept once each, with their shares of the draws corrected by the proposal.
         proposal_temperature: Ids are drawn from the prior to the power of 1 / proposal_temperature: evenly above 1.
-        max_depth: Actions from the root to a leaf at most, 0 for no limit.
+        max_depth: Actions from the root to a leaf at most, 0 for no limit. Of an ensemble, how far it looks ahead.
+        uncertainty: Standard deviations of an ensemble's members by which the score of a path is above their mean:
+            optimism, or caution below 0. Models without members need 0.
         normalisation: What scales Q values to [0, 1]: the extremes among a node and its children ("siblings", mctx's),
             those of the tree so far ("tree", MuZero's), or min_value and max_value ("bounds", board games).
         min_value: Least value ("bounds").
@@ -210,6 +214,7 @@ class MctsConfig:
     sampled_actions: PositiveInt | None = None
     proposal_temperature: PositiveFloat = 1.0
     max_depth: NonNegativeInt = 0
+    uncertainty: float = 0.0
     normalisation: Normalisation = "siblings"
     min_value: float = 0.0
     max_value: float = 1.0
@@ -236,6 +241,18 @@ class MctsConfig:
         steps = [step for step, _ in self.action_temperature]
         if steps[:1] != [0] or steps != sorted(set(steps)):
             raise ValueError(f"action_temperature must begin with step 0 and ascend, got {self.action_temperature}")
+
+    def check_one_model(self, name: str) -> None:
+        """Refuse uncertainty where one model is searched.
+
+        Raises:
+            ValueError: It counts.
+        """
+        if self.uncertainty != 0.0:
+            raise ValueError(
+                f"planner.uncertainty must be 0 for {name}, whose model has no members that could disagree, "
+                f"got {self.uncertainty}"
+            )
 
     def temperature_at(self, training_step: int) -> float:
         """Of the chosen action, after so many training steps."""

@@ -5,16 +5,19 @@ Letters: B problems, N candidates, H horizon, A action size, P particles, K memb
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from native import Ensemble
-from planners.base import Rollouts, TreeModel
+from planners.base import Rollouts
 from planners.config import MctsConfig, SequenceConfig
 from planners.constraint_config import Cost
 from planners.risk import check_part
+
+if TYPE_CHECKING:
+    from planners.ensemble_tree import EnsembleTreeModel  # imports torch
 
 Weights = dict[str, NDArray[Any]]
 """Weights record of an ensemble, see native.Ensemble."""
@@ -114,25 +117,29 @@ class EnsembleEvaluator:
 
 
 class EnsembleModel:
-    """An MLP ensemble as planners search it; see planners.base.Plannable. Its evaluators have the newest weights.
+    """An MLP ensemble as planners search it; see planners.base.Plannable. What it gives them has the newest weights.
 
     Args:
-        action_size: A.
+        low: [A] lower bounds of the action.
+        high: [A] upper bounds.
     """
 
-    def __init__(self, action_size: int) -> None:
-        self._action_size = action_size
+    def __init__(self, low: NDArray[np.float32], high: NDArray[np.float32]) -> None:
+        self._low, self._high = low, high
         self._evaluators: list[EnsembleEvaluator] = []
+        self._trees: list[EnsembleTreeModel] = []
 
     @property
     def max_problems(self) -> int:
-        """See EnsembleEvaluator."""
-        return min(evaluator.max_problems for evaluator in self._evaluators)
+        """See EnsembleEvaluator; trees are small."""
+        return min((evaluator.max_problems for evaluator in self._evaluators), default=_MAX_FLOATS)
 
     def update(self, weights: Weights) -> None:
         """Replaces the weights; see EnsembleEvaluator."""
         for evaluator in self._evaluators:
             evaluator.update(weights)
+        for tree in self._trees:
+            tree.update(weights)
 
     def evaluator(self, config: SequenceConfig) -> EnsembleEvaluator:
         """What scores sequences of actions; it waits for the next update.
@@ -142,9 +149,16 @@ class EnsembleModel:
         """
         if config.constraint is not None and isinstance(config.constraint.signal, Cost):
             raise ValueError("planner.constraint.signal cost needs a model that predicts cost, which ensembles do not")
-        self._evaluators.append(EnsembleEvaluator(config, self._action_size))
+        self._evaluators.append(EnsembleEvaluator(config, len(self._low)))
         return self._evaluators[-1]
 
-    def tree(self, config: MctsConfig) -> TreeModel:
-        """Nothing: there is no prior over actions and no value of states."""
-        raise ValueError(f"planner method {config.method} needs a model with a policy and a critic, as dreamer_v3 has")
+    def tree(self, config: MctsConfig) -> EnsembleTreeModel:
+        """What a tree search expands; it waits for the next update.
+
+        Raises:
+            ValueError: See EnsembleTreeModel.
+        """
+        from planners.ensemble_tree import EnsembleTreeModel
+
+        self._trees.append(EnsembleTreeModel(config, self._low, self._high))
+        return self._trees[-1]

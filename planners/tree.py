@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from native import Mcts
-from planners.base import BlankTreeModel, Expansion, TreeModel, TreePlan
+from planners.base import BlankTreeModel, Expansion, RootedTreeModel, TreeModel, TreePlan
 from planners.config import MctsConfig
 from planners.tree_record import TreeRecord
 
@@ -104,7 +104,7 @@ class TreePlanner:
         is a function of seed and step in both cases.
 
         Args:
-            observation: Latent states.
+            observation: Latent states, or what a `RootedTreeModel` makes them from.
             carry: Seeds and steps.
             is_first: [B] rows whose subtrees are not reused.
             explore: Whether the plan is for exploring.
@@ -113,8 +113,12 @@ class TreePlanner:
         Raises:
             ValueError: A state has no valid action, or the model's numbers are not finite; the row is named.
         """
-        search, model, device = self._search, self._model, observation[0].device
-        seeds, noise, choice = self._draw(carry, device)
+        search, model = self._search, self._model
+        seeds, noise, choice = self._draw(carry)
+        if isinstance(model, RootedTreeModel):
+            observation = model.root(observation, seeds)
+        device = observation[0].device
+        noise = noise.to(device)
         latent, found = observation, model.expand(observation, noise[0])
         states = _States(latent, len(noise))
         samples = None if model.discrete else _States((found.actions,), len(noise))
@@ -174,7 +178,7 @@ class TreePlanner:
             for row in range(len(best))
         ]
 
-    def _draw(self, carry: TreeCarry, device: torch.device) -> tuple[NDArray[np.uint64], Tensor, NDArray[np.float64]]:
+    def _draw(self, carry: TreeCarry) -> tuple[NDArray[np.uint64], Tensor, NDArray[np.float64]]:
         """Seeds [B] of the search, uniform noise [S + 1, B, draws] of the model and [B] of the choice, by row."""
         shape = self.config.simulations + 1, self._model.num_draws
         seeds, noise = np.empty(len(carry.seed), np.uint64), np.empty((shape[0], len(carry.seed), shape[1]), np.float32)
@@ -184,10 +188,10 @@ class TreePlanner:
             seeds[row] = rng.integers(2**64, dtype=np.uint64)
             noise[:, row] = rng.random(shape, np.float32)
             choice[row] = rng.random()
-        return seeds, torch.from_numpy(noise).to(device), choice
+        return seeds, torch.from_numpy(noise), choice
 
 
-_NOT_OF_THE_SEARCH = {"method", "gamma", "sampled_actions", "action_temperature", "reuse_subtree"}
+_NOT_OF_THE_SEARCH = {"method", "gamma", "sampled_actions", "action_temperature", "reuse_subtree", "uncertainty"}
 
 
 class _States:

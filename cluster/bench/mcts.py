@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter, process_time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from actors.searched_model import SearchedModel
 from cluster.bench.mcts_peers import PEERS, Case, Pool, Search, ours
 from cluster.bench.row import BenchRow
+from envs.specs import ArraySpec, EnvSpec
+from learner.models.muzero import MuZeroModel
+from learner.models.muzero_config import GaussianConfig, MuZeroModelConfig, MuZeroNetworkConfig, SupportConfig
 from native import Mcts
-from planners.base import Expansion
 from planners.config import MctsConfig
 from planners.tree import TreePlanner
 
@@ -54,8 +57,9 @@ def run(
         for count in actions:
             for size in roots:
                 yield from search_speed(Case(selection, count, size, simulations), rounds, seconds, clock)
-    for size in roots:
-        yield from parts_of_a_plan(size, simulations, rounds)
+    for images in (False, True):
+        for size in roots:
+            yield from parts_of_a_plan(images, size, simulations, rounds)
 
 
 def search_speed(case: Case, rounds: int, seconds: float, clock: str = "wall") -> Iterator[BenchRow]:
@@ -100,31 +104,26 @@ def memory_bound(case: Case, search: Mcts) -> float:
     return 1e-3 * trees.nbytes / min(times) / (path * node_bytes)
 
 
-class _Latent(NamedTuple):
-    features: Tensor  # [B, 64]
+def _network(images: bool) -> tuple[MuZeroModel, dict[str, ArraySpec]]:
+    """A model of the MuZero family on the CPU and what it observes.
 
-
-class _Network(nn.Module):
-    """A small MuZero: two layers of 128 units each for dynamics and prediction, 64 latent features."""
-
-    discrete, num_actions, num_draws = True, 4, 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dynamics = nn.Sequential(nn.Linear(64 + 4, 128), nn.ReLU(), nn.Linear(128, 65))
-        self.prediction = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 5))
-
-    def step(self, latent: _Latent, action: Tensor, noise: Tensor) -> tuple[_Latent, Tensor, Tensor]:
-        out = self.dynamics(torch.cat([latent.features, action], dim=-1))
-        return _Latent(out[:, :64].tanh()), out[:, 64], torch.full_like(out[:, 64], 0.997)
-
-    def expand(self, latent: _Latent, noise: Tensor) -> Expansion:
-        out = self.prediction(latent.features)
-        return Expansion(out[:, :4], out[:, 4])
+    Without images it has the laptop preset's 64 units, with images EfficientZero's for Atari, without its value
+    prefix: 64 channels and a block.
+    """
+    observation = (
+        {"image": ArraySpec((64, 64, 3), "uint8", 0, 255)} if images else {"state": ArraySpec((4,), "float32")}
+    )
+    network = MuZeroNetworkConfig(units=64, channels=64, blocks=1, head_channels=16, head_units=32 if images else 64)
+    support = SupportConfig(30.0, 61)
+    config = MuZeroModelConfig((), network, support, support, GaussianConfig(), False)
+    spec = EnvSpec("bench", observation, ArraySpec((), "int64", num_values=4))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        return MuZeroModel(config, spec).requires_grad_(False), observation
 
 
 class _Timed:
-    """Another object, with the seconds that its methods take."""
+    """Another object, with the processor seconds that its methods take."""
 
     def __init__(self, inner: Any) -> None:
         self._inner, self.spent = inner, 0.0
@@ -135,39 +134,51 @@ class _Timed:
             return value
 
         def timed(*args: Any, **options: Any) -> Any:
-            start = perf_counter()
+            start = process_time()
             try:
                 return value(*args, **options)
             finally:
-                self.spent += perf_counter() - start
+                self.spent += process_time() - start
 
         return timed
 
 
-def parts_of_a_plan(roots: int, simulations: int, rounds: int) -> Iterator[BenchRow]:
-    """Milliseconds of tree, network and copies in a plan with a small network on the CPU, beside the whole plan."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
-        network = _Timed(_Network())
+def parts_of_a_plan(images: bool, roots: int, simulations: int, rounds: int) -> Iterator[BenchRow]:
+    """Processor milliseconds of tree, network and copies in the plans that an acting policy makes for observations.
+
+    The network represents the observations and is then asked once for every simulation; copies are all else: rows of
+    latents, arrays to tensors and back, random numbers.
+    """
+    model, observation = _network(images)
+    network = _Timed(SearchedModel(model, 0.997, 0))
+    represent = _Timed(model)
     planner = TreePlanner(MctsConfig(simulations=simulations, selection="puct"), network)
     tree = _Timed(planner._search)
     planner._search = tree  # type: ignore[assignment]
-    state, carry = _Latent(torch.zeros(roots, 64)), planner.initial(np.arange(roots, dtype=np.uint64))
+    rng, carry = np.random.default_rng(_SEED), planner.initial(np.arange(roots, dtype=np.uint64))
+    seen = {key: _observed(spec, roots, rng) for key, spec in observation.items()}
     first: NDArray[np.bool_] = np.ones(roots, np.bool_)
     whole: list[tuple[float, float, float]] = []
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(rounds):
-        tree.spent = network.spent = 0.0
-        start = perf_counter()
-        planner.plan(state, carry, first, explore=False)
-        whole.append((perf_counter() - start, tree.spent, network.spent))
+        tree.spent = network.spent = represent.spent = 0.0
+        start = process_time()
+        planner.plan(represent.represent(seen), carry, first, explore=False)
+        whole.append((process_time() - start, tree.spent, network.spent + represent.spent))
     torch.set_num_threads(before)
     total, in_tree, in_network = min(whole)
     parts = {"tree": in_tree, "network": in_network, "copies": total - in_tree - in_network}
     for name, value in parts.items():
-        case = f"plan with a network of 128 units, B {roots}: {name}"
-        yield BenchRow("mcts", case, 1e3 * value, "ms", 1, "whole plan", 1e3 * total, value / total)
+        case = f"plan of S {simulations} over {'64x64 images' if images else 'a vector'}, B {roots}: {name}"
+        yield BenchRow("mcts", case, 1e3 * value, "CPU ms", 1, "whole plan", 1e3 * total, value / total)
+
+
+def _observed(spec: ArraySpec, rows: int, rng: np.random.Generator) -> Tensor:
+    shape = rows, *spec.shape
+    return torch.from_numpy(
+        rng.integers(0, 256, shape, np.uint8) if spec.dtype == "uint8" else rng.normal(size=shape).astype(spec.dtype)
+    )
 
 
 def _installed_peers(case: Case, pool: Pool) -> dict[str, Search]:

@@ -151,7 +151,7 @@ def risk_costs(problem: Problem, threads: int, rounds: int) -> Iterator[BenchRow
     }
     planners: dict[str, Act] = {}
     for name, config in configs.items():
-        model = EnsembleModel(problem.action_size)
+        model = EnsembleModel(*_box(problem))
         planner = make_planner(config, model, *_box(problem))
         model.update(weights)
         assert isinstance(planner, SamplingPlanner)

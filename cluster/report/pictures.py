@@ -85,8 +85,8 @@ def rgb(values: NDArray[np.float32]) -> Pixels:
 
 
 def rgb_bytes(values: Pixels) -> Pixels:
-    """Images [..., C] as [..., 3]: three channels as they are, of others the first in grey."""
-    return values if values.shape[-1] == 3 else np.repeat(values[..., :1], 3, -1)
+    """Images [..., C] as [..., 3]: of stacked frames of three channels the newest, of others the first in grey."""
+    return values[..., -3:] if values.shape[-1] % 3 == 0 else np.repeat(values[..., :1], 3, -1)
 
 
 def _bytes(values: NDArray[np.float32]) -> Pixels:

@@ -92,7 +92,9 @@ class Representation(nn.Module):
                 layers.append(_Conv(inputs, size))
             self.reduce = Chain(*layers)
         if keys.vectors:
+            # Random biases put the kinks of the first layers at different states; docs/results/muzero.md has a figure.
             self.vector = Linear(keys.vector_size, size)
+            nn.init.trunc_normal_(self.vector.bias, 0.0, 1.0, -2.0, 2.0)
         self.trunk = _trunk(size, maps, config)
         self.shape: tuple[int, ...] = (size,)  # of a latent
         if maps:

@@ -164,7 +164,7 @@ def test_a_range_that_overflows_is_refused_by_the_environments_name() -> None:
 
 
 def test_refuses_a_search_that_an_ensemble_cannot_serve() -> None:
-    with pytest.raises(ValueError, match="mcts needs a model with a policy and a critic"):
+    with pytest.raises(ValueError, match="max_depth must be at least 1 for ensembles"):
         PlannerPolicy(SPEC, KEYS, MctsConfig())
 
 

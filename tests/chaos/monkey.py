@@ -1,6 +1,7 @@
 """Kills and stops the processes of a training run at random and audits what is left of it.
 
     python -m tests.chaos.monkey --seconds 600 --seed 0 --run-dir runs/chaos
+    python -m tests.chaos.monkey --seconds 60 --victims ReanalyzeActor --run-dir runs/reanalyzers
 
 The run trains on an environment that counts its steps, through Ray, with a durable replay and a ledger of every
 acknowledgement. At random moments one of its processes dies by SIGKILL, the driver too, which is then resumed, or
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +81,14 @@ class Chaos:
         seed: Chooses whom to kill and when.
         mean_seconds: Mean time between two of them.
         stop_seconds: How long a process stands still; the run waits for a third of it.
+        victims: Keys of `VICTIMS` that are harmed.
     """
 
     run_dir: Path
     seed: int = 0
     mean_seconds: float = 4.0
     stop_seconds: float = 60.0
+    victims: Sequence[str] = tuple(VICTIMS)
     kills: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)
     _round: list[tuple[str, bool]] = field(default_factory=list)  # who is still to be killed or stopped in it
@@ -150,8 +154,8 @@ class Chaos:
         """Kill or stop one process; the driver that goes on."""
         assert driver.poll() is None, self.tail()
         if not self._round:
-            for victim, times in VICTIMS.items():
-                self._round += [(victim, stop) for stop in (False, True) for _ in range(times[stop])]
+            for victim in self.victims:
+                self._round += [(victim, stop) for stop in (False, True) for _ in range(VICTIMS[victim][stop])]
             rng.shuffle(self._round)
         victim, stop = self._round.pop()
         if victim != "driver":
@@ -295,8 +299,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--mean-seconds", type=float, default=4.0, help="mean time between two of them")
     parser.add_argument("--stop-seconds", type=float, default=60.0, help="how long a process stands still")
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=tuple(VICTIMS), help="who is harmed")
     options = parser.parse_args()
-    chaos = Chaos(options.run_dir, options.seed, options.mean_seconds, options.stop_seconds)
+    chaos = Chaos(options.run_dir, options.seed, options.mean_seconds, options.stop_seconds, options.victims)
     summary = chaos.run(options.seconds)
     sys.stdout.write(json.dumps(summary) + "\n")
 

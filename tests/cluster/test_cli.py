@@ -240,7 +240,7 @@ def test_a_refused_start_leaves_nothing(
         (["--set", "learner.batch_size=1e9"], "learner.batch_size"),
         (["--set", "schedule.total_steps=1e30"], "schedule.total_steps must be an integer of 64 bits"),
         (["--set", "actors.envs_per_actor=1e9"], "actors.envs_per_actor must be at most"),
-        (["--set", "planner.method=mcts"], "mcts"),
+        (["--set", "planner.method=mcts"], "planner.max_depth must be at least 1 for ensembles"),
         (["--env", "nav3d_image"], "--algo dreamer_v3, dreamer_v1, planet fit"),
         (["--env", "gym:CartPole-v1"], "--algo dreamer_v3, muzero fit"),
         (["--env", "gym:Taxi-v3"], "algorithm.observation_key"),

@@ -48,6 +48,11 @@ def test_latents_stay_between_zero_and_one_and_first_predictions_are_even(name: 
             assert model.received(before, reward).tolist() == [0.0] * 3
 
 
+def test_features_of_vectors_begin_with_different_biases() -> None:
+    bias = MuZeroModel(tiny("muzero").model, IDS).representation.vector.bias
+    assert len(set(bias.tolist())) == len(bias)
+
+
 def test_there_is_no_decoder() -> None:
     parts = {name.partition(".")[0] for name, _ in MuZeroModel(tiny("efficientzero").model, IMAGE).named_parameters()}
     assert parts == {"representation", "dynamics", "reward", "value", "policy", "projection"}

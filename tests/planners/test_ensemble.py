@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.carry import take_rows
-from planners.config import CemConfig, IcemConfig, MctsConfig, MppiConfig, SequenceConfig
+from planners.config import CemConfig, IcemConfig, MppiConfig, SequenceConfig
 from planners.ensemble import EnsembleEvaluator, EnsembleModel
 from planners.sampling import SamplingPlanner
 
@@ -109,7 +109,7 @@ def test_every_candidate_meets_every_member() -> None:
 
 
 def test_new_weights_change_the_plan_and_bad_ones_change_nothing() -> None:
-    model = EnsembleModel(2)
+    model = EnsembleModel(LOW, HIGH)
     planner = SamplingPlanner(CONFIG, LOW, HIGH, model.evaluator(CONFIG))
     model.update(make_weights())
     carry, first = start(planner, 1)
@@ -137,5 +137,3 @@ def test_refuses_what_does_not_fit() -> None:
         make_planner(replace(CONFIG, particles=5), make_weights())
     with pytest.raises(ValueError, match="takes 2 actions, the box has 1"):
         EnsembleEvaluator(CONFIG, 1).update(make_weights())
-    with pytest.raises(ValueError, match="mcts needs a model with a policy and a critic"):
-        EnsembleModel(2).tree(MctsConfig())

@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 
 def ensemble_planner(config: SequenceConfig, offsets: tuple[float, ...] = (0.0, 0.0)) -> SamplingPlanner:
-    model = EnsembleModel(2)
+    model = EnsembleModel(LOW, HIGH)
     planner = make_planner(config, model, LOW, HIGH)
     model.update(make_weights(offsets))
     assert isinstance(planner, SamplingPlanner)

@@ -28,8 +28,9 @@ def test_every_case_stands_beside_every_peer_and_the_memory(monkeypatch: pytest.
             assert row.ratio == pytest.approx(row.value / row.peer_value)
 
 
-def test_a_plan_is_the_sum_of_its_parts() -> None:
-    rows = list(bench.parts_of_a_plan(roots=3, simulations=4, rounds=1))
+@pytest.mark.parametrize("images", [False, True])
+def test_a_plan_is_the_sum_of_its_parts(images: bool) -> None:
+    rows = list(bench.parts_of_a_plan(images, roots=3, simulations=4, rounds=1))
     assert [row.case.rsplit(": ", 1)[1] for row in rows] == ["tree", "network", "copies"]
     assert sum(row.value for row in rows) == pytest.approx(rows[0].peer_value)
     assert sum(row.ratio for row in rows if row.ratio is not None) == pytest.approx(1.0)

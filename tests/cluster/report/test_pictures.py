@@ -17,6 +17,7 @@ from cluster.report.pictures import (
     open_loop_video,
     png,
     reconstruction_grid,
+    rgb_bytes,
 )
 
 SIZE = 6
@@ -61,3 +62,10 @@ def test_files_hold_the_frames() -> None:
     animation = Image.open(io.BytesIO(gif(frames)))
     assert (animation.size, animation.n_frames) == ((12, 8), 3)  # type: ignore[attr-defined]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png(frames[1])))), frames[1])
+
+
+def test_of_stacked_frames_the_newest_is_shown_and_of_other_channels_the_first_in_grey() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(1, 1, 6)
+    assert rgb_bytes(image).tolist() == [[[3, 4, 5]]]
+    assert rgb_bytes(image[..., :3]).tolist() == [[[0, 1, 2]]]
+    assert rgb_bytes(image[..., 1:3]).tolist() == [[[1, 1, 1]]]
