@@ -133,7 +133,7 @@ def run(
         "seeds": results,
     }
     output.mkdir(parents=True, exist_ok=True)
-    (output / "ensemble_fidelity.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomic(output / "ensemble_fidelity.json", json.dumps(record, indent=1) + "\n")
     write_plot(record, output / "ensemble_fidelity.png")
     return write_markdown(record, output / "ensemble_fidelity.md")
 

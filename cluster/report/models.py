@@ -148,7 +148,7 @@ def run(
         record["models"][name] = measure(settings, streams, windows, config, seed)
         record["seconds"] = round(time.perf_counter() - start, 1)
         logger.info("%s: %s", name, record["models"][name])
-        (output / f"models_{env}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomic(output / f"models_{env}.json", json.dumps(record, indent=1) + "\n")
         write_markdown(record, output / f"models_{env}.md")
     return output / f"models_{env}.md"
 
@@ -283,7 +283,7 @@ def write_markdown(record: dict[str, Any], path: Path) -> None:
             f" {row['return_mean']:.2f} | {row['fit_cpu_seconds']} |"
             f" {row['plans_per_cpu_second']} |"
         )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomic(path, "\n".join(lines) + "\n")
 
 
 def _calibration_cells(errors: dict[str, Any]) -> list[str]:

@@ -106,7 +106,7 @@ def measure_run(path: Path, config: RunStudyConfig, seed: int = 0) -> Path:
     }
     folder = trained.run_dir.fidelity
     folder.mkdir(exist_ok=True)
-    (folder / "open_loop.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_atomic(folder / "open_loop.json", json.dumps(record) + "\n")
     write_plot(record, folder / "open_loop.png")
     return write_markdown(record, folder / "open_loop.md")
 
