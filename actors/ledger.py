@@ -2,7 +2,7 @@
 
 One line per acknowledged block: stream, first step, steps, and the CRC-32 of all lines so far. A line is handed to the
 operating system before the next block is sent, so it outlives the sender's process; where blocks are on the disk when
-they are acknowledged, so is the line. A file `LEDGERS` names the ledgers of a folder, so that one that is gone is missed.
+they are acknowledged, so is the line. A file `LEDGERS` names the ledgers of a folder: one that is gone is missed.
 """
 
 from __future__ import annotations

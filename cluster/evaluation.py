@@ -39,7 +39,7 @@ CHANGEABLE = ("env", "planner", "learner.device", "algorithm.acting")
 
 
 _LONGEST_NAME = 180
-"""Characters of the name of an evaluation's files: a file system takes 255 bytes, their endings and temporaries included."""
+"""Characters of the name of an evaluation's files: a file system takes 255, with their endings and temporaries."""
 
 
 @dataclass(frozen=True)

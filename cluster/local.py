@@ -89,9 +89,10 @@ class LocalRun:
             self.limiter.load_state_dict(state["limiter"])
             self.restore_actors(state.get("actors"), tail)
         if tail:
-            inserted = int(self.replay.stats()["inserted_steps"])
+            stats = self.replay.stats()
+            inserted = int(stats["inserted_steps"])
             self.limiter.recovered(inserted)
-            recorder.recovered(inserted)
+            recorder.recovered(inserted, int(stats["lost_steps"]))
 
     def run(self, stopping: StopFlag) -> Saved:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint; what the run leaves.

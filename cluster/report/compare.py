@@ -13,6 +13,8 @@ from cluster.report.data import Metrics, read_mapping, read_metrics
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cluster.run_dir import replacing
+
 CURVES = {
     "success rate": ("rollout/success_rate", "eval/success_rate"),
     "episode return": ("rollout/episode_return", "eval/return_mean"),

@@ -24,6 +24,7 @@ from actors.random_policy import RandomPolicy
 from actors.records import Policy, PolicyOutput
 from actors.rollout import RolloutLoop
 from cluster.report.fidelity_page import write_markdown, write_plot
+from cluster.run_dir import write_atomic
 from cluster.seeding import derive_seed
 from envs.registry import env_spec, make_vector_env
 from envs.specs import ArraySpec, EnvSpec, StepBatch, VectorEnv

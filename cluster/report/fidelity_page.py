@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cluster.run_dir import replacing, write_atomic
+
 Array = NDArray[np.float64]
 PREDICTORS = (
     ("persistence", "persistence", "0.65", ":"),

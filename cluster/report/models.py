@@ -21,6 +21,7 @@ from actors.random_policy import RandomPolicy
 from cluster import build
 from cluster.config import RunConfig, resolve
 from cluster.report.fidelity import SmoothRandomPolicy, StudyConfig, collect, planner_policy, train
+from cluster.run_dir import write_atomic
 from cluster.seeding import derive_seed
 from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env

@@ -22,6 +22,7 @@ from cluster.evaluation import Trained, load_trained
 from cluster.report.fidelity import collect
 from cluster.report.imagination import error_record
 from cluster.report.run_fidelity_page import write_markdown, write_plot
+from cluster.run_dir import write_atomic
 from cluster.seeding import derive_seed
 from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env

@@ -11,6 +11,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cluster.run_dir import replacing, write_atomic
+
 PREDICTORS = {
     "persistence": ("persistence", "0.55", ":"),
     "constant_velocity": ("constant velocity", "0.55", "--"),
