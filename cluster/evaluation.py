@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster import build
+from cluster.checkpoints import read
 from cluster.config import RunConfig, override
 from cluster.report import imagination
 from cluster.report.pictures import write_gif
@@ -74,11 +75,12 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
         if not isinstance(config.planner, SequenceConfig):
             raise ValueError(f"--precision {precision}: planner method {config.planner.method} has no precision")
         config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
-    state = checkpoint.load(newest)
+    state = read(newest)
     algorithm = build.algorithm(config)
-    algorithm.load_state_dict(state["learner"]["algorithm"])
     policy = build.policy(config, config.learner.device)
-    policy.update(state["learner"]["updates"], algorithm.export_weights())
+    with checkpoint.restoring(newest):
+        algorithm.load_state_dict(state["learner"]["algorithm"])
+        policy.update(state["learner"]["updates"], algorithm.export_weights())
     return Trained(run_dir, config, algorithm, policy, state["recorder"]["steps"])
 
 
