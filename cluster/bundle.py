@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
 import logging
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

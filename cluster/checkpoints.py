@@ -86,7 +86,9 @@ def read(path: Path) -> dict[str, Any]:
     for name, key in _PARTS.items():
         part = state.get(name)
         if not isinstance(part, dict) or (key is not None and key not in part):
-            raise checkpoint.CheckpointError(f"{path} is not of a run: it lacks {name}{'' if key is None else '.' + key}")
+            raise checkpoint.CheckpointError(
+                f"{path} is not of a run: it lacks {name}{'' if key is None else '.' + key}"
+            )
     return state
 
 

@@ -75,7 +75,9 @@ def _configuration(run: Path) -> Iterator[Target]:
 
     def change(rng: Random) -> object:
         which = rng.randrange(len(configs))
-        value = rng.choice((rng.choice(WORDS), str(rng.choice(EVIL)), str(rng.randrange(-9, 10**rng.randrange(1, 22)))))
+        value = rng.choice(
+            (rng.choice(WORDS), str(rng.choice(EVIL)), str(rng.randrange(-9, 10 ** rng.randrange(1, 22))))
+        )
         key = rng.choice(keys[which])
         return override(configs[which], [f"{key}={value}"], [key.partition(".")[0]])
 
@@ -83,11 +85,11 @@ def _configuration(run: Path) -> Iterator[Target]:
         (run / "config.yaml").write_bytes(spoil_bytes(rng, text))
         return RunDir.open(run)
 
-    yield Target("--set words", 180, word)
-    yield Target("YAML text", 120, yaml)
-    yield Target("configuration trees", 60, tree)
-    yield Target("--set of a run", 30, change)
-    yield Target("config.yaml", 3, file)
+    yield Target("--set words", 250, word)
+    yield Target("YAML text", 150, yaml)
+    yield Target("configuration trees", 12, tree)
+    yield Target("--set of a run", 5, change)
+    yield Target("config.yaml", 1, file)
 
 
 def _checkpoints(folder: Path) -> Iterator[Target]:
@@ -120,9 +122,9 @@ def _checkpoints(folder: Path) -> Iterator[Target]:
             loaded = checkpoint.load_part(part)
             return loaded["recorder"]["steps"]
 
-    yield Target("manifest.json of a checkpoint", 80, json_file)
-    yield Target(".pt files", 40, part_file)
-    yield Target("values of .pt files", 10, parts)
+    yield Target("manifest.json of a checkpoint", 40, json_file)
+    yield Target(".pt files", 20, part_file)
+    yield Target("values of .pt files", 4, parts)
 
 
 def _replay(folder: Path) -> Iterator[Target]:
@@ -188,16 +190,19 @@ def _replay(folder: Path) -> Iterator[Target]:
         books.write_bytes(spoil_bytes(rng, lines))
         return list(read_ledgers(books.parent))
 
-    yield Target("blocks on the wire", 200, wire)
-    yield Target("manifests of shards", 80, manifest_file)
-    yield Target("segments of shards", 60, segment_file)
-    yield Target("ledgers", 50, ledger_file)
+    yield Target("blocks on the wire", 370, wire)
+    yield Target("manifests of shards", 60, manifest_file)
+    yield Target("segments of shards", 31, segment_file)
+    yield Target("ledgers", 40, ledger_file)
 
 
 def _results(folder: Path) -> Iterator[Target]:
     run = folder / "results"
     (run / "eval" / "suites").mkdir(parents=True)
-    rows = [{"step": 64 * i, "time": i * 0.5, "rollout/episode_return": -1.0 * i, "learner/loss": 1 / i} for i in range(1, 6)]
+    rows = [
+        {"step": 64 * i, "time": i * 0.5, "rollout/episode_return": -1.0 * i, "learner/loss": 1 / i}
+        for i in range(1, 6)
+    ]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     summary = {
         "env": "nav3d", "algorithm": "pets", "episodes": 3, "seed": 0, "success_rate": 0.5, "success_ci95": [0.1, 0.9],
@@ -228,9 +233,9 @@ def _results(folder: Path) -> Iterator[Target]:
         metrics_file(rng)
         return write_report(run)
 
-    yield Target("metrics.jsonl", 60, metrics_file)
-    yield Target("results of evaluations", 60, result_file)
-    yield Target("reports of such runs", 7, report)
+    yield Target("metrics.jsonl", 8, metrics_file)
+    yield Target("results of evaluations", 8, result_file)
+    yield Target("reports of such runs", 1, report)
 
 
 def _json(tree: Any) -> bytes:
