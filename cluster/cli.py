@@ -125,8 +125,12 @@ def _selection(options: argparse.Namespace) -> tuple[str, str, str]:
 
 def _resolve(options: argparse.Namespace) -> RunConfig:
     from cluster.config import resolve
+    from cluster.idle_keys import idle_keys
 
-    return resolve(*_selection(options), options.config, options.set)
+    config = resolve(*_selection(options), options.config, options.set)
+    for key, reason in idle_keys(config, options.set).items():
+        logger.warning("--set %s changes nothing: %s", key, reason)
+    return config
 
 
 def _eval(options: argparse.Namespace) -> int:

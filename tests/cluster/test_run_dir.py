@@ -66,9 +66,14 @@ def test_a_configuration_of_an_earlier_version_has_no_checksum(tmp_path: Path) -
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     file = tmp_path / "table.csv"
     write_atomic(file, "old")
-    with pytest.raises(OSError, match="No space"), replacing(file) as temporary:
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(text: str) -> None:
+        with replacing(file) as temporary:
+            temporary.write_text(text)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        full("half")
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("table.csv", "old")]
 
 
