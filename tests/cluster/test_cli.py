@@ -355,7 +355,7 @@ def test_a_checkpoint_of_something_else_is_named(how: str, capsys: pytest.Captur
     state = checkpoint.load(newest)
     state.pop("learner") if how == "part" else state["learner"]["algorithm"].clear()
     shutil.rmtree(copied / "checkpoints")
-    saved = checkpoint.save(copied / "checkpoints", 10**6, state)
+    saved = checkpoint.save(copied / "checkpoints", int(newest.name[5:17]), state)
     if how == "pickle":
         torch.save(Path("code"), saved / "learner.pt")
         content = (saved / "learner.pt").read_bytes()
@@ -366,7 +366,7 @@ def test_a_checkpoint_of_something_else_is_named(how: str, capsys: pytest.Captur
         ["eval", "--episodes", "1", "--run-dir"],
         ["train", "--set", "schedule.total_steps=2100", "--resume"],
     ):
-        assert "step_000001000000" in refused(capsys, *command, str(copied))
+        assert saved.name in refused(capsys, *command, str(copied))
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "| head -c 1"])
