@@ -15,7 +15,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, Protocol
 
@@ -121,7 +120,7 @@ class RolloutActor:
         max_pending: Messages that may wait for their acknowledgement, per shard.
         unapplied_bytes: Bytes that all rollout actors together may have on their way to one shard.
         num_actors: Rollout actors, who share them evenly; each may always have one message on its way.
-        ledger: Where acknowledgements are written down, if they are.
+        make_ledger: Opens the file where acknowledgements are written down, if they are.
         make_pulse: Starts the signs of life of this process.
     """
 
@@ -134,14 +133,14 @@ class RolloutActor:
         max_pending: int = 4,
         unapplied_bytes: int = 256 << 20,
         num_actors: int = 1,
-        ledger: Path | None = None,
+        make_ledger: Callable[[], Ledger] | None = None,
         make_pulse: Callable[[], Pulse] = NoPulse,
     ) -> None:
         if num_actors < 1:
             raise ValueError(f"num_actors must be at least 1, got {num_actors}")
         self._pulse = make_pulse()
         share = max(1, unapplied_bytes // num_actors)
-        note = None if ledger is None else partial(_note, Ledger(ledger))
+        note = None if make_ledger is None else partial(_note, make_ledger())
         box = make_buffer_pool()
         self._ports = [RayInserts(shard, box) for shard in shards]
         self._windows = [MessageWindow(port, max_pending, share, note) for port in self._ports]

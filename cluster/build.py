@@ -52,6 +52,10 @@ def check(config: RunConfig) -> None:
     """
     policy(config)
     env_backend(config)
+    if config.cluster.ledger and config.cluster.mode == "local":
+        raise ValueError(
+            "cluster.ledger=true needs cluster.mode=ray: in one process nobody acknowledges a block to anybody"
+        )
 
 
 def env_spec(config: RunConfig) -> EnvSpec:

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ def replay_update(path: Path, most: int = 5) -> Replayed:
     try:
         batch = _joined([_batch(path / f"batch_{rank}.npz") for rank in range(about["ranks"])])
         saved = checkpoint.load_part(path / _STATE)
-    except (OSError, EOFError, KeyError, RuntimeError) as error:
+    except (OSError, EOFError, LookupError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     algorithm = build.algorithm(_here(config))
     notes: list[str] = []

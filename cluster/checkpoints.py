@@ -72,6 +72,26 @@ class Checkpoints:
         return state
 
 
+_PARTS = {"learner": "algorithm", "replay": "manifest", "limiter": None, "recorder": "steps"}
+"""Parts of a checkpoint of a run, with a value that each of them has."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The parts of a checkpoint of a run.
+
+    Raises:
+        CheckpointError: It is damaged, or not one of a run.
+    """
+    state = checkpoint.load(path)
+    for name, key in _PARTS.items():
+        part = state.get(name)
+        if not isinstance(part, dict) or (key is not None and key not in part):
+            raise checkpoint.CheckpointError(
+                f"{path} is not of a run: it lacks {name}{'' if key is None else '.' + key}"
+            )
+    return state
+
+
 def load_newest(directory: Path) -> tuple[dict[str, Any] | None, list[Path]]:
     """Parts of the newest checkpoint that can be read, None if there is none at all, and the damaged ones after it.
 
@@ -82,7 +102,7 @@ def load_newest(directory: Path) -> tuple[dict[str, Any] | None, list[Path]]:
     first: checkpoint.CheckpointError | None = None
     for name in reversed(checkpoint.names(directory)):
         try:
-            state = checkpoint.load(directory / name)
+            state = read(directory / name)
         except checkpoint.CheckpointError as error:
             first = first or error
             damaged.append(directory / name)

@@ -46,8 +46,28 @@ NEW_RUN_FLAGS = ("--algo", "--env", "--scale", "--config", "--seed", "--run-dir"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script; always leaves by SystemExit."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()  # a reader that went away is heard of here, not at the end of the process
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader went away; nothing is left to say
+        code = 0
+    except RunFailed as error:
+        code = _complain(str(error), 1)
+    except (ValueError, OSError, ImportError, RecursionError, OverflowError) as error:
+        logger.debug("traceback", exc_info=True)
+        code = _complain(_describe(error), 2)
+    except MemoryError as error:
+        logger.debug("traceback", exc_info=True)
+        code = _complain(f"the memory of this machine is too small: {error}", 2)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", 130)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Carry out a command; its exit code."""
+    options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.debug else logging.INFO,
         format="%(asctime)s %(levelname).1s %(message)s",
@@ -55,19 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stream=sys.stderr,
     )
     command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        code = command(options)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader went away; nothing is left to say
-        code = 0
-    except RunFailed as error:
-        code = _complain(str(error), 1)
-    except (ValueError, OSError, ImportError) as error:
-        logger.debug("traceback", exc_info=True)
-        code = _complain(_describe(error), 2)
-    except KeyboardInterrupt:
-        code = _complain("interrupted", 130)
-    sys.exit(code)
+    return command(options)
 
 
 def _complain(message: str, code: int) -> int:
@@ -78,7 +86,9 @@ def _complain(message: str, code: int) -> int:
 def _describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full: {error.filename or 'a write'} failed; what was saved before is intact"
-    return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -115,8 +125,12 @@ def _selection(options: argparse.Namespace) -> tuple[str, str, str]:
 
 def _resolve(options: argparse.Namespace) -> RunConfig:
     from cluster.config import resolve
+    from cluster.idle_keys import idle_keys
 
-    return resolve(*_selection(options), options.config, options.set)
+    config = resolve(*_selection(options), options.config, options.set)
+    for key, reason in idle_keys(config, options.set).items():
+        logger.warning("--set %s changes nothing: %s", key, reason)
+    return config
 
 
 def _eval(options: argparse.Namespace) -> int:

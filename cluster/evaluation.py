@@ -6,7 +6,8 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster import build
+from cluster.checkpoints import read
 from cluster.config import RunConfig, override
 from cluster.report import imagination
 from cluster.report.pictures import write_gif
@@ -35,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 CHANGEABLE = ("env", "planner", "learner.device", "algorithm.acting")
 """Keys of the configuration that an evaluation may change: what is left is how the model was trained."""
+
+
+_LONGEST_NAME = 180
+"""Characters of the name of an evaluation's files: a file system takes 255, with their endings and temporaries."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,12 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
         if not isinstance(config.planner, SequenceConfig):
             raise ValueError(f"--precision {precision}: planner method {config.planner.method} has no precision")
         config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
-    state = checkpoint.load(newest)
+    state = read(newest)
     algorithm = build.algorithm(config)
-    algorithm.load_state_dict(state["learner"]["algorithm"])
     policy = build.policy(config, config.learner.device)
-    policy.update(state["learner"]["updates"], algorithm.export_weights())
+    with checkpoint.restoring(newest):
+        algorithm.load_state_dict(state["learner"]["algorithm"])
+        policy.update(state["learner"]["updates"], algorithm.export_weights())
     return Trained(run_dir, config, algorithm, policy, state["recorder"]["steps"])
 
 
@@ -132,9 +139,6 @@ def evaluate_run(
     read_value(PositiveInt | None, max_steps, "max_steps")
     trained = load_trained(path, precision, overrides)
     run_dir, config = trained.run_dir, trained.config
-    models = run_dir.path / "models"
-    models.mkdir(exist_ok=True)
-    trained.algorithm.save_artifacts(models)
     keep = imagination.EPISODES if imagination.applies(config) else 0
     try:
         evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep, max_steps=max_steps)
@@ -144,15 +148,44 @@ def evaluate_run(
         raise RunFailed(f"no evaluation of {config.env.name}: {error}") from error
     summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": trained.steps, "run_dir": str(path)}
     asked = [*([precision] if precision else []), *([f"max_steps={max_steps}"] if max_steps else []), *overrides]
-    changes = [re.sub(r"[^\w.=-]+", "-", change) for change in asked]
-    name = "_".join([f"step{trained.steps}", f"seed{seed}", *changes])
-    write_atomic(run_dir.eval / f"{name}.json", json.dumps(summary, indent=1) + "\n")
+    name = _file_name([f"step{trained.steps}", f"seed{seed}", *asked])
     records = map(episode_record, evaluator.env_seeds, evaluation.episodes)
-    write_atomic(run_dir.eval / f"{name}.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
-    _write_film(run_dir.eval / f"{name}.gif", evaluation)
+    files: dict[str, Callable[[], object]] = {
+        f"eval/{name}.json": lambda: write_atomic(run_dir.eval / f"{name}.json", json.dumps(summary, indent=1) + "\n"),
+        f"eval/{name}.jsonl": lambda: write_atomic(
+            run_dir.eval / f"{name}.jsonl", "".join(f"{json.dumps(record)}\n" for record in records)
+        ),
+        f"eval/{name}.gif": lambda: _write_film(run_dir.eval / f"{name}.gif", evaluation),
+        "models": lambda: _write_models(run_dir.path / "models", trained.algorithm),
+    }
     if evaluation.streams:
-        build.study(config, run_dir, trained.algorithm, evaluation.streams, trained.steps)
+        files["imagination"] = lambda: build.study(
+            config, run_dir, trained.algorithm, evaluation.streams, trained.steps
+        )
+    _write_what_can_be(files)
     return summary
+
+
+def _file_name(parts: Sequence[str]) -> str:
+    """A name of files that tells the parts; what is too long for one ends in a checksum of all."""
+    name = "_".join(re.sub(r"[^\w.=-]+", "-", part, flags=re.ASCII) for part in parts)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - 9]}-{zlib.crc32('_'.join(parts).encode()):08x}"
+
+
+def _write_what_can_be(files: Mapping[str, Callable[[], object]]) -> None:
+    """Write files; one that cannot be written is said, and costs neither the result nor the others."""
+    for name, write in files.items():
+        try:
+            write()
+        except OSError as error:
+            logger.warning("%s is not written: %s", name, error.strerror or error)
+
+
+def _write_models(folder: Path, algorithm: Algorithm) -> None:
+    folder.mkdir(exist_ok=True)
+    algorithm.save_artifacts(folder)
 
 
 def _write_film(path: Path, evaluation: Evaluation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import time
@@ -105,6 +106,11 @@ class Fleet:
     def inserted_steps(self) -> int:
         """Steps that shards have stored since the beginning of the run, as last known."""
         return int(sum(row["inserted_steps"] for row in self._stats))
+
+    @property
+    def lost_steps(self) -> int:
+        """Steps that shards missed when they recovered, since the beginning of the run."""
+        return int(sum(row["lost_steps"] for row in self._stats))
 
     def ask_shards(self) -> list[Any]:
         """Calls that end when every shard has recovered what it holds; see `recover`."""
@@ -261,8 +267,17 @@ class Fleet:
         return [(Task(role, index), call) for index, call in enumerate(calls)]
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """What a call raised first, however many calls passed it on."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException) and error.cause is not error:
+        error = error.cause
+    return error
+
+
 def in_words(error: BaseException) -> str:
     """The first line of an error's text, for people; of what a call raised, not of how it travelled."""
-    cause = error.cause if isinstance(error, RayTaskError) else None
+    cause = cause_of(error) if isinstance(error, RayTaskError) else None
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {cause.filename or 'the log of the replay'} cannot be written"
     text = plain(str(cause or error))
     return f"{type(cause).__name__}: {text}" if cause is not None else text

@@ -112,7 +112,7 @@ class Run:
             return False
         self.fleet.start_collecting(ray.get(calls))
         self.limiter.recovered(self.fleet.inserted_steps)  # all that was acknowledged, also after the checkpoint
-        self.recorder.recovered(self.fleet.inserted_steps)
+        self.recorder.recovered(self.fleet.inserted_steps, self.fleet.lost_steps)
         return True
 
     def loop(self, stopping: StopFlag) -> Saved:

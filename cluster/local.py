@@ -31,6 +31,7 @@ from cluster.supervise import RunFailed
 from envs.faults import SimulatorError
 from envs.registry import entry
 from learner.algorithms.base import Part
+from learner.checkpoint import restoring
 from learner.learner import is_due
 from learner.nonfinite import NonFiniteError
 
@@ -85,13 +86,15 @@ class LocalRun:
         self.loops_are_whole = True
         self.turn_updates = 0  # made in the present turn
         if state is not None:
-            self.learner.load_state_dict(state["learner"])
-            self.limiter.load_state_dict(state["limiter"])
-            self.restore_actors(state.get("actors"), tail)
+            with restoring(f"the checkpoint of {manifest}"):
+                self.learner.load_state_dict(state["learner"])
+                self.limiter.load_state_dict(state["limiter"])
+                self.restore_actors(state.get("actors"), tail)
         if tail:
-            inserted = int(self.replay.stats()["inserted_steps"])
+            stats = self.replay.stats()
+            inserted = int(stats["inserted_steps"])
             self.limiter.recovered(inserted)
-            recorder.recovered(inserted)
+            recorder.recovered(inserted, int(stats["lost_steps"]))
 
     def run(self, stopping: StopFlag) -> Saved:
         """Train until the schedule is done or `stopping` says so, then save a last checkpoint; what the run leaves.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import numpy as np
 from actors.replay.store.stored import open_stored
 from cluster import build
 from cluster.config import RunConfig
+from cluster.run_dir import RunDir
 from envs.specs import ArraySpec
+
+logger = logging.getLogger(__name__)
 
 
 def source_folders(config: RunConfig) -> tuple[Path, ...]:
@@ -42,6 +46,25 @@ def source_folders(config: RunConfig) -> tuple[Path, ...]:
             f"any stream of the replay in {path}: {stored.longest} steps"
         )
     return stored.folders
+
+
+def say_other_source(config: RunConfig) -> None:
+    """Say it where the steps that a run begins with are of another environment, or of one with other options."""
+    source = config.schedule.from_replay
+    file = None if source is None else next((p for p in (Path(source), Path(source).parent) if _is_run(p)), None)
+    if file is None:
+        return
+    stored = RunDir.open(file)[1].env
+    if stored.name != config.env.name:
+        logger.warning("the steps in %s are of %s, the run's env.name is %s", source, stored.name, config.env.name)
+    for name in sorted({*stored.options, *config.env.options}):
+        theirs, ours = (options.get(name, "its default") for options in (stored.options, config.env.options))
+        if theirs != ours:
+            logger.warning("the steps in %s have env.options.%s=%s, the run has %s", source, name, theirs, ours)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file()
 
 
 def read_arrays(config: RunConfig) -> dict[str, ArraySpec]:

@@ -77,7 +77,7 @@ def read_yaml(text: str, what: str) -> Any:
         value = yaml.load(text, _Loader)
         _refuse_cycles(value, ())
         return value
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
 
 

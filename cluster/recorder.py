@@ -141,8 +141,22 @@ class Recorder:
         """Have the run end with a checkpoint and this reason, unless it has one already."""
         self.failure = self.failure or reason
 
-    def recovered(self, steps: int) -> None:
-        """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken."""
+    def recovered(self, steps: int, lost: int = 0) -> None:
+        """Count the steps that shards recovered instead of those of the books: an acknowledged step was taken.
+
+        Args:
+            steps: Steps inserted since the beginning of the run.
+            lost: Those of them that the shards miss.
+        """
+        gone = lost + max(0, self.steps - steps)
+        if gone:
+            logger.warning(
+                "%s: %d steps that were stored are gone (files of shards are missing or damaged); the run goes on "
+                "without them",
+                self.run_dir.replay,
+                gone,
+            )
+            self.run_dir.event(event="lost", steps=gone, step=steps)
         self.steps = steps
         self._rates_from = (time.monotonic(), steps, self.updates, self.searched)
 

@@ -15,6 +15,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from actors.ledger import Ledger
 from cluster import leases
 from cluster.build import family
 from cluster.leases import Work
@@ -173,7 +174,12 @@ def _start_rollout(fleet: Fleet, index: int, options: dict[str, Any]) -> Any:
         index,
         unapplied_bytes=config.replay.unapplied_bytes,
         num_actors=config.count("rollout"),
-        ledger=fleet.ledgers and fleet.ledgers / f"rollout-{index}.{fleet.incarnation}.txt",
+        make_ledger=fleet.ledgers
+        and partial(
+            Ledger,
+            fleet.ledgers / f"rollout-{index}.{fleet.incarnation}.txt",
+            config.replay.durability.mode == "sync",
+        ),
         make_pulse=partial(start_pulse, options["name"]),
     )
 

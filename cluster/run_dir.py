@@ -7,6 +7,8 @@ import fcntl
 import json
 import os
 import shutil
+import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +22,12 @@ from envs.specs import EnvSpec
 
 FORMAT_VERSION = 2
 """Version of the layout below; a directory of another version is refused, never rewritten."""
+
+
+_SUMMED = "# worldfleet run, resolved configuration; its last line is a checksum, change it with --resume --set"
+"""First line of a config.yaml with a checksum; files of earlier versions have another one."""
+
+_SUM = "# crc32 "
 
 
 @dataclass(frozen=True)
@@ -102,19 +110,24 @@ class RunDir:
         if not run_dir.config_file.is_file():
             raise ValueError(f"{path} is not a run directory: it has no config.yaml")
         try:
-            tree: Any = read_yaml(run_dir.config_file.read_text(), "its text")
+            text = run_dir.config_file.read_text(encoding="utf-8")
+            tree: Any = read_yaml(text, "its text")
         except ValueError as error:  # of the YAML or of the encoding
             raise ValueError(f"{run_dir.config_file} is damaged: {error}") from error
         version = tree.pop("format", None) if isinstance(tree, dict) else None
         if version != FORMAT_VERSION:
-            raise ValueError(f"{path} has run format {version}, this version reads {FORMAT_VERSION}")
+            raise ValueError(f"{run_dir.config_file} has run format {version}, this version reads {FORMAT_VERSION}")
+        _check_sum(run_dir.config_file, text)
         run_dir._remember_spec()
-        return run_dir, build_run(tree)
+        try:
+            return run_dir, build_run(tree)
+        except ValueError as error:
+            raise ValueError(f"{run_dir.config_file}: {error}") from error
 
     def write_config(self, config: RunConfig) -> None:
         """Store the resolved configuration."""
-        header = f"# worldfleet run, resolved configuration\nformat: {FORMAT_VERSION}\n"
-        write_atomic(self.config_file, header + to_yaml(config))
+        text = f"{_SUMMED}\nformat: {FORMAT_VERSION}\n{to_yaml(config)}"
+        write_atomic(self.config_file, f"{text}{_SUM}{_sum(text)}\n")
 
     def write_spec(self, config: RunConfig, spec: EnvSpec) -> None:
         """Store what the environment is, so that nobody has to start it again to know."""
@@ -195,11 +208,41 @@ class Start:
             self._run_dir.event(event="refused", reason=" ".join(str(error).split()))
 
 
+def _sum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _check_sum(path: Path, text: str) -> None:
+    """Refuse a configuration that is not the whole of what was written; those of earlier versions have no checksum.
+
+    Raises:
+        ValueError: The checksum is missing or another one.
+    """
+    body, mark, stated = text.rpartition(_SUM)
+    if not mark and not text.startswith(_SUMMED[: _SUMMED.index(";") + 1]):
+        return
+    if not mark or stated != f"{_sum(body)}\n":
+        raise ValueError(
+            f"{path} is damaged: it is cut off or was changed by hand, the checksum in its last line is "
+            f"{'another one' if mark else 'missing'}; without that line and the first it is taken as it is"
+        )
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a small file so that readers see the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write, which takes its place at the end of the block; none is left after an error."""
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

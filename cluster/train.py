@@ -14,7 +14,8 @@ from cluster import build, machine
 from cluster.checkpoints import Checkpoints, keep_tail, load_newest, must_keep_tail, set_aside
 from cluster.config import ELASTIC, RunConfig, override
 from cluster.ending import Saved, end_now
-from cluster.offline import source_folders
+from cluster.idle_keys import idle_keys
+from cluster.offline import say_other_source, source_folders
 from cluster.progress import Progress
 from cluster.recorder import Recorder
 from cluster.replay_size import held_steps, sized
@@ -70,6 +71,7 @@ def _check_new(config: RunConfig, path: Path) -> None:
     machine.check(config)
     build.check(config)
     source_folders(config)
+    say_other_source(config)
     source = config.schedule.from_replay
     if source is not None and path.resolve().is_relative_to(Path(source).resolve()):
         raise ValueError(f"the run directory {path} lies inside {source}, whose steps it reads and never changes")
@@ -137,6 +139,8 @@ def _resume(path: Path, overrides: Sequence[str], asked: RunConfig | None, again
         if state is None:
             _check_unsaved(run_dir, again or asked is not None)
         config = sized(override(before, overrides), path)
+        for key, reason in idle_keys(config, overrides).items():
+            logger.warning("--set %s changes nothing: %s", key, reason)
         if config.schedule.from_replay != before.schedule.from_replay:
             raise ValueError(
                 f"schedule.from_replay is {before.schedule.from_replay} and cannot become "

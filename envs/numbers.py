@@ -125,8 +125,11 @@ def _strict(hint: Any) -> Any:
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("a number")
-    if not math.isfinite(value):
-        raise ValueError("finite")
+    try:
+        if not math.isfinite(value):
+            raise ValueError("finite")
+    except OverflowError:  # an integer with more digits than a float holds
+        raise ValueError("finite") from None
     return value
 
 

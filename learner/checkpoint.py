@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import re
 import shutil
+import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -29,6 +32,13 @@ _MANIFEST = "manifest.json"
 _NAME = re.compile(r"step_(\d{12})(?:\.(\d+))?")
 _PART_NAME = re.compile(r"[A-Za-z0-9_]+")
 _ARRAY_TAG = "__numpy__"
+
+
+_UNREADABLE = (
+    RuntimeError, pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, AssertionError,
+    struct.error, OverflowError, MemoryError, ImportError, NotImplementedError,
+)  # fmt: skip
+"""What torch.load raises for bytes that are none of its own."""
 
 
 class CheckpointError(ValueError):
@@ -100,8 +110,57 @@ def save_part(path: Path, value: Any) -> None:
 
 
 def load_part(path: Path) -> Any:
-    """What `save_part` wrote, with arrays and tensors on the CPU."""
-    return _decode(torch.load(path, map_location="cpu", weights_only=True))
+    """What `save_part` wrote, with arrays and tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds more than values.
+    """
+    with restoring(path):
+        return _decode(load_tensors(path))
+
+
+def load_tensors(path: Path) -> Any:
+    """What `torch.save` wrote, on the CPU and without unpickling code.
+
+    Raises:
+        CheckpointError: The file is damaged, or holds more than values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as stored values: {reason[:200]}") from error
+
+
+@contextmanager
+def restoring(source: object) -> Iterator[None]:
+    """What fails inside, fails because `source` has not the values that are read from it.
+
+    Raises:
+        CheckpointError: In place of what was raised; it names the source and the value.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"{source} has not the values that this version reads: {reason[:300]}") from error
+
+
+def save_tensors(path: Path, value: Any) -> None:
+    """Write tensors as `torch.save` does; the old file stays until the new one is whole.
+
+    Raises:
+        OSError: If the disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        _write_part(temporary, value)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def step_of(path: Path) -> int:
@@ -211,7 +270,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is not a checkpoint: it has no {_MANIFEST}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the JSON, of its numbers or of the encoding
         raise CheckpointError(f"{file} is corrupt: {error}") from None
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if version is None:
@@ -241,7 +300,8 @@ def _read_part(path: Path, record: Mapping[str, int]) -> Any:
         raise CheckpointError(f"{path} is truncated or too long: {size} bytes instead of {record['size']}")
     if crc != record["crc32"]:
         raise CheckpointError(f"{path} is corrupt: its checksum differs from the manifest")
-    return _decode(torch.load(path, map_location="cpu", weights_only=True))
+    with restoring(path):
+        return _decode(load_tensors(path))
 
 
 def _checksum(path: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ Letters: B sequences, T steps.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from actors.replay.store.manifest import Manifest, list_manifests, manifest_path
 from actors.replay.store.pending import CheckpointInfo
 from learner.algorithms.base import UpdateResult
 from learner.batch import SequenceBatch
+
+logger = logging.getLogger(__name__)
 
 
 def shard_probabilities(masses: NDArray[np.float64], fractions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,7 +113,7 @@ class ShardedReplay:
         if directory is None:
             return cls([ReplayShard(config, int(s)) for s in seeds[1:]], int(seeds[0]), config.mixed_batches)
         layout = open_layout(directory, config, imported)
-        manifest = _manifest_to_restore(layout, restore)
+        manifest = _manifest_to_restore(layout, restore, tail)
         if restore is None and not tail and manifest is not None:
             restore = manifest.name
         shards = [
@@ -288,8 +291,16 @@ class ShardedReplay:
             yield self.shards[k], np.flatnonzero(index == k)
 
 
-def _manifest_to_restore(layout: Layout, restore: str | None) -> Manifest | None:
-    """The manifest of the choice of shards: the one named or else the newest."""
-    manifests, _ = list_manifests(layout.path)
+def _manifest_to_restore(layout: Layout, restore: str | None, tail: bool) -> Manifest | None:
+    """The manifest of the choice of shards: the one named or else the newest.
+
+    Raises:
+        ValueError: Without a tail the replay goes on exactly, and what it needs for that is missing or damaged.
+    """
+    manifests, damage = list_manifests(layout.path)
     named = [manifest for manifest in manifests if manifest.name == restore]
+    for damaged in damage:
+        logger.warning("replay: %s", damaged)
+    if restore is not None and not tail and not named and not layout.sources:
+        raise ValueError(f"{manifest_path(layout.path, restore)} is {'damaged' if damage else 'missing'}")
     return next(reversed(named or manifests), None)

@@ -13,6 +13,8 @@ from cluster.report.data import Metrics, read_mapping, read_metrics
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cluster.run_dir import replacing
+
 CURVES = {
     "success rate": ("rollout/success_rate", "eval/success_rate"),
     "episode return": ("rollout/episode_return", "eval/return_mean"),
@@ -46,7 +48,7 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
             raise ValueError(f"{run_dir} has not finished an episode yet")
     output.parent.mkdir(parents=True, exist_ok=True)
     _draw(runs, output)
-    with output.with_suffix(".csv").open("w", newline="") as file:
+    with replacing(output.with_suffix(".csv")) as table, table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for label, metrics in runs.items():
@@ -93,5 +95,6 @@ def _draw(runs: dict[str, Metrics], path: Path) -> None:
     grid[0, 0].set_title("line: training episodes; dots: held-out evaluations", fontsize=9)
     grid[-1, 0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)

@@ -24,6 +24,7 @@ from actors.random_policy import RandomPolicy
 from actors.records import Policy, PolicyOutput
 from actors.rollout import RolloutLoop
 from cluster.report.fidelity_page import write_markdown, write_plot
+from cluster.run_dir import write_atomic
 from cluster.seeding import derive_seed
 from envs.registry import env_spec, make_vector_env
 from envs.specs import ArraySpec, EnvSpec, StepBatch, VectorEnv
@@ -133,7 +134,7 @@ def run(
         "seeds": results,
     }
     output.mkdir(parents=True, exist_ok=True)
-    (output / "ensemble_fidelity.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_atomic(output / "ensemble_fidelity.json", json.dumps(record, indent=1) + "\n")
     write_plot(record, output / "ensemble_fidelity.png")
     return write_markdown(record, output / "ensemble_fidelity.md")
 

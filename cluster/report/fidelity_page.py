@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cluster.run_dir import replacing, write_atomic
+
 Array = NDArray[np.float64]
 PREDICTORS = (
     ("persistence", "persistence", "0.65", ":"),
@@ -44,7 +46,8 @@ def write_plot(record: dict[str, Any], path: Path) -> None:
     axes[0].set_ylabel("NRMSE")
     axes[-1].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)
 
 
@@ -54,7 +57,7 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
     for test, title in TESTS:
         lines += ["", f"## Test set: {title}", "", *_test_table(record, test)]
     lines += ["", "## Ensemble against one network", "", *_comparison(record)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomic(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -19,7 +19,7 @@ from cluster.build import family
 from cluster.config import RunConfig
 from cluster.metrics import write_pictures
 from cluster.report.pictures import gif, open_loop_video, png, reconstruction_grid
-from cluster.run_dir import RunDir, write_atomic
+from cluster.run_dir import RunDir, replacing, write_atomic
 from learner.dataset import Stream
 from learner.imagination import (
     Arrays,
@@ -85,7 +85,8 @@ def write_study(run_dir: RunDir, model: WorldModel, streams: Sequence[Stream], s
     for old in (*run_dir.imagination.glob("*.gif"), *run_dir.imagination.glob("*.png")):
         old.unlink()
     for name, content in pictures.items():
-        (run_dir.imagination / f"step{steps}_{name}").write_bytes(content)
+        with replacing(run_dir.imagination / f"step{steps}_{name}") as temporary:
+            temporary.write_bytes(content)
     record |= {"step": steps, "episodes": len(batch.data["reward"]), "pictures": [f"step{steps}_{n}" for n in pictures]}
     write_atomic(study_file(run_dir, steps), json.dumps(record) + "\n")
     write_pictures(run_dir.path, steps, {f"imagination/{Path(name).stem}": data for name, data in pictures.items()})

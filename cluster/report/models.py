@@ -21,6 +21,7 @@ from actors.random_policy import RandomPolicy
 from cluster import build
 from cluster.config import RunConfig, resolve
 from cluster.report.fidelity import SmoothRandomPolicy, StudyConfig, collect, planner_policy, train
+from cluster.run_dir import write_atomic
 from cluster.seeding import derive_seed
 from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env
@@ -148,7 +149,7 @@ def run(
         record["models"][name] = measure(settings, streams, windows, config, seed)
         record["seconds"] = round(time.perf_counter() - start, 1)
         logger.info("%s: %s", name, record["models"][name])
-        (output / f"models_{env}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_atomic(output / f"models_{env}.json", json.dumps(record, indent=1) + "\n")
         write_markdown(record, output / f"models_{env}.md")
     return output / f"models_{env}.md"
 
@@ -283,7 +284,7 @@ def write_markdown(record: dict[str, Any], path: Path) -> None:
             f" {row['return_mean']:.2f} | {row['fit_cpu_seconds']} |"
             f" {row['plans_per_cpu_second']} |"
         )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomic(path, "\n".join(lines) + "\n")
 
 
 def _calibration_cells(errors: dict[str, Any]) -> list[str]:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from cluster.run_dir import replacing
+
 Pixels = NDArray[np.uint8]
 
 OBSERVED, IMAGINED = (46, 204, 113), (231, 76, 60)
@@ -23,7 +25,9 @@ BACKGROUND = 32
 
 def write_gif(path: Path, frames: Pixels, frame_ms: int = 100) -> None:
     """Write frames [T, height, width, 3] as an endless GIF."""
-    path.write_bytes(gif(frames, frame_ms))
+    content = gif(frames, frame_ms)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def gif(frames: Pixels, frame_ms: int = 100) -> bytes:

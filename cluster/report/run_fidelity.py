@@ -22,6 +22,7 @@ from cluster.evaluation import Trained, load_trained
 from cluster.report.fidelity import collect
 from cluster.report.imagination import error_record
 from cluster.report.run_fidelity_page import write_markdown, write_plot
+from cluster.run_dir import write_atomic
 from cluster.seeding import derive_seed
 from envs.numbers import PositiveInt, check_fields
 from envs.registry import make_vector_env
@@ -106,7 +107,7 @@ def measure_run(path: Path, config: RunStudyConfig, seed: int = 0) -> Path:
     }
     folder = trained.run_dir.fidelity
     folder.mkdir(exist_ok=True)
-    (folder / "open_loop.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    write_atomic(folder / "open_loop.json", json.dumps(record) + "\n")
     write_plot(record, folder / "open_loop.png")
     return write_markdown(record, folder / "open_loop.md")
 

@@ -11,6 +11,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from cluster.run_dir import replacing, write_atomic
+
 PREDICTORS = {
     "persistence": ("persistence", "0.55", ":"),
     "constant_velocity": ("constant velocity", "0.55", "--"),
@@ -41,7 +43,8 @@ def write_plot(record: dict[str, Any], path: Path) -> None:
         row[0].set_ylabel("NRMSE")
     axes[0, -1].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)
 
 
@@ -55,7 +58,7 @@ def write_markdown(record: dict[str, Any], path: Path) -> Path:
             lines += ["", f"### {key}", "", *_table(predictors, record["config"]["horizon"])]
             if key in result.get("calibration", {}):
                 lines += ["", *_calibration(result["calibration"][key], record["config"])]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_atomic(path, "\n".join(lines) + "\n")
     return path
 
 

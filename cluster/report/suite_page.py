@@ -16,7 +16,14 @@ _COLUMNS = ("condition", "episodes", "success", "route completion", "driving sco
 
 def suites(folder: Path) -> str:
     """The summaries of `worldfleet eval --suite` in a folder, "" without any."""
-    return "".join(_suite(summary) for summary in read_evaluations(folder) if "conditions" in summary)
+    return "".join(_readable(summary) for summary in read_evaluations(folder) if "conditions" in summary)
+
+
+def _readable(summary: Mapping[str, Any]) -> str:
+    try:
+        return _suite(summary)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return note(f"the suite {summary.get('suite')!r} cannot be read")
 
 
 def _suite(summary: Mapping[str, Any]) -> str:

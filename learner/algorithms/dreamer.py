@@ -27,6 +27,7 @@ from envs.specs import EnvSpec
 from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.dreamer_config import DreamerConfig
 from learner.batch import SequenceBatch
+from learner.checkpoint import save_tensors
 from learner.collective import Collective, current
 from learner.device import autocast, batch_tensors, fast_products
 from learner.learner_config import Precision
@@ -216,7 +217,7 @@ class DreamerAlgorithm:
         for name, module in (("world_model", self.world), ("behaviour", self.behaviour)):
             if module is not None:
                 paths.append(directory / f"{name}.pt")
-                torch.save(module.state_dict(), paths[-1])
+                save_tensors(paths[-1], module.state_dict())
         return paths
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from envs.specs import EnvSpec
 from learner.algorithms.base import Part, UpdateResult, nonfinite
 from learner.algorithms.muzero_config import MuZeroConfig
 from learner.batch import SequenceBatch
+from learner.checkpoint import save_tensors
 from learner.collective import Collective, current
 from learner.device import autocast, batch_tensors, fast_products, to_device
 from learner.learner_config import Precision
@@ -152,7 +153,7 @@ class MuZeroAlgorithm:
     def save_artifacts(self, directory: Path) -> list[Path]:
         """Write `muzero.pt`."""
         path = directory / "muzero.pt"
-        torch.save(self.model.state_dict(), path)
+        save_tensors(path, self.model.state_dict())
         return [path]
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from envs.specs import ArraySpec
+from learner.checkpoint import load_tensors, restoring, save_tensors
 from learner.models.coder_config import CoderConfig
 from learner.models.ensemble import Ensemble
 from learner.models.ensemble_config import EnsembleConfig
@@ -26,22 +25,27 @@ def save_members(model: Ensemble, directory: Path) -> list[Path]:
         path = directory / f"world_model_member_{member}.pt"
         record = model.recipe()
         record["config"]["members"] = 1
-        torch.save({**record, "state": model.member_state_dict(member)}, path)
+        save_tensors(path, {**record, "state": model.member_state_dict(member)})
         paths.append(path)
     return paths
 
 
 def load_member(path: Path) -> Ensemble:
-    """The one-member model stored in a file of `save_members`."""
-    record = torch.load(path, map_location="cpu", weights_only=True)
-    config = EnsembleConfig(**_tuples(record["config"]))
-    model: Ensemble
-    if "coder" in record:
-        coder, spec = CoderConfig(**_tuples(record["coder"])), record["observation"]
-        model = LatentEnsemble(config, coder, ArraySpec(tuple(spec["shape"]), spec["dtype"]), record["action_size"])
-    else:
-        model = Ensemble(config, record["state_size"], record["action_size"])
-    model.load_state_dict(record["state"])
+    """The one-member model stored in a file of `save_members`.
+
+    Raises:
+        CheckpointError: The file is damaged or lacks a value.
+    """
+    record = load_tensors(path)
+    with restoring(path):
+        config = EnsembleConfig(**_tuples(record["config"]))
+        model: Ensemble
+        if "coder" in record:
+            coder, spec = CoderConfig(**_tuples(record["coder"])), record["observation"]
+            model = LatentEnsemble(config, coder, ArraySpec(tuple(spec["shape"]), spec["dtype"]), record["action_size"])
+        else:
+            model = Ensemble(config, record["state_size"], record["action_size"])
+        model.load_state_dict(record["state"])
     return model
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
 from envs.adapters import GymnasiumEnv
+from learner import checkpoint
 
 ALGORITHMS = (
     "creature_latent dreamer_v1 dreamer_v2 dreamer_v3 efficientzero ensemble gumbel_muzero latent mlp muzero pets "
@@ -173,8 +178,8 @@ def test_a_finished_run_says_so(
 
 
 def test_a_run_without_a_checkpoint_overwrites_no_metrics(capsys: pytest.CaptureFixture[str], copied: Path) -> None:
-    for checkpoint in copied.glob("checkpoints/step_*"):
-        subprocess.run(["rm", "-r", str(checkpoint)], check=True)
+    for saved in copied.glob("checkpoints/step_*"):
+        subprocess.run(["rm", "-r", str(saved)], check=True)
     before = (copied / "metrics.jsonl").read_text()
     assert "--start-again" in refused(capsys, "train", "--resume", str(copied))
     assert (copied / "metrics.jsonl").read_text() == before
@@ -322,3 +327,72 @@ def test_a_full_disk_keeps_what_was_saved(finished: Path, tmp_path: Path) -> Non
     assert done.stderr.splitlines()[-1].startswith("worldfleet: error: ")
     assert {path: path.stat().st_size for path in saved} == saved
     assert not list(run_dir.glob("checkpoints/*.tmp*"))
+
+
+def test_an_evaluation_keeps_its_result_whatever_happens_to_its_files(
+    capsys: pytest.CaptureFixture[str], copied: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [word for i in range(20) for word in ("--set", f"env.step_timeout_seconds={100 + i}")]
+    asked = ["eval", "--run-dir", str(copied), "--episodes", "1", "--max-steps", "3", *many]
+    code, out, _ = run(capsys, *asked)
+    assert (code, json.loads(out)["episodes"]) == (0, 1)
+    [file] = copied.glob("eval/*max_steps=3*.json")
+    assert len(file.name) < 200
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("cluster.evaluation.write_atomic", full)
+    code, out, _ = run(capsys, *asked)
+    assert (code, json.loads(out)["episodes"]) == (0, 1)
+    assert "is not written: No space left on device" in caplog.text
+    assert not [path for path in copied.glob("eval/*") if path.stat().st_size == 0]
+
+
+@pytest.mark.parametrize("how", ["part", "value", "pickle"])
+def test_a_checkpoint_of_something_else_is_named(how: str, capsys: pytest.CaptureFixture[str], copied: Path) -> None:
+    newest = max(copied.glob("checkpoints/step_*"))
+    state = checkpoint.load(newest)
+    state.pop("learner") if how == "part" else state["learner"]["algorithm"].clear()
+    shutil.rmtree(copied / "checkpoints")
+    saved = checkpoint.save(copied / "checkpoints", int(newest.name[5:17]), state)
+    if how == "pickle":
+        torch.save(Path("code"), saved / "learner.pt")
+        content = (saved / "learner.pt").read_bytes()
+        manifest = json.loads((saved / "manifest.json").read_text())
+        manifest["files"]["learner.pt"] = {"size": len(content), "crc32": zlib.crc32(content)}
+        (saved / "manifest.json").write_text(json.dumps(manifest))
+    for command in (
+        ["eval", "--episodes", "1", "--run-dir"],
+        ["train", "--set", "schedule.total_steps=2100", "--resume"],
+    ):
+        assert saved.name in refused(capsys, *command, str(copied))
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "| head -c 1"])
+def test_a_closed_output_is_no_error(redirection: str) -> None:
+    command = f"set -o pipefail; {sys.executable} -m worldfleet presets {redirection}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_output_that_is_not_utf_8_takes_what_it_can(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "worldfleet", "doctor"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_ledger_needs_ray(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ["train", *LOCAL, "--set", "cluster.ledger=true", "--run-dir", str(tmp_path / "run")]
+    assert "cluster.mode=ray" in refused(capsys, *asked)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_of_other_options_are_said(
+    capsys: pytest.CaptureFixture[str], finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = ["train", *LOCAL, "--from-replay", str(finished), "--set", "schedule.fit_updates=1"]
+    other = ["--set", "env.options.wind_std=0.5", "--run-dir", str(tmp_path / "run")]
+    assert run(capsys, *asked, *other)[0] == 0
+    assert "env.options.wind_std=its default, the run has 0.5" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from cluster import build
 from cluster.config import EnvConfig, RunConfig
-from cluster.run_dir import RunDir, write_atomic
+from cluster.run_dir import RunDir, replacing, write_atomic
 from envs import registry
 
 
@@ -33,13 +34,47 @@ def test_other_formats_and_damage_are_refused(tmp_path: Path) -> None:
     for broken, message in (
         (text.replace("format: 2", "format: 99"), "run format 99, this version reads 2"),
         ("{", "is damaged"),
-        (text + "surprise: 1\n", "unknown configuration key 'surprise'"),
+        ("\n".join(text.splitlines()[1:-1]) + "\nsurprise: 1\n", "unknown configuration key 'surprise'"),
     ):
         (run / "config.yaml").write_text(broken)
         with pytest.raises(ValueError, match=message):
             RunDir.open(run)
     with pytest.raises(ValueError, match="is not a run directory"):
         RunDir.open(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.95, 0.9999])
+def test_a_configuration_that_is_cut_off_is_named_and_never_taken(tmp_path: Path, part: float) -> None:
+    RunDir.create(tmp_path / "run", RunConfig()).close()
+    file = tmp_path / "run" / "config.yaml"
+    text = file.read_text()
+    cut = text[: int(part * len(text))]
+    for damaged in (cut, cut[: cut.rindex("\n") + 1], text.replace("seed: 0", "seed: 1")):
+        file.write_text(damaged)
+        with pytest.raises(ValueError, match=r"run/config\.yaml"):
+            RunDir.open(tmp_path / "run")
+
+
+def test_a_configuration_of_an_earlier_version_has_no_checksum(tmp_path: Path) -> None:
+    RunDir.create(tmp_path / "run", RunConfig(seed=3)).close()
+    file = tmp_path / "run" / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("# worldfleet run, resolved configuration\n" + "".join(lines[1:-1]))
+    assert RunDir.open(tmp_path / "run")[1].seed == 3
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    write_atomic(file, "old")
+
+    def full(text: str) -> None:
+        with replacing(file) as temporary:
+            temporary.write_text(text)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        full("half")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("table.csv", "old")]
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def open_folder(
         undo.pop_all()
     for damage in recovery.damage:
         logger.warning("replay: %s", damage)
+    if recovery.lost_steps:
+        logger.warning("replay: %d steps that %s held are gone", recovery.lost_steps, directory)
     if recovery.torn_bytes:
         logger.warning("replay: cut an unfinished write of %d bytes off %s", recovery.torn_bytes, directory)
     lossy = bool(recovery.damage) or (used_before and config.durability.mode != "sync")

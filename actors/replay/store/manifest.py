@@ -132,10 +132,17 @@ def read_manifest(path: Path, with_arrays: bool = True) -> Manifest:
         content = np.fromfile(file, np.uint8, array_bytes) if with_arrays else None
     if content is not None and (len(content) != array_bytes or crc32(content.data) != array_crc):
         raise ManifestError("the checksum of its arrays is wrong")
-    fields = msgpack.unpackb(meta, strict_map_key=False)
-    spans = np.frombuffer(fields["spans"], "<u8").reshape(-1, 3)
-    arrays = {} if content is None else _split(content, fields["arrays"])
-    return Manifest(fields["name"], fields["ordinal"], fields["sequence"], spans, fields["books"], arrays)
+    try:
+        fields = msgpack.unpackb(meta, strict_map_key=False)
+        spans = np.frombuffer(fields["spans"], "<u8").reshape(-1, 3)
+        arrays = {} if content is None else _split(content, fields["arrays"])
+        manifest = Manifest(fields["name"], fields["ordinal"], fields["sequence"], spans, fields["books"], arrays)
+    except (LookupError, TypeError, ValueError, msgpack.UnpackException) as error:
+        raise ManifestError(f"its meta data is not that of a manifest: {type(error).__name__}: {error}") from error
+    books = manifest.books
+    if not (isinstance(manifest.ordinal, int) and isinstance(manifest.sequence, int) and isinstance(books, dict)):
+        raise ManifestError("its meta data is not that of a manifest")
+    return manifest
 
 
 def list_manifests(directory: Path) -> tuple[list[Manifest], list[Damage]]:

@@ -1,0 +1,1 @@
+"""Random inputs, in process: whatever comes is taken or refused in one line."""
