@@ -27,8 +27,9 @@ class Ledger:
 
     def __init__(self, path: Path, sync: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._sync, self._crc = sync, _crc_of(path)
+        self._sync, self._crc = sync, 0
         self._file = path.open("ab", buffering=0)
+        self._go_on(path.read_bytes())
         with (path.parent / _NAMES).open("ab", buffering=0) as names:
             names.write(f"{path.name}\n".encode())
             if sync:
@@ -48,6 +49,14 @@ class Ledger:
         self._file.write("".join(lines).encode())
         if self._sync:
             os.fsync(self._file)
+
+    def _go_on(self, before: bytes) -> None:
+        """Cut a torn last line and go on from the checksum of the last whole one."""
+        whole = before[: before.rfind(b"\n") + 1]
+        if len(whole) < len(before):
+            self._file.truncate(len(whole))
+        fields = whole.splitlines()[-1].split() if whole else []
+        self._crc = int(fields[3], 16) if len(fields) == 4 else 0
 
 
 def read_ledgers(directory: Path) -> Iterator[tuple[int, int, int]]:
@@ -76,9 +85,3 @@ def read_ledgers(directory: Path) -> Iterator[tuple[int, int, int]]:
             if end is not None and end != b"%08x" % crc:
                 raise ValueError(f"{path} is damaged at line {number} or before: its checksum is another one")
             yield stream_id, first_step, steps
-
-
-def _crc_of(path: Path) -> int:
-    """The checksum that the next line of a ledger goes on from."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return int(lines[-1].split()[3], 16) if lines and lines[-1].count(b" ") == 3 else 0

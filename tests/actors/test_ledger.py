@@ -34,6 +34,13 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert len(list(read_ledgers(tmp_path))) == 3
 
 
+def test_a_ledger_goes_on_after_a_torn_last_line(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.write_bytes(path.read_bytes()[:-3])
+    Ledger(path).acknowledged(HEADER)
+    assert list(read_ledgers(tmp_path)) == [(7, 0, 64), (7, 64, 64), (7, 0, 64), (7, 0, 64), (7, 64, 64)]
+
+
 def test_a_ledger_without_checksums_is_read(tmp_path: Path) -> None:
     (tmp_path / "rollout-0.1.txt").write_text("7 0 64\n7 64 64\n7 1")
     assert list(read_ledgers(tmp_path)) == [(7, 0, 64), (7, 64, 64)]
