@@ -76,8 +76,9 @@ def read_ledgers(directory: Path) -> Iterator[tuple[int, int, int]]:
     for path in found:
         crc = 0
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):  # after the last end: a torn line
+            fields = line.split()
+            end = fields.pop() if len(fields) == 4 else None
             try:
-                *fields, end = line.split() if line.count(b" ") == 3 else (*line.split(), None)
                 stream_id, first_step, steps = map(int, fields)
             except ValueError:
                 raise ValueError(f"{path} is damaged at line {number}: {line[:80]!r}") from None
