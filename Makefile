@@ -84,7 +84,8 @@ native-test: $(BUILT)  ## run the C++ tests
 native-sanitize: $(INSTALLED)  ## run the C++ tests under each of SANITIZERS
 	for sanitizer in $(SANITIZERS); do \
 		build=build/native-$${sanitizer%%,*}; \
-		$(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DNATIVE_PYTHON=OFF -DNATIVE_TESTS=ON -DNATIVE_SANITIZE=$$sanitizer; \
+		$(CMAKE) -B $$build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" \
+			-DNATIVE_PYTHON=OFF -DNATIVE_TESTS=ON -DNATIVE_SANITIZE=$$sanitizer; \
 		$(BIN)/cmake --build $$build; \
 		UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
 			$(BIN)/ctest --test-dir $$build --output-on-failure --no-tests=error; \
