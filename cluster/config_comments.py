@@ -42,7 +42,8 @@ def _meaning(config: Any, path: list[str]) -> str:
     owner = config
     for name in path[:-1]:
         owner = owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
-    return meanings(type(owner)).get(path[-1], "") if dataclasses.is_dataclass(owner) else ""
+    cls: type = type(owner)
+    return meanings(cls).get(path[-1], "") if dataclasses.is_dataclass(cls) else ""
 
 
 @cache
