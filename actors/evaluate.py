@@ -111,6 +111,10 @@ def never() -> bool:
     return False
 
 
+def untold(ended: int, episodes: int) -> None:
+    """Nobody waits to hear it."""
+
+
 def wilson_interval(successes: int, trials: int, z: float = _Z95) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927, "Probable inference")."""
     assert 0 <= successes <= trials > 0
@@ -148,13 +152,20 @@ class Evaluator:
         """Steps after which an episode is cut."""
         return self._config.max_steps or self._env.spec.max_episode_steps or DEFAULT_MAX_STEPS
 
-    def evaluate(self, policy: Policy, algorithm: str = "", stopping: Callable[[], bool] = never) -> Evaluation:
+    def evaluate(
+        self,
+        policy: Policy,
+        algorithm: str = "",
+        stopping: Callable[[], bool] = never,
+        ended: Callable[[int, int], object] = untold,
+    ) -> Evaluation:
         """Run all episodes and sum them up.
 
         Args:
             policy: Acts, without exploration.
             algorithm: Copied into the summary.
             stopping: Asked before every step of the environments.
+            ended: Told before every step how many episodes have ended, and of how many.
 
         Raises:
             EvaluationStopped: `stopping` said so.
@@ -168,7 +179,12 @@ class Evaluator:
             if broken:
                 self._env.close()
                 self._env = film.env = self._make_env()
-            wave = _Wave(self._env, max(0, self._config.keep_episodes - begin), self.max_steps, film, stopping)
+
+            def step_begins(count: int, before: int = begin) -> bool:
+                ended(before + count, self._config.episodes)
+                return stopping()
+
+            wave = _Wave(self._env, max(0, self._config.keep_episodes - begin), self.max_steps, film, step_begins)
             count = min(self._env.num_envs, self._config.episodes - begin)
             film.begin(begin, count)
             wave.run(policy, self.env_seeds[begin : begin + count], self._policy_seeds[begin : begin + count])
@@ -276,12 +292,10 @@ class _Wave:
         keep: Leading episodes whose steps are kept.
         max_steps: Steps after which an episode is cut.
         film: Records the first episodes.
-        stopping: Asked before every step.
+        stopping: Asked before every step, with how many episodes have ended.
     """
 
-    def __init__(
-        self, env: VectorEnv, keep: int, max_steps: int, film: _Film, stopping: Callable[[], bool] = never
-    ) -> None:
+    def __init__(self, env: VectorEnv, keep: int, max_steps: int, film: _Film, stopping: Callable[[int], bool]) -> None:
         self._env, self._keep, self._max_steps = env, keep, max_steps
         self._film, self._stopping = film, stopping
         self._fresh = True
@@ -306,7 +320,7 @@ class _Wave:
         actions = np.zeros((self._env.num_envs, *spec.action.shape), spec.action.dtype)
         while active.size:
             assert view is not None
-            if self._stopping():
+            if self._stopping(len(ended)):
                 raise EvaluationStopped
             self._film.take(active, steps)
             output = policy.act(view, carry, False)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +20,7 @@ from envs.carla.standin.options import add_options as add_standin_options
 from envs.numbers import NonNegativeInt, PositiveFloat, PositiveInt, read_value
 
 if TYPE_CHECKING:
+    from cluster.bench.row import BenchRow
     from cluster.config import RunConfig
 
 logger = logging.getLogger("worldfleet")
@@ -72,10 +73,25 @@ def _run(arguments: Sequence[str] | None) -> int:
         level=logging.DEBUG if options.debug else logging.INFO,
         format="%(asctime)s %(levelname).1s %(message)s",
         datefmt="%H:%M:%S",
-        stream=sys.stderr,
+        stream=_Stderr(),
     )
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
+
+
+class _Stderr:
+    """The standard error of the moment: while a picture is live there, what is logged scrolls above it."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def _next(command: str) -> None:
+    """Tell the command that people type after this one; never on stdout, which is read by programs."""
+    logger.info("next: worldfleet %s", command)
 
 
 def _complain(message: str, code: int) -> int:
@@ -138,6 +154,7 @@ def _eval(options: argparse.Namespace) -> int:
         from cluster.suites import run_suite
 
         sys.stdout.write(json.dumps(run_suite(options.run_dir, options.suite, options.seed, options.set)) + "\n")
+        _next(f"report --run-dir {options.run_dir}")
         return 0
     from cluster.evaluation import evaluate_run
 
@@ -151,17 +168,20 @@ def _eval(options: argparse.Namespace) -> int:
         options.max_steps,
     )
     sys.stdout.write(json.dumps(summary) + "\n")
+    _next(f"report --run-dir {options.run_dir}")
     return 0
 
 
 def _config(options: argparse.Namespace) -> int:
     from cluster import build, machine
     from cluster.config import to_yaml
+    from cluster.config_comments import with_comments
 
     config = _resolve(options)
     machine.check(config)  # what `train` would refuse
     build.check(config)
-    sys.stdout.write(to_yaml(config))
+    text = to_yaml(config)
+    sys.stdout.write(text if options.no_comments else with_comments(text, config))
     return 0
 
 
@@ -213,9 +233,12 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from cluster.report.compare import compare
+    from cluster.report.compare import DEFAULT_OUTPUT, compare
 
-    sys.stdout.write(f"{compare(options.run_dirs, options.output)}\n")
+    output = options.output or DEFAULT_OUTPUT
+    if options.output is None and output.exists():
+        raise ValueError(f"{output} exists and stays; name the picture with --output")
+    sys.stdout.write(f"{compare(options.run_dirs, output)}\n")
     return 0
 
 
@@ -301,10 +324,8 @@ def bench_options(measure: Callable[..., Any], assignments: Sequence[str]) -> di
 def _bench(options: argparse.Namespace) -> int:
     import importlib
 
-    from cluster.bench.row import BenchRow
-
     measure = importlib.import_module(BENCHES[options.topic]).run
-    rows: Iterable[BenchRow] = measure(**bench_options(measure, options.set))
+    rows: Iterable[BenchRow] = _told(measure(**bench_options(measure, options.set)))
     if options.json:
         for row in rows:
             sys.stdout.write(json.dumps(dataclasses.asdict(row)) + "\n")
@@ -315,12 +336,19 @@ def _bench(options: argparse.Namespace) -> int:
 
     table = Table(title=f"worldfleet bench {options.topic}")
     for name in ("case", "value", "unit", "threads", "peer", "peer value", "ratio"):
-        table.add_column(name, justify="left" if name in ("case", "unit", "peer") else "right")
+        table.add_column(name, justify="left" if name in ("case", "unit", "peer") else "right", overflow="fold")
     for row in rows:
         peer_value, ratio = (f"{x:.4g}" if x is not None else "" for x in (row.peer_value, row.ratio))
         table.add_row(row.case, f"{row.value:.4g}", row.unit, str(row.threads), row.peer, peer_value, ratio)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
     return 0
+
+
+def _told(rows: Iterable[BenchRow]) -> Iterator[BenchRow]:
+    """The rows, each logged when it comes: all of them can take minutes."""
+    for row in rows:
+        logger.info("%s: %.4g %s", row.case, row.value, row.unit)
+        yield row
 
 
 def _number(hint: Any) -> Callable[[str], Any]:
@@ -365,6 +393,15 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(_complain(f"{message}; see {self.prog} --help", 2))
 
 
+class _Help(argparse.HelpFormatter):
+    """Says the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        known = action.default not in (None, False, argparse.SUPPRESS) and action.default != []
+        return f"{text} (default: %(default)s)" if known and "default" not in text else text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="worldfleet", description="World models at fleet scale.")
     parser.add_argument("--version", action="version", version=f"worldfleet {worldfleet_version()}")
@@ -372,7 +409,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, formatter_class=_Help)
         sub.set_defaults(command=command)
         return sub
 
@@ -395,8 +432,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume-auto", action="store_true", help="continue --run-dir if it holds a run, else start it")
 
     sub = add("eval", _eval, "Evaluate a run on held-out seeds; one JSON object on stdout.")
-    sub.add_argument("--run-dir", type=_path, required=True)
-    sub.add_argument("--episodes", type=_number(PositiveInt), default=100)
+    sub.add_argument("--run-dir", type=_path, required=True, help="directory of the run")
+    sub.add_argument("--episodes", type=_number(PositiveInt), default=100, help="episodes on held-out seeds")
     sub.add_argument("--seed", type=_number(NonNegativeInt), default=0, help="chooses the held-out episodes")
     sub.add_argument(
         "--max-steps",
@@ -415,10 +452,12 @@ def _parser() -> argparse.ArgumentParser:
         help="use the model otherwise, e.g. algorithm.acting=planner, env.options.wind_std=1",
     )
 
-    _add_selection(add("config", _config, "Print the resolved configuration."))
+    sub = add("config", _config, "Print the resolved configuration, with what its keys mean.")
+    _add_selection(sub)
+    sub.add_argument("--no-comments", action="store_true", help="keys and values only")
     add("presets", _presets, "List the presets.")
     sub = add("doctor", _doctor, "Say what this machine offers and what will be used.")
-    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--json", action="store_true", help="one JSON object instead of text")
     sub.add_argument(
         "--clean",
         action="store_true",
@@ -436,15 +475,17 @@ def _parser() -> argparse.ArgumentParser:
     add_standin_options(add("carla-standin", _carla_standin, standin))
 
     sub = add("report", _report, "Write report.html of a run.")
-    sub.add_argument("--run-dir", type=_path, required=True)
+    sub.add_argument("--run-dir", type=_path, required=True, help="directory of the run")
     sub.add_argument("--recorded", action="store_true", help="show what the run has written; start no simulator")
 
     sub = add("compare", _compare, "Draw the learning curves of runs into one picture, with their points as CSV.")
-    sub.add_argument("run_dirs", type=_path, nargs="+", metavar="RUN_DIR")
-    sub.add_argument("--output", type=_path, default=Path("curves.png"), help="picture to write (default: curves.png)")
+    sub.add_argument("run_dirs", type=_path, nargs="+", metavar="RUN_DIR", help="directories of runs")
+    sub.add_argument(
+        "--output", type=_path, help="picture to write, with its points in a .csv beside it (default: curves.png)"
+    )
 
     audit = "Check that the replay of a run holds every step it acknowledged (needs cluster.ledger=true)."
-    add("audit", _audit, audit).add_argument("--run-dir", type=_path, required=True)
+    add("audit", _audit, audit).add_argument("--run-dir", type=_path, required=True, help="directory of the run")
 
     again = "Run an update that was not finite again, with anomaly detection, and name the first bad tensor."
     sub = add("replay-update", _replay_update, again)
@@ -459,20 +500,20 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=_number(PositiveInt), help="steps of each test set, with --run-dir (default: 4000)"
     )
     sub.add_argument("--algo", default="pets", help="algorithm preset (default: pets, the only one it can train)")
-    sub.add_argument("--env", default="nav3d")
-    sub.add_argument("--output", type=_path, default=Path("docs/results"))
-    sub.add_argument("--seeds", type=_number(PositiveInt), default=3)
+    sub.add_argument("--env", default="nav3d", help="environment preset, without --run-dir")
+    sub.add_argument("--output", type=_path, default=Path("docs/results"), help="folder, without --run-dir")
+    sub.add_argument("--seeds", type=_number(PositiveInt), default=3, help="runs of the study, without --run-dir")
     sub.add_argument("--models", action="store_true", help="one table of every one-step model instead of the study")
-    sub.add_argument("--seed", type=int, default=0, help="of that table (default: 0)")
+    sub.add_argument("--seed", type=_number(NonNegativeInt), default=0, help="of that table (default: 0)")
     sub.add_argument("--quick", action="store_true", help="a small study that shows the command works")
 
     sub = add("tree", _tree, "Write the searches of one episode as a page to step through, as JSON and for Graphviz.")
-    sub.add_argument("--run-dir", type=Path, required=True)
-    sub.add_argument("--seed", type=int, default=0, help="chooses the episode (default: 0)")
+    sub.add_argument("--run-dir", type=_path, required=True, help="directory of the run")
+    sub.add_argument("--seed", type=_number(NonNegativeInt), default=0, help="chooses the episode (default: 0)")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the run's configuration")
 
     sub = add("bench", _bench, "Measure speed as ratios to peers or physical bounds of the same run.")
-    sub.add_argument("topic", choices=sorted(BENCHES))
+    sub.add_argument("topic", choices=sorted(BENCHES), help="what is measured")
     sub.add_argument("--json", action="store_true", help="one JSON object a row instead of a table")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an argument of the benchmark")
     return parser

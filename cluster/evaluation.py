@@ -18,6 +18,7 @@ import numpy as np
 from cluster import build
 from cluster.checkpoints import read
 from cluster.config import RunConfig, override
+from cluster.progress import Waiting
 from cluster.report import imagination
 from cluster.report.pictures import write_gif
 from cluster.run_dir import RunDir, write_atomic
@@ -142,8 +143,8 @@ def evaluate_run(
     keep = imagination.EPISODES if imagination.applies(config) else 0
     try:
         evaluator = build.evaluator(config, episodes, seed, gif_episodes, keep, max_steps=max_steps)
-        with closing(evaluator):
-            evaluation = evaluator.evaluate(trained.policy, config.algorithm.name)
+        with closing(evaluator), Waiting(f"evaluating {path}") as waiting:
+            evaluation = evaluator.evaluate(trained.policy, config.algorithm.name, ended=waiting.episodes)
     except SimulatorError as error:
         raise RunFailed(f"no evaluation of {config.env.name}: {error}") from error
     summary = {**evaluation.summary.as_dict(), "seed": seed, "train_steps": trained.steps, "run_dir": str(path)}

@@ -17,6 +17,7 @@ from actors.evaluate import bootstrap_interval
 from actors.records import Episode
 from cluster import build
 from cluster.evaluation import Trained, check_arrays, load_trained
+from cluster.progress import Waiting
 from cluster.run_dir import write_atomic
 from cluster.supervise import RunFailed
 from envs.carla.suites import Condition, Suite, suite
@@ -88,7 +89,8 @@ def _episodes(trained: Trained, chosen: Suite, condition: Condition, seed: int) 
         evaluator = build.evaluator(config, len(seeds), seed)
         with closing(evaluator):
             evaluator.env_seeds = seeds
-            return evaluator.evaluate(trained.policy, config.algorithm.name).episodes
+            with Waiting(condition.name) as waiting:
+                return evaluator.evaluate(trained.policy, config.algorithm.name, ended=waiting.episodes).episodes
     except SimulatorError as error:
         raise RunFailed(f"no evaluation of {condition.env}: {error}") from error
 

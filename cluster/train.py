@@ -240,6 +240,7 @@ def _attempt(config: RunConfig, run_dir: RunDir, state: dict[str, Any] | None, s
         _mark_stop(run_dir, reason, recorder.steps, saved)
     run_dir.event(event="end", step=recorder.steps, reason=reason)
     logger.info("%s after %d steps; %s", reason, recorder.steps, run_dir.path)
+    logger.info("next: worldfleet %s", f"{'eval --run-dir' if reason == 'done' else 'train --resume'} {run_dir.path}")
     return Outcome(recorder.steps, reason, 0 if reason == "done" else config.cluster.stop_exit_code)
 
 

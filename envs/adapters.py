@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import os
 from collections.abc import Container, Mapping
 from typing import Any
 
@@ -286,6 +287,16 @@ def _declared_metrics(env: gym.Env[Any, Any], name: str) -> dict[str, MetricKind
     return {}
 
 
+def quiet_sdl() -> None:
+    """Let pygame draw into memory without a word where there is neither a sound card nor a screen to ask for.
+
+    The user's own settings stay, and windows still open where there is a screen.
+    """
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    if "DISPLAY" not in os.environ and "WAYLAND_DISPLAY" not in os.environ:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
 def make_gym(name: str, **options: Any) -> gym.Env[Any, Any]:
     """The environment behind "gym:<id>".
 
@@ -298,6 +309,7 @@ def make_gym(name: str, **options: Any) -> gym.Env[Any, Any]:
     """
     import envs.nav3d.registration  # noqa: F401 (registers its ids)
 
+    quiet_sdl()
     gymnasium_id = name.removeprefix("gym:")
     options = {"disable_env_checker": True, **options}  # what the environment returns is checked by envs.contract
     try:

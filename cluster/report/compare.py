@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 
-from cluster.report.data import Metrics, read_mapping, read_metrics
+from cluster.report.data import Metrics, is_number, read_evaluations, read_mapping, read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from cluster.run_dir import replacing
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_OUTPUT = Path("curves.png")
 
 CURVES = {
     "success rate": ("rollout/success_rate", "eval/success_rate"),
@@ -34,13 +41,14 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
         The picture.
 
     Raises:
-        ValueError: A directory has no metrics or no episode, or the picture is of another kind.
+        ValueError: A directory has no metrics or no episode or is there twice, or the picture is of another kind.
     """
     if output.suffix not in (".png", ".svg"):
         raise ValueError(f"the picture must end in .png or .svg, got {output.name}")
-    runs = {_label(run_dir): read_metrics(run_dir / "metrics.jsonl") for run_dir in run_dirs}
-    if len(runs) < len(run_dirs):
-        raise ValueError("two of the run directories have the same name")
+    twice = [run_dir for run_dir, times in Counter(path.resolve() for path in run_dirs).items() if times > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is named twice")
+    runs = {label: _points_of(run_dir) for label, run_dir in zip(_labels(run_dirs), run_dirs, strict=True)}
     for run_dir, metrics in zip(run_dirs, runs.values(), strict=True):
         if not metrics.rows:
             raise ValueError(f"{run_dir} has no metrics")
@@ -48,6 +56,8 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
             raise ValueError(f"{run_dir} has not finished an episode yet")
     output.parent.mkdir(parents=True, exist_ok=True)
     _draw(runs, output)
+    if output.with_suffix(".csv").exists():
+        logger.warning("%s was there and is replaced", output.with_suffix(".csv"))
     with replacing(output.with_suffix(".csv")) as table, table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -56,11 +66,30 @@ def compare(run_dirs: Sequence[Path], output: Path) -> Path:
     return output
 
 
-def _label(run_dir: Path) -> str:
-    """The run's name and what it trained."""
-    config = read_mapping(run_dir / "config.yaml")
-    names = [config.get(part, {}).get("name", "?") for part in ("algorithm", "env")]
-    return f"{run_dir.name}: {' on '.join(names)}"
+def _labels(run_dirs: Sequence[Path]) -> list[str]:
+    """Each run's name, where two are alike their paths, and what it trained."""
+    names = Counter(run_dir.resolve().name for run_dir in run_dirs)
+    labels = []
+    for run_dir in run_dirs:
+        config = read_mapping(run_dir / "config.yaml")
+        trained = [config.get(part, {}).get("name", "?") for part in ("algorithm", "env")]
+        name = run_dir.resolve().name
+        labels.append(f"{name if names[name] == 1 else run_dir}: {' on '.join(trained)}")
+    return labels
+
+
+def _points_of(run_dir: Path) -> Metrics:
+    """A run's metrics, with the evaluations that `worldfleet eval` has made of it at their steps."""
+    metrics = read_metrics(run_dir / "metrics.jsonl")
+    held_out = []
+    for summary in read_evaluations(run_dir / "eval"):
+        step = summary.get("train_steps")
+        values = {f"eval/{name}": summary.get(name) for name in ("success_rate", "return_mean")}
+        if is_number(step):
+            before = [row["time"] for row in metrics.rows if row["step"] <= step and "time" in row]
+            row = {"step": step, "time": before[-1] if before else 0.0}
+            held_out.append(row | {name: value for name, value in values.items() if is_number(value)})
+    return replace(metrics, rows=(*metrics.rows, *held_out))
 
 
 def _points(label: str, metrics: Metrics) -> list[tuple[str, int, float, str, float]]:

@@ -146,6 +146,7 @@ def run(
     }
     output.mkdir(parents=True, exist_ok=True)
     for name, settings in runs.items():
+        logger.info("%s is trained and measured", name)
         record["models"][name] = measure(settings, streams, windows, config, seed)
         record["seconds"] = round(time.perf_counter() - start, 1)
         logger.info("%s: %s", name, record["models"][name])

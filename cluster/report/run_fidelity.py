@@ -19,6 +19,7 @@ from actors.random_policy import RandomPolicy
 from actors.records import Policy
 from cluster import build
 from cluster.evaluation import Trained, load_trained
+from cluster.progress import Waiting
 from cluster.report.fidelity import collect
 from cluster.report.imagination import error_record
 from cluster.report.run_fidelity_page import write_markdown, write_plot
@@ -92,8 +93,9 @@ def measure_run(path: Path, config: RunStudyConfig, seed: int = 0) -> Path:
     for name, policy in behaviours.items():
         env = trained.config.env
         vector = make_vector_env(env.name, config.num_envs, mode=env.mode, **env.options)
-        streams = collect(vector, policy, config.steps, derive_seed(seed, f"fidelity {name}"))
-        tests[name] = measure(trained, streams, config, seed)
+        with Waiting(f"{name}: {config.steps} steps, and what the model predicts of them"):
+            streams = collect(vector, policy, config.steps, derive_seed(seed, f"fidelity {name}"))
+            tests[name] = measure(trained, streams, config, seed)
         logger.info("%s: %d start states", name, tests[name]["starts"])
     record = {
         "env": trained.config.env.name,

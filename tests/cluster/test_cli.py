@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
+import logging
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import types
 import zlib
 from pathlib import Path
 
@@ -16,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+from cluster import cli
+from cluster.bench.row import BenchRow
 from cluster.cli import main
 from cluster.config import resolve
 from cluster.train import train
@@ -396,3 +401,29 @@ def test_steps_of_other_options_are_said(
     other = ["--set", "env.options.wind_std=0.5", "--run-dir", str(tmp_path / "run")]
     assert run(capsys, *asked, *other)[0] == 0
     assert "env.options.wind_std=its default, the run has 0.5" in caplog.text
+
+
+def test_every_option_says_what_it_is_and_its_default() -> None:
+    parsers: list[argparse.ArgumentParser] = [cli._parser()]
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+                continue
+            assert action.help, (parser.prog, action.dest)
+            text = parser._get_formatter()._get_help_string(action)  # type: ignore[attr-defined]
+            told = action.default in (None, False, argparse.SUPPRESS) or action.default == [] or "default" in text
+            assert told, (parser.prog, action.dest)
+    assert len(parsers) > 12
+
+
+def test_rows_of_a_benchmark_are_told_as_they_come_and_not_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = "a case with a name that no terminal of eighty columns could hold beside its six other columns, " * 2
+    module = types.SimpleNamespace(run=lambda: iter([BenchRow("replay", case, 1.5, "GB/s", 1, "memcpy", 3.0)]))
+    monkeypatch.setitem(sys.modules, cli.BENCHES["replay"], module)  # type: ignore[arg-type]
+    with caplog.at_level(logging.INFO), pytest.raises(SystemExit):
+        cli.main(["bench", "replay"])
+    assert case in capsys.readouterr().out
+    assert f"{case}: 1.5 GB/s" in caplog.text

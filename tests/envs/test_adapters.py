@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -325,3 +328,14 @@ def test_equal_seeds_give_equal_episodes() -> None:
     first, second = make_env("gym:Pendulum-v1"), make_env("gym:Pendulum-v1")
     for env_a, env_b in [(first.reset(seed=5), second.reset(seed=5)), (first.reset(), second.reset())]:
         assert_array_equal(env_a.observation["state"], env_b.observation["state"])
+
+
+def test_pictures_of_pygame_come_without_words_of_sound_cards_and_screens() -> None:
+    code = (
+        "from envs.registry import make_env; env = make_env('gym:CartPole-v1'); env.reset(1); print(env.render().shape)"
+    )
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith(("SDL_", "XDG_", "DISPLAY"))}
+    done = subprocess.run([sys.executable, "-c", code], env=quiet, capture_output=True, text=True, check=True)
+    assert done.stdout == "(400, 600, 3)\n"
+    assert "ALSA" not in done.stderr
+    assert "XDG" not in done.stderr
