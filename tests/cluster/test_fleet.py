@@ -93,7 +93,7 @@ def test_factories_fit_their_actors(algo: str, tmp_path: Path, monkeypatch: pyte
     serving = "planner" if algo == "pets" else "inference"
     assert set(started) == {"weights", "replay", "learner", "rollout", "evaluator", serving}
     assert started["rollout"].arguments["weights"] is None  # the server has them
-    assert started["rollout"].arguments["ledger"] == tmp_path / "rollout-0.3.txt"
+    assert started["rollout"].arguments["make_ledger"].args == (tmp_path / "rollout-0.3.txt", False)
     assert started[serving].arguments["name"] == f"{serving}-0"
 
 
