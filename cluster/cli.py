@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cluster.printed import printed_apart
 from cluster.reader import read_yaml
 from cluster.supervise import RunFailed
 from envs.carla.standin.options import add_options as add_standin_options
@@ -108,6 +109,11 @@ def _describe(error: Exception) -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
+    with printed_apart():
+        return _trained(options)
+
+
+def _trained(options: argparse.Namespace) -> int:
     from cluster.train import default_run_dir, train
 
     if options.resume is not None:
@@ -153,20 +159,23 @@ def _eval(options: argparse.Namespace) -> int:
     if options.suite is not None:
         from cluster.suites import run_suite
 
-        sys.stdout.write(json.dumps(run_suite(options.run_dir, options.suite, options.seed, options.set)) + "\n")
+        with printed_apart():
+            summary = run_suite(options.run_dir, options.suite, options.seed, options.set)
+        sys.stdout.write(json.dumps(summary) + "\n")
         _next(f"report --run-dir {options.run_dir}")
         return 0
     from cluster.evaluation import evaluate_run
 
-    summary = evaluate_run(
-        options.run_dir,
-        options.episodes,
-        options.seed,
-        options.gif_episodes,
-        options.precision,
-        options.set,
-        options.max_steps,
-    )
+    with printed_apart():
+        summary = evaluate_run(
+            options.run_dir,
+            options.episodes,
+            options.seed,
+            options.gif_episodes,
+            options.precision,
+            options.set,
+            options.max_steps,
+        )
     sys.stdout.write(json.dumps(summary) + "\n")
     _next(f"report --run-dir {options.run_dir}")
     return 0
@@ -177,9 +186,10 @@ def _config(options: argparse.Namespace) -> int:
     from cluster.config import to_yaml
     from cluster.config_comments import with_comments
 
-    config = _resolve(options)
-    machine.check(config)  # what `train` would refuse
-    build.check(config)
+    with printed_apart():
+        config = _resolve(options)
+        machine.check(config)  # what `train` would refuse
+        build.check(config)
     text = to_yaml(config)
     sys.stdout.write(text if options.no_comments else with_comments(text, config))
     return 0
@@ -226,9 +236,11 @@ def _check_env(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from cluster.report.page import write_report
 
-    if not options.recorded:
-        _imagine(options.run_dir)
-    sys.stdout.write(f"{write_report(options.run_dir)}\n")
+    with printed_apart():
+        if not options.recorded:
+            _imagine(options.run_dir)
+        page = write_report(options.run_dir)
+    sys.stdout.write(f"{page}\n")
     return 0
 
 
@@ -263,7 +275,8 @@ def _audit(options: argparse.Namespace) -> int:
 def _replay_update(options: argparse.Namespace) -> int:
     from cluster.bundle import replay_update
 
-    replayed = replay_update(options.bundle)
+    with printed_apart():
+        replayed = replay_update(options.bundle)
     record = {**dataclasses.asdict(replayed), "verdict": replayed.verdict}
     sys.stdout.write(json.dumps(record) + "\n" if options.json else replayed.text())
     return 0
@@ -275,12 +288,15 @@ def _fidelity(options: argparse.Namespace) -> int:
 
         chosen = {name: getattr(options, name) for name in ("steps", "horizon") if getattr(options, name) is not None}
         config = dataclasses.replace(QUICK if options.quick else RunStudyConfig(), **chosen)
-        sys.stdout.write(f"{measure_run(options.run_dir, config)}\n")
+        with printed_apart():
+            table = measure_run(options.run_dir, config)
+        sys.stdout.write(f"{table}\n")
         return 0
     if options.models:
         from cluster.report import models
 
-        table = models.run(options.output, options.env, options.seed, models.QUICK if options.quick else None)
+        with printed_apart():
+            table = models.run(options.output, options.env, options.seed, models.QUICK if options.quick else None)
         sys.stdout.write(f"{table}\n")
         return 0
     from cluster.report.fidelity import ALGORITHMS, run
@@ -288,14 +304,18 @@ def _fidelity(options: argparse.Namespace) -> int:
 
     if options.algo not in ALGORITHMS:
         raise ValueError(unknown_name("algorithm of the study without --run-dir", options.algo, ALGORITHMS))
-    sys.stdout.write(f"{run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)}\n")
+    with printed_apart():
+        table = run(options.output, env=options.env, seeds=options.seeds, quick=options.quick)
+    sys.stdout.write(f"{table}\n")
     return 0
 
 
 def _tree(options: argparse.Namespace) -> int:
     from cluster.searches import record_searches
 
-    sys.stdout.write(f"{record_searches(options.run_dir, options.seed, overrides=options.set)}\n")
+    with printed_apart():
+        page = record_searches(options.run_dir, options.seed, overrides=options.set)
+    sys.stdout.write(f"{page}\n")
     return 0
 
 
@@ -346,7 +366,12 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _told(rows: Iterable[BenchRow]) -> Iterator[BenchRow]:
     """The rows, each logged when it comes: all of them can take minutes."""
-    for row in rows:
+    following = iter(rows)
+    while True:
+        with printed_apart():
+            row = next(following, None)
+        if row is None:
+            return
         logger.info("%s: %.4g %s", row.case, row.value, row.unit)
         yield row
 
