@@ -231,7 +231,7 @@ def test_serving_actor_plans_for_rollout_actors_and_follows_the_weights(shards: 
     from actors.service import RayPolicyServer, RolloutActor, ServingActor
 
     store = remote(EnsembleWeights)
-    planner = remote(ServingActor, planner_policy, store, 8, 20.0, "planner-0", 0.05)
+    planner = remote(ServingActor, planner_policy, lambda: store, 8, 20.0, "planner-0", 0.05)
 
     def make(actor: int) -> RolloutLoop:
         policy = RemotePolicy(RayPolicyServer(planner), ("state",))
@@ -263,8 +263,8 @@ def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: l
     from actors.service import RayPolicyServer, RolloutActor, ServingActor
 
     restarting = ray.remote(ServingActor).options(num_cpus=0, max_restarts=2, max_task_retries=-1)
-    store = remote(FakeWeights, 6)
-    server = restarting.remote(recurrent_policy, store, 256, 5.0, "inference-0")
+    kept = ray.remote(FakeWeights).options(num_cpus=0, name="weights of a test").remote(6)
+    server = restarting.remote(recurrent_policy, partial(ray.get_actor, "weights of a test"), 256, 5.0, "inference-0")
 
     def make(actor: int, served: bool) -> RolloutLoop:
         policy = RemotePolicy(RayPolicyServer(server), ("count",)) if served else recurrent_policy()
@@ -276,6 +276,7 @@ def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: l
     time.sleep(0.2)
     ray.kill(server, no_restart=False)
     assert sum(s.steps for s in ray.get(running)) == 2 * 8 * 256
+    ray.kill(kept)
     ray.get([actor.flush.remote() for actor in actors])
     direct = {block.stream_id: block for block in make(1, False).collect(64).blocks}
     streams = {stream: shard for shard in shards for stream in ray.get(shard.streams.remote())}
