@@ -276,7 +276,6 @@ def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: l
     time.sleep(0.2)
     ray.kill(server, no_restart=False)
     assert sum(s.steps for s in ray.get(running)) == 2 * 8 * 256
-    ray.kill(kept)
     ray.get([actor.flush.remote() for actor in actors])
     direct = {block.stream_id: block for block in make(1, False).collect(64).blocks}
     streams = {stream: shard for shard in shards for stream in ray.get(shard.streams.remote())}
@@ -288,6 +287,7 @@ def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: l
         if stream in direct:
             for key, value in direct[stream].data.items():
                 np.testing.assert_array_equal(batch.data[key][0, :64], value, err_msg=key)
+    ray.kill(kept)
 
 
 def _policy(version: int) -> CheckingPolicy:
