@@ -269,7 +269,8 @@ class ServingActor:
 
     Args:
         make_policy: Builds the policy.
-        weights: Handle of the weight store.
+        find_weights: Gives the handle of the weight store. A handle among the arguments would lie in the object store,
+            and a restart would fail once it is gone from there.
         max_rows: Rows of a batch at most.
         max_wait_ms: How long the first request of a batch waits for others.
         name: The actor, in its metrics.
@@ -279,14 +280,14 @@ class ServingActor:
     def __init__(
         self,
         make_policy: Callable[[], Policy],
-        weights: Any,
+        find_weights: Callable[[], Any],
         max_rows: int = 64,
         max_wait_ms: float = 2.0,
         name: str = "serving-0",
         poll_seconds: float = 0.2,
     ) -> None:
         self._policy = make_policy()
-        self._weights = weights
+        self._weights = find_weights()
         self._poll_seconds = poll_seconds
         self._newer: tuple[int, dict[str, NDArray[Any]]] | None = None
         self._first_fetch: asyncio.Task[None] | None = None

@@ -151,7 +151,7 @@ def _start_server(fleet: Fleet, index: int, options: dict[str, Any], name: str) 
     actor: Any = ray.remote(ServingActor)
     return actor.options(**options).remote(
         partial(build.policy, fleet.config, "cuda" if options.get("num_gpus") else "cpu"),
-        fleet.weights,
+        partial(ray.get_actor, fleet.ray_names["weights", 0]),
         section.max_rows,
         section.max_wait_ms,
         f"{name}-{index}",

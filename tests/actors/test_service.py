@@ -231,7 +231,7 @@ def test_serving_actor_plans_for_rollout_actors_and_follows_the_weights(shards: 
     from actors.service import RayPolicyServer, RolloutActor, ServingActor
 
     store = remote(EnsembleWeights)
-    planner = remote(ServingActor, planner_policy, store, 8, 20.0, "planner-0", 0.05)
+    planner = remote(ServingActor, planner_policy, lambda: store, 8, 20.0, "planner-0", 0.05)
 
     def make(actor: int) -> RolloutLoop:
         policy = RemotePolicy(RayPolicyServer(planner), ("state",))
@@ -263,8 +263,8 @@ def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: l
     from actors.service import RayPolicyServer, RolloutActor, ServingActor
 
     restarting = ray.remote(ServingActor).options(num_cpus=0, max_restarts=2, max_task_retries=-1)
-    store = remote(FakeWeights, 6)
-    server = restarting.remote(recurrent_policy, store, 256, 5.0, "inference-0")
+    kept = ray.remote(FakeWeights).options(num_cpus=0, name="weights of a test").remote(6)
+    server = restarting.remote(recurrent_policy, partial(ray.get_actor, "weights of a test"), 256, 5.0, "inference-0")
 
     def make(actor: int, served: bool) -> RolloutLoop:
         policy = RemotePolicy(RayPolicyServer(server), ("count",)) if served else recurrent_policy()
@@ -287,6 +287,7 @@ def test_a_serving_actor_that_dies_costs_no_step_of_a_recurrent_policy(shards: l
         if stream in direct:
             for key, value in direct[stream].data.items():
                 np.testing.assert_array_equal(batch.data[key][0, :64], value, err_msg=key)
+    ray.kill(kept)
 
 
 def _policy(version: int) -> CheckingPolicy:

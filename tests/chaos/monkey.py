@@ -124,7 +124,7 @@ class Chaos:
         assert driver.wait(180) == 0, self.tail()
         self.let_go(math.inf)
         marker = json.loads((self.run_dir / "STOPPED.json").read_text())
-        target = marker["step"] + 2000
+        target = marker["step"] + 1000
         driver = self.start("--resume", str(self.run_dir), "--set", f"schedule.total_steps={target}")
         assert driver.wait(300) == 0, self.tail()
         done = json.loads((self.run_dir / "DONE.json").read_text())

@@ -86,7 +86,14 @@ def test_factories_fit_their_actors(algo: str, tmp_path: Path, monkeypatch: pyte
     overrides = ["roles.inference.count=1", "schedule.eval_every=500", "cluster.ledger=true"]
     config = resolve(algo, "nav3d", "debug", overrides=overrides)
     options = {"name": "x", "num_cpus": 0.1, "num_gpus": 0.0, "memory": 0, "resources": {}, "max_restarts": 1}
-    fleet: Any = SimpleNamespace(config=config, weights="weights", incarnation=3, ledgers=tmp_path, bundles=tmp_path)
+    fleet: Any = SimpleNamespace(
+        config=config,
+        weights="weights",
+        ray_names={("weights", 0): "weights-0"},
+        incarnation=3,
+        ledgers=tmp_path,
+        bundles=tmp_path,
+    )
     fleet.layout = open_layout(tmp_path / "replay", config.replay)
     fleet.actors = {name: [f"{name}-{index}" for index in range(config.count(name))] for name in ROLES}
     started = {name: role.factory(fleet, 0, options) for name, role in ROLES.items() if config.count(name)}

@@ -72,6 +72,7 @@ def test_a_run_ends_on_target_although_every_part_dies_once(tmp_path: Path) -> N
         kill_one(run_dir, name, process)
     _, log = process.communicate(timeout=500)
     assert process.returncode == 0, log
+    assert "restart will fail" not in log
     assert "actors: weights-0 replay-0 replay-1 learner-0 learner-1 inference-0 rollout-0 rollout-1" in log
     died = {event["part"].partition("-")[0] for event in events(run_dir, "died")}
     assert died == {"rollout", "inference", "replay", "learner", "weights"}
