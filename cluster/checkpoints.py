@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,23 @@ class Checkpoints:
 _PARTS = {"learner": "algorithm", "replay": "manifest", "limiter": None, "recorder": "steps"}
 """Parts of a checkpoint of a run, with a value that each of them has."""
 
+ACTING = ("learner", "recorder")
+"""Those that a trained agent is made of."""
 
-def read(path: Path) -> dict[str, Any]:
+
+def read(path: Path, needed: Collection[str] = tuple(_PARTS)) -> dict[str, Any]:
     """The parts of a checkpoint of a run.
+
+    Args:
+        path: The checkpoint.
+        needed: Parts that it must have: all to go on, those of `ACTING` to act.
 
     Raises:
         CheckpointError: It is damaged, or not one of a run.
     """
     state = checkpoint.load(path)
-    for name, key in _PARTS.items():
-        part = state.get(name)
+    for name in needed:
+        part, key = state.get(name), _PARTS[name]
         if not isinstance(part, dict) or (key is not None and key not in part):
             raise checkpoint.CheckpointError(
                 f"{path} is not of a run: it lacks {name}{'' if key is None else '.' + key}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster import build
-from cluster.checkpoints import read
+from cluster.checkpoints import ACTING, read
 from cluster.config import RunConfig, override
 from cluster.progress import Waiting
 from cluster.report import imagination
@@ -76,7 +76,7 @@ def load_trained(path: Path, precision: Precision | None = None, overrides: Sequ
         if not isinstance(config.planner, SequenceConfig):
             raise ValueError(f"--precision {precision}: planner method {config.planner.method} has no precision")
         config = dataclasses.replace(config, planner=dataclasses.replace(config.planner, precision=precision))
-    state = read(newest)
+    state = read(newest, ACTING)
     algorithm = build.algorithm(config)
     policy = build.policy(config, config.learner.device)
     with checkpoint.restoring(newest):
