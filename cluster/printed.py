@@ -39,14 +39,12 @@ def _number(stream: object) -> int | None:
         return None
 
 
-class _Origins(io.TextIOBase):
-    """Writes whole lines to stderr, each behind the name of the module that began it."""
+class _Origins(io.TextIOWrapper):
+    """Writes whole lines to stderr, each behind the name of the module that began it; bytes go there as they are."""
 
     def __init__(self) -> None:
+        super().__init__(io.BufferedWriter(io.FileIO(os.dup(2), "w")), "utf-8", "replace")
         self._line, self._origin = "", ""
-
-    def writable(self) -> bool:
-        return True
 
     def write(self, text: str) -> int:
         if not self._line:

@@ -17,6 +17,9 @@ from cluster.printed import printed_apart
 with printed_apart():
     print("from", "Python")
     print("unfinished", end="")
+    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout.buffer.write(sys.stdout.encoding.encode())
+    sys.stdout.buffer.flush()
     os.write(1, b"from C\\n")
     subprocess.run(["echo", "from a child"], check=True)
 print("the result")
@@ -53,8 +56,8 @@ def test_libraries_and_children_are_apart_too() -> None:
     assert sorted(done.stderr.splitlines()) == [
         "__main__ prints: from Python",
         "__main__ prints: unfinished",
-        "from C",
         "from a child",
+        "utf-8from C",
     ]
 
 
