@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -48,7 +49,7 @@ class _Origins(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         if not self._line:
-            self._origin = str(sys._getframe(1).f_globals.get("__name__", "?"))
+            self._origin = _printer(sys._getframe(1))
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._say(line)
@@ -63,3 +64,9 @@ class _Origins(io.TextIOWrapper):
     def _say(self, line: str) -> None:
         told = self._origin.partition(".")[0] == "ray"  # what actors print comes with their name and process
         sys.stderr.write(f"{line}\n" if told else f"{self._origin} prints: {line}\n")
+
+
+def _printer(frame: FrameType) -> str:
+    """The module that prints; Ray puts a function of its own in place of `print`, once progress bars are about."""
+    name = str(frame.f_globals.get("__name__", "?"))
+    return _printer(frame.f_back) if name == "ray.experimental.tqdm_ray" and frame.f_back is not None else name

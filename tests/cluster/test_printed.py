@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import subprocess
 import sys
@@ -41,7 +42,13 @@ gymnasium.register("Chatty-v0", Chatty)
 """
 
 
-def test_what_is_printed_goes_to_stderr_with_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("rays", [False, True])
+def test_what_is_printed_goes_to_stderr_with_its_origin(
+    rays: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rays:  # what Ray puts in place of `print` in a process with progress bars
+        tqdm_ray = pytest.importorskip("ray.experimental.tqdm_ray")
+        monkeypatch.setattr(builtins, "print", tqdm_ray.safe_print)
     with printed_apart():
         print("one\ntwo")  # noqa: T201
     sys.stdout.write("the result\n")
